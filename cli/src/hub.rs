@@ -1,0 +1,317 @@
+//! The hub's HTTP interface, as far as the commands use it; `/online/*` is forwarded to the twin.
+
+mod status;
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use anyhow::{Context, Result, anyhow, bail};
+use reqwest::{RequestBuilder, Response, multipart};
+use rovi_common::name::{BatteryName, EstimatorName};
+use serde::Deserialize;
+use url::Url;
+
+pub use self::status::{EstimatorStatus, Estimators, Parameter};
+
+/// How long a request may take. Registering a Python estimator fits offline data first.
+const TIMEOUT: Duration = Duration::from_mins(2);
+/// How long connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What `GET /db/stats` says of one battery.
+#[derive(Debug, Clone, Deserialize)]
+pub struct BatteryStats {
+    /// Whether any estimator is registered for it.
+    #[serde(default)]
+    pub has_estimator: bool,
+    /// Its table, where it has rows.
+    pub data_stats: Option<TableStats>,
+}
+
+/// What `GET /db/stats` says of one table.
+#[derive(Debug, Clone, Deserialize)]
+pub struct TableStats {
+    /// Rows in the table.
+    pub rows: u64,
+}
+
+/// A registration to make.
+#[derive(Debug, Clone)]
+pub struct NewEstimator {
+    /// The battery.
+    pub battery: BatteryName,
+    /// The estimator's name within the battery.
+    pub estimator: EstimatorName,
+    /// Rows with `test_time` below this, in seconds, are not used.
+    pub valid_from: f64,
+    /// The document or script.
+    pub definition: String,
+    /// Files that a script reads: name and content.
+    pub files: Vec<(String, Vec<u8>)>,
+}
+
+/// A client of the hub.
+#[derive(Debug, Clone)]
+pub struct Hub {
+    url: Url,
+    http: reqwest::Client,
+}
+
+impl Hub {
+    /// Makes a client of the hub at `url`; nothing is sent yet.
+    ///
+    /// # Errors
+    /// The URL cannot be that of a hub.
+    pub fn new(url: Url) -> Result<Self> {
+        if url.scheme() != "http" || !url.has_host() {
+            bail!("{url} is not the URL of a hub; it looks like http://127.0.0.1:8000");
+        }
+        let http = reqwest::Client::builder()
+            .timeout(TIMEOUT)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .build()
+            .context("cannot prepare for HTTP")?;
+        Ok(Self { url, http })
+    }
+
+    /// Returns the hub's URL.
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// Registers metadata (battdat's `BatteryMetadata`, with a name) and returns the battery's name.
+    ///
+    /// # Errors
+    /// The hub is away or refuses the metadata.
+    pub async fn register_metadata(&self, metadata_json: String) -> Result<BatteryName> {
+        let request = self
+            .http
+            .post(self.path("db/register")?)
+            .header("content-type", "application/json")
+            .body(metadata_json);
+        let name = self.send(request).await?.json().await;
+        name.context("the hub's answer is not the name of a battery")
+    }
+
+    /// Returns the name in a battery's metadata; `None` where it has none.
+    ///
+    /// # Errors
+    /// The hub is away.
+    pub async fn title(&self, battery: &BatteryName) -> Result<Option<String>> {
+        #[derive(Deserialize)]
+        struct Metadata {
+            name: Option<String>,
+        }
+        let request = self.http.get(self.path(&format!("db/{battery}/metadata"))?);
+        let answer = self.answer(request).await?;
+        if answer.status() == 404 {
+            return Ok(None);
+        }
+        let metadata = checked(answer).await?.json::<Metadata>().await;
+        Ok(metadata
+            .context("the hub's metadata are not as expected")?
+            .name)
+    }
+
+    /// Returns every battery that the hub knows.
+    ///
+    /// # Errors
+    /// The hub is away.
+    pub async fn stats(&self) -> Result<BTreeMap<String, BatteryStats>> {
+        let answer = self.send(self.http.get(self.path("db/stats")?)).await?;
+        answer
+            .json()
+            .await
+            .context("the hub's /db/stats is not as expected")
+    }
+
+    /// Registers an estimator and returns what the twin says of it.
+    ///
+    /// # Errors
+    /// The hub or the twin is away, or the definition is refused; the text says where it is wrong.
+    pub async fn register_estimator(&self, new: NewEstimator) -> Result<String> {
+        let fields = [
+            ("name", new.battery.to_string()),
+            ("estimator", new.estimator.to_string()),
+            ("valid_from", new.valid_from.to_string()),
+            ("definition", new.definition),
+        ];
+        let request = self.http.post(self.path("online/register")?);
+        let request = if new.files.is_empty() {
+            request.form(&fields)
+        } else {
+            let mut form = multipart::Form::new();
+            for (name, text) in fields {
+                form = form.text(name, text);
+            }
+            for (name, content) in new.files {
+                form = form.part("files", multipart::Part::bytes(content).file_name(name));
+            }
+            request.multipart(form)
+        };
+        let text = self.send(request).await?.text().await?;
+        // The answer is a JSON string.
+        Ok(serde_json::from_str(&text).unwrap_or(text))
+    }
+
+    /// Returns the state of the `default` estimator of every battery that has one.
+    ///
+    /// # Errors
+    /// The hub or the twin is away.
+    pub async fn default_estimators(&self) -> Result<BTreeMap<String, EstimatorStatus>> {
+        let answer = self
+            .send(self.http.get(self.path("online/status")?))
+            .await?;
+        let status = answer.json().await;
+        status.context("the twin's /online/status is not as expected")
+    }
+
+    /// Returns the state of every estimator of a battery; `None` where it has none.
+    ///
+    /// # Errors
+    /// The hub or the twin is away.
+    pub async fn estimators(&self, battery: &str) -> Result<Option<Estimators>> {
+        let request = self.http.get(self.path(&format!("online/{battery}"))?);
+        let answer = self.answer(request).await?;
+        if answer.status() == 404 {
+            return Ok(None);
+        }
+        let text = checked(answer).await?.text().await?;
+        let estimators = Estimators::from_json(&text);
+        estimators
+            .map(Some)
+            .context("the twin's status is not as expected")
+    }
+
+    /// Asks `/ready`, which the twin has, too; tells why the service is not ready.
+    ///
+    /// # Errors
+    /// The service is away or not ready.
+    pub async fn ready(&self) -> Result<()> {
+        let answer = self.http.get(self.path("ready")?).send().await;
+        let answer = answer.map_err(|error| anyhow!("no answer: {}", innermost(&error)))?;
+        checked(answer).await.map(drop)
+    }
+
+    fn path(&self, path: &str) -> Result<Url> {
+        self.url
+            .join(path)
+            .with_context(|| format!("{path} cannot stand in a URL"))
+    }
+
+    async fn answer(&self, request: RequestBuilder) -> Result<Response> {
+        request.send().await.map_err(|error| {
+            let url = &self.url;
+            let reason = innermost(&error);
+            if error.is_connect() || error.is_timeout() {
+                anyhow!("the hub at {url} does not answer: {reason}; start it with `rovicli up`")
+            } else {
+                anyhow!("asking the hub at {url} failed: {reason}")
+            }
+        })
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response> {
+        checked(self.answer(request).await?).await
+    }
+}
+
+/// Turns an answer that is no success into an error with the service's words.
+async fn checked(answer: Response) -> Result<Response> {
+    let status = answer.status();
+    if status.is_success() {
+        return Ok(answer);
+    }
+    let url = answer.url().clone();
+    let body = answer.bytes().await.unwrap_or_default();
+    bail!(
+        "{} ({} {})",
+        problem_text(status.as_u16(), &body),
+        status.as_u16(),
+        url.path()
+    )
+}
+
+/// Finds the words for people in an answer that is no success: a problem document or any text.
+pub(crate) fn problem_text(status: u16, body: &[u8]) -> String {
+    #[derive(Deserialize)]
+    struct Problem {
+        detail: serde_json::Value,
+        field: Option<String>,
+    }
+    /// What `/ready` answers while it is not.
+    #[derive(Deserialize)]
+    struct Waiting {
+        problems: BTreeMap<String, String>,
+    }
+    if let Ok(Problem { detail, field }) = serde_json::from_slice(body) {
+        let detail = match detail {
+            serde_json::Value::String(text) => text,
+            other => other.to_string(),
+        };
+        return match field {
+            // Within a definition, the detail begins with the path already.
+            Some(field) if !detail.contains(field.trim_start_matches("definition.")) => {
+                format!("{field}: {detail}")
+            }
+            _ => detail,
+        };
+    }
+    if let Ok(Waiting { problems }) = serde_json::from_slice(body) {
+        let problems = problems.into_iter();
+        let lines: Vec<String> = problems
+            .map(|(what, why)| format!("{what}: {why}"))
+            .collect();
+        return lines.join("; ");
+    }
+    match String::from_utf8_lossy(body).trim() {
+        "" => format!("the answer has status {status} and no reason"),
+        text => text.chars().take(500).collect(),
+    }
+}
+
+fn innermost(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}
+
+/// Reads a file to be sent beside a registration.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn read_attachment(path: &Path) -> Result<(String, Vec<u8>)> {
+    let content = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    Ok((name.to_string_lossy().into_owned(), content))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_document_is_told_in_its_own_words() {
+        let body =
+            br#"{"title": "Bad Request", "status": 400, "detail": "it is 0", "field": "every"}"#;
+        assert_eq!(problem_text(400, body), "every: it is 0");
+        let body = br#"{"detail": "asoh.foo: unknown key", "field": "definition.asoh.foo"}"#;
+        assert_eq!(problem_text(400, body), "asoh.foo: unknown key");
+        assert_eq!(
+            problem_text(404, br#"{"detail": "No such dataset: x"}"#),
+            "No such dataset: x"
+        );
+        let waiting = br#"{"status": "waiting", "problems": {"nats": "away", "rows": "none"}}"#;
+        assert_eq!(problem_text(503, waiting), "nats: away; rows: none");
+        assert_eq!(problem_text(502, b"bad gateway\n"), "bad gateway");
+        assert!(problem_text(500, b"").contains("500"));
+    }
+
+    #[test]
+    fn a_url_that_is_no_hub_is_refused_at_once() {
+        for url in ["https://127.0.0.1:8000", "file:///tmp"] {
+            assert!(Hub::new(url.parse().unwrap()).is_err(), "{url}");
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Command `rovicli`, and what of it is of use elsewhere: the upload client that others can learn
+//! from ([`upload_client`]) and the simulated cell of the demo, tests and benches ([`simulation`]).
+
+pub mod commands;
+pub mod hub;
+pub mod naming;
+pub mod pace;
+pub mod simulation;
+pub mod stack;
+pub mod upload_client;

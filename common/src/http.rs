@@ -1,0 +1,352 @@
+//! What both services' HTTP interfaces share: problem documents, operation routes, the page with
+//! the API's documentation, and the guard against pages of another origin.
+
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, RwLock},
+};
+
+use actix_web::{
+    HttpRequest, HttpResponse, ResponseError,
+    body::MessageBody,
+    dev::{ServiceRequest, ServiceResponse},
+    http::{Method, StatusCode, header},
+    middleware::Next,
+    web,
+};
+use serde::Serialize;
+
+use crate::{error::ErrorChain, telemetry::Metrics};
+
+/// An RFC 9457 problem document.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub struct Problem {
+    /// A short name of the kind of problem.
+    pub title: String,
+    /// The HTTP status.
+    #[serde(serialize_with = "status_number")]
+    #[schema(value_type = u16)]
+    pub status: StatusCode,
+    /// What was wrong, where, and what to do.
+    pub detail: String,
+    /// The field that was wrong, where one was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    #[serde(skip)]
+    retry_after_s: Option<u32>,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde asks for a reference"
+)]
+fn status_number<S: serde::Serializer>(status: &StatusCode, s: S) -> Result<S::Ok, S::Error> {
+    s.serialize_u16(status.as_u16())
+}
+
+impl Problem {
+    /// Makes a problem of any status.
+    pub fn new(status: StatusCode, detail: impl fmt::Display) -> Self {
+        let title = status.canonical_reason().unwrap_or("Problem").to_owned();
+        Self {
+            title,
+            status,
+            detail: detail.to_string(),
+            field: None,
+            retry_after_s: None,
+        }
+    }
+
+    /// 400: the request is wrong.
+    pub fn bad_request(detail: impl fmt::Display) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    /// 404: there is no such thing.
+    pub fn not_found(detail: impl fmt::Display) -> Self {
+        Self::new(StatusCode::NOT_FOUND, detail)
+    }
+
+    /// 409: the request does not fit the state of things.
+    pub fn conflict(detail: impl fmt::Display) -> Self {
+        Self::new(StatusCode::CONFLICT, detail)
+    }
+
+    /// 413: the request is larger than a limit.
+    pub fn too_large(detail: impl fmt::Display) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+    }
+
+    /// 503 with `Retry-After`: PostgreSQL, NATS or the other service is away.
+    pub fn unavailable(detail: impl fmt::Display) -> Self {
+        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, detail);
+        Self {
+            retry_after_s: Some(2),
+            ..problem
+        }
+    }
+
+    /// 500: our bug; the cause is logged here and not shown.
+    pub fn internal(error: &(dyn Error + 'static)) -> Self {
+        tracing::error!("internal error: {}", ErrorChain(error));
+        let detail = "this is a defect of the service; its log has the cause";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
+    }
+
+    /// Names the field that was wrong.
+    #[must_use]
+    pub fn at(self, field: impl Into<String>) -> Self {
+        Self {
+            field: Some(field.into()),
+            ..self
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} {}: {}",
+            self.status.as_u16(),
+            self.title,
+            self.detail
+        )
+    }
+}
+
+impl Error for Problem {}
+
+impl ResponseError for Problem {
+    fn status_code(&self) -> StatusCode {
+        self.status
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut response = HttpResponse::build(self.status);
+        if let Some(seconds) = self.retry_after_s {
+            response.insert_header((header::RETRY_AFTER, seconds));
+        }
+        let body = serde_json::to_string(self).unwrap_or_default();
+        response.content_type("application/problem+json").body(body)
+    }
+}
+
+/// What a service needs before it is ready, each with its present problem.
+#[derive(Debug, Clone, Default)]
+pub struct Readiness {
+    checks: Arc<RwLock<BTreeMap<&'static str, Option<String>>>>,
+}
+
+impl Readiness {
+    /// Returns a readiness whose `parts` have not answered yet.
+    pub fn new(parts: &[&'static str]) -> Self {
+        let waiting = |&part| (part, Some("not checked yet".to_owned()));
+        Self {
+            checks: Arc::new(RwLock::new(parts.iter().map(waiting).collect())),
+        }
+    }
+
+    /// Sets what is wrong with a part, or that nothing is; logs a change.
+    pub fn set(&self, part: &'static str, problem: Option<String>) {
+        let Ok(mut checks) = self.checks.write() else {
+            return;
+        };
+        if checks.get(part) != Some(&problem) {
+            if let Some(problem) = &problem {
+                tracing::warn!("{part} is not ready: {problem}");
+            } else {
+                tracing::info!("{part} is ready");
+            }
+            checks.insert(part, problem);
+        }
+    }
+
+    /// Returns the problems by part; empty when ready.
+    pub fn problems(&self) -> BTreeMap<&'static str, String> {
+        let Ok(checks) = self.checks.read() else {
+            return BTreeMap::new();
+        };
+        checks
+            .iter()
+            .filter_map(|(part, problem)| Some((*part, problem.clone()?)))
+            .collect()
+    }
+}
+
+/// Adds `/health`, `/ready` and `/metrics`.
+pub fn operations(
+    service: &'static str,
+    readiness: Readiness,
+    metrics: Metrics,
+) -> impl FnOnce(&mut web::ServiceConfig) {
+    let health = move || async move {
+        let version = env!("CARGO_PKG_VERSION");
+        web::Json(serde_json::json!({"status": "ok", "service": service, "version": version}))
+    };
+    let ready = move || {
+        let problems = readiness.problems();
+        async move {
+            if problems.is_empty() {
+                return HttpResponse::Ok().json(serde_json::json!({"status": "ready"}));
+            }
+            let body = serde_json::json!({"status": "waiting", "problems": problems});
+            HttpResponse::ServiceUnavailable()
+                .insert_header((header::RETRY_AFTER, 2))
+                .json(body)
+        }
+    };
+    let metrics = move || {
+        let text = metrics.render();
+        async move {
+            HttpResponse::Ok()
+                .content_type("text/plain; version=0.0.4")
+                .body(text)
+        }
+    };
+    move |config| {
+        config
+            .route("/health", web::get().to(health))
+            .route("/ready", web::get().to(ready))
+            .route("/metrics", web::get().to(metrics));
+    }
+}
+
+/// Adds `/openapi.json` and the page `/docs/` (from `/docs`), which needs nothing from elsewhere.
+pub fn docs(openapi: utoipa::openapi::OpenApi) -> impl FnOnce(&mut web::ServiceConfig) {
+    move |config| {
+        config.service(web::redirect("/docs", "/docs/")).service(
+            utoipa_swagger_ui::SwaggerUi::new("/docs/{_:.*}").url("/openapi.json", openapi),
+        );
+    }
+}
+
+/// Refuses to listen beyond loopback while there is no authentication.
+///
+/// # Errors
+/// The address is not a loopback address and `insecure` is not set; the text says what to do.
+pub fn check_listen(address: SocketAddr, insecure: bool) -> Result<(), String> {
+    if address.ip().is_loopback() || insecure {
+        return Ok(());
+    }
+    Err(format!(
+        "{address} is not a loopback address and nobody is asked who they are yet; \
+         listen on 127.0.0.1, or say --insecure-listen on a network you trust"
+    ))
+}
+
+/// Middleware: refuses state-changing calls and sockets from a page of another origin.
+///
+/// Programs other than browsers send no `Origin` and pass.
+///
+/// # Errors
+/// 403 for a foreign origin; else what the handler says.
+pub async fn same_origin(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    let is_read = matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::OPTIONS
+    );
+    let is_socket = request.headers().contains_key(header::UPGRADE);
+    if (!is_read || is_socket) && !origin_is_ours(request.request()) {
+        let detail = "state-changing calls and sockets from a page of another origin are refused";
+        return Err(Problem::new(StatusCode::FORBIDDEN, detail)
+            .at("Origin")
+            .into());
+    }
+    next.call(request).await
+}
+
+/// Whether the page that asks, if one does, was served by us.
+///
+/// A host name other than `localhost` is refused even where it equals `Host`: a foreign page can
+/// make its own name resolve to this machine.
+fn origin_is_ours(request: &HttpRequest) -> bool {
+    let Some(origin) = request.headers().get(header::ORIGIN) else {
+        return true;
+    };
+    let Some(host) = request
+        .headers()
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok())
+    else {
+        return false;
+    };
+    let Some(origin) = origin
+        .to_str()
+        .ok()
+        .and_then(|origin| url::Url::parse(origin).ok())
+    else {
+        return false;
+    };
+    let authority = match (origin.host_str(), origin.port()) {
+        (Some(name), Some(port)) => format!("{name}:{port}"),
+        (Some(name), None) => name.to_owned(),
+        (None, _) => return false,
+    };
+    let is_fixed = match origin.host() {
+        Some(url::Host::Domain(name)) => name == "localhost" || name.parse::<IpAddr>().is_ok(),
+        Some(_) => true,
+        None => false,
+    };
+    is_fixed && authority.eq_ignore_ascii_case(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::TestRequest;
+
+    use super::*;
+
+    fn ours(origin: &str, host: &str) -> bool {
+        let request = TestRequest::get()
+            .insert_header((header::ORIGIN, origin))
+            .insert_header((header::HOST, host));
+        origin_is_ours(&request.to_http_request())
+    }
+
+    #[test]
+    fn only_pages_from_our_own_address_are_ours() {
+        assert!(ours("http://127.0.0.1:8000", "127.0.0.1:8000"));
+        assert!(ours("http://localhost:8000", "localhost:8000"));
+        assert!(!ours("http://localhost:8001", "localhost:8000"));
+        assert!(!ours("http://evil.example", "127.0.0.1:8000"));
+        assert!(!ours("null", "127.0.0.1:8000"));
+    }
+
+    #[test]
+    fn a_name_that_points_to_us_is_not_ours() {
+        assert!(!ours("http://evil.example:8000", "evil.example:8000"));
+    }
+
+    #[test]
+    fn listening_beyond_loopback_needs_a_word() {
+        let open = "0.0.0.0:8000".parse().unwrap();
+        assert!(
+            check_listen(open, false)
+                .unwrap_err()
+                .contains("--insecure-listen")
+        );
+        assert!(check_listen(open, true).is_ok());
+        assert!(check_listen("127.0.0.1:8000".parse().unwrap(), false).is_ok());
+    }
+
+    #[test]
+    fn a_problem_names_status_detail_and_field() {
+        let problem = Problem::bad_request("`every` is 0, it must be 1 or more").at("every");
+        assert_eq!(
+            serde_json::to_value(problem).unwrap(),
+            serde_json::json!({
+                "title": "Bad Request",
+                "status": 400,
+                "detail": "`every` is 0, it must be 1 or more",
+                "field": "every",
+            })
+        );
+    }
+}

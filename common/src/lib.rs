@@ -1,0 +1,24 @@
+//! What the Data Hub and the Digital Twin agree on.
+//!
+//! Reading order: what a battery and its rows are ([`name`], [`rows`]), how they travel
+//! ([`frame`], [`subjects`], [`streams`], [`registration`]), and what every service is made of
+//! ([`config`], [`lifecycle`], [`telemetry`], [`http`]).
+//!
+//! Nothing here knows PostgreSQL tables or estimators.
+
+pub mod clock;
+pub mod config;
+pub mod error;
+pub mod frame;
+pub mod http;
+pub mod lifecycle;
+#[cfg(feature = "local-servers")]
+pub mod local;
+pub mod name;
+pub mod registration;
+pub mod rows;
+pub mod streams;
+pub mod subjects;
+pub mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;

@@ -1,0 +1,12 @@
+//! Rows of a battery as typed columns: what an upload is decoded into, what is stored, and what
+//! travels in frames.
+
+mod cell;
+mod column;
+mod columns;
+mod value;
+
+pub use cell::Cell;
+pub use column::Column;
+pub use columns::{Columns, ColumnsError};
+pub use value::Value;

@@ -1,0 +1,184 @@
+//! The bus: connecting to NATS, and the one place that says how streams, buckets and consumers
+//! are made.
+
+use std::{collections::HashMap, time::Duration};
+
+use async_nats::{
+    Client, ConnectOptions,
+    jetstream::{
+        self,
+        consumer::{AckPolicy, PriorityPolicy, pull},
+        context::{CreateKeyValueErrorKind, CreateStreamError},
+        kv,
+        stream::{self, StorageType, SubjectTransform},
+    },
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{config::ServiceUrl, subjects};
+
+/// The oldest NATS server with everything that is used here.
+pub const MIN_SERVER: (u64, u64) = (2, 12);
+/// The priority group in which one twin owns a partition.
+pub const OWNER_GROUP: &str = "owner";
+/// Key of the bus epoch in the metadata of the rows stream.
+pub const BUS_EPOCH: &str = "rovi-bus-epoch";
+/// How long the owner of a partition may be silent before another twin takes over.
+pub const PRIORITY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a frame may stay without acknowledgement before it comes again.
+///
+/// Checkpoints, after which frames are acknowledged, come far more often.
+pub const ACK_WAIT: Duration = Duration::from_mins(1);
+/// The server's default of 1,000 stalls a partition of many batteries.
+const MAX_ACK_PENDING: i64 = 65_536;
+
+/// How much the bus keeps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BusSettings {
+    /// Number of partitions of the rows stream, fixed when the stream is made; the most twins
+    /// that can share the work.
+    pub partitions: u32,
+    /// Age at which the streams forget; readers fetch older rows from the hub.
+    #[serde(with = "humantime_serde")]
+    pub max_age: Duration,
+    /// Size at which each stream forgets its oldest messages, in bytes.
+    pub max_bytes: i64,
+    /// Copies of each stream in a NATS cluster: 1 or 3.
+    pub replicas: usize,
+}
+
+impl Default for BusSettings {
+    fn default() -> Self {
+        Self {
+            partitions: 16,
+            max_age: Duration::from_hours(7 * 24),
+            max_bytes: 10 << 30,
+            replicas: 1,
+        }
+    }
+}
+
+/// Connects to NATS in the background and keeps connecting for ever.
+///
+/// Returns at once; whether the bus answers is for the readiness check to say.
+///
+/// # Errors
+/// The URL's credentials are unusable.
+pub async fn connect(url: &ServiceUrl, name: &str) -> Result<Client, async_nats::ConnectError> {
+    ConnectOptions::new()
+        .name(name)
+        .retry_on_initial_connect()
+        .connection_timeout(Duration::from_secs(3))
+        .ping_interval(Duration::from_secs(5))
+        .reconnect_delay_callback(|attempt| {
+            let doubled = 50 << attempt.min(6);
+            Duration::from_millis(doubled.min(2000))
+        })
+        .event_callback(|event| async move { tracing::info!("nats: {event}") })
+        .connect(url.expose())
+        .await
+}
+
+/// Tells why the bus cannot be used now, or nothing.
+pub fn problem(client: &Client) -> Option<String> {
+    if client.connection_state() != async_nats::connection::State::Connected {
+        return Some("NATS is not connected; trying again".to_owned());
+    }
+    let version = client.server_info().version;
+    let mut numbers = version
+        .split('.')
+        .map_while(|part| part.parse::<u64>().ok());
+    let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    (found < MIN_SERVER).then(|| {
+        let (major, minor) = MIN_SERVER;
+        format!("NATS server {version} is too old, {major}.{minor} or newer is needed")
+    })
+}
+
+/// Describes the stream of row frames; `bus_epoch` marks this life of the bus.
+pub fn rows_stream(settings: &BusSettings, bus_epoch: &str) -> stream::Config {
+    stream::Config {
+        name: subjects::ROWS_STREAM.to_owned(),
+        subjects: vec![subjects::all_rows()],
+        subject_transform: Some(SubjectTransform {
+            source: subjects::all_rows(),
+            destination: subjects::stored_rows_transform(settings.partitions),
+        }),
+        metadata: HashMap::from([(BUS_EPOCH.to_owned(), bus_epoch.to_owned())]),
+        ..file_stream(settings)
+    }
+}
+
+/// Describes the stream of estimate frames.
+pub fn estimates_stream(settings: &BusSettings) -> stream::Config {
+    stream::Config {
+        name: subjects::ESTIMATES_STREAM.to_owned(),
+        subjects: vec![subjects::all_estimates()],
+        ..file_stream(settings)
+    }
+}
+
+fn file_stream(settings: &BusSettings) -> stream::Config {
+    stream::Config {
+        storage: StorageType::File,
+        max_age: settings.max_age,
+        max_bytes: settings.max_bytes,
+        num_replicas: settings.replicas,
+        allow_direct: true,
+        ..stream::Config::default()
+    }
+}
+
+/// Describes the consumer by which one twin at a time owns a partition.
+pub fn partition_consumer(partition: u32) -> pull::Config {
+    pull::Config {
+        durable_name: Some(subjects::partition_consumer(partition)),
+        filter_subject: subjects::partition_rows(partition),
+        ack_policy: AckPolicy::Explicit,
+        ack_wait: ACK_WAIT,
+        max_ack_pending: MAX_ACK_PENDING,
+        priority_policy: PriorityPolicy::PinnedClient,
+        priority_groups: vec![OWNER_GROUP.to_owned()],
+        priority_timeout: PRIORITY_TIMEOUT,
+        ..pull::Config::default()
+    }
+}
+
+/// Opens a key-value bucket, making it where it is missing.
+///
+/// # Errors
+/// NATS is away, or holds a bucket of this name with another form.
+pub async fn bucket(
+    jetstream: &jetstream::Context,
+    name: &str,
+    settings: &BusSettings,
+) -> Result<kv::Store, jetstream::context::CreateKeyValueError> {
+    let config = kv::Config {
+        bucket: name.to_owned(),
+        history: 1,
+        storage: StorageType::File,
+        num_replicas: settings.replicas,
+        ..kv::Config::default()
+    };
+    match jetstream.create_key_value(config).await {
+        Err(error) if error.kind() == CreateKeyValueErrorKind::BucketCreate => jetstream
+            .get_key_value(name)
+            .await
+            .map_err(|_missing| error),
+        made => made,
+    }
+}
+
+/// Makes the stream of estimates where it is missing.
+///
+/// # Errors
+/// NATS is away, or holds a stream of this name with another form.
+pub async fn ensure_estimates(
+    jetstream: &jetstream::Context,
+    settings: &BusSettings,
+) -> Result<stream::Stream, CreateStreamError> {
+    jetstream
+        .get_or_create_stream(estimates_stream(settings))
+        .await
+}

@@ -1,0 +1,72 @@
+//! The command line of the service.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use rovi_common::{
+    config::{self, ServiceArgs, ServiceUrl},
+    telemetry,
+};
+use serde::Serialize;
+
+use crate::{config::Settings, service::Service};
+
+/// Takes in metadata and rows of batteries, keeps them in PostgreSQL and tells the bus.
+#[derive(Debug, Clone, Parser, Serialize)]
+#[command(name = "datahub", version)]
+pub struct Command {
+    #[command(flatten)]
+    #[serde(flatten)]
+    service: ServiceArgs,
+    /// URL of PostgreSQL.
+    #[arg(long, value_name = "URL", value_parser = clap::value_parser!(ServiceUrl))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    database_url: Option<ServiceUrl>,
+    /// URL of the twin.
+    #[arg(long, value_name = "URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    twin_url: Option<url::Url>,
+}
+
+impl Command {
+    /// Runs the service, or only looks at its settings.
+    ///
+    /// # Errors
+    /// The settings are wrong or the address is taken.
+    pub async fn run(self) -> anyhow::Result<ExitCode> {
+        let loaded = config::load::<Settings>("ROVI_HUB_", &self.service, &self)?;
+        if self.service.print_config {
+            loaded.print(&mut std::io::stdout().lock())?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let settings = loaded.settings;
+        settings.check().map_err(anyhow::Error::msg)?;
+        if self.service.check {
+            return Ok(ExitCode::SUCCESS);
+        }
+        telemetry::init(settings.log_format, &settings.log_filter);
+        let service = Service::from_config(settings)
+            .await
+            .context("the hub cannot start")?;
+        tracing::info!("listening on {}", service.address());
+        let stopped_well = service.run().await;
+        Ok(if stopped_well {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Command::command().debug_assert();
+    }
+}

@@ -1,0 +1,231 @@
+//! The settings of the Data Hub, parsed once and handed in.
+//!
+//! Read from a TOML file, `ROVI_HUB_<KEY>`, `DATABASE_URL` and `NATS_URL`, and flags.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use rovi_common::{
+    config::ServiceUrl, frame::MAX_ROW_BYTES, http::check_listen, streams::BusSettings,
+    telemetry::LogFormat,
+};
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use crate::relay::RelaySettings;
+
+/// Port of the hub.
+pub const DEFAULT_PORT: u16 = 8000;
+const DEFAULT_DATABASE_URL: &str = "postgres://localhost/rovi";
+const DEFAULT_NATS_URL: &str = "nats://127.0.0.1:4222";
+const DEFAULT_TWIN_URL: &str = "http://127.0.0.1:8001";
+/// The longest name of a column: PostgreSQL's limit of an identifier, in bytes.
+pub const MAX_COLUMN_NAME_BYTES: usize = 63;
+/// PostgreSQL cannot keep more fixed-width columns in one page.
+const MOST_COLUMNS: usize = 800;
+
+/// The settings of the Data Hub.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Address and port to listen on; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// Allows `listen` beyond loopback, where anybody may then write.
+    pub insecure_listen: bool,
+    /// PostgreSQL, the truth.
+    pub database_url: ServiceUrl,
+    /// NATS, the news.
+    pub nats_url: ServiceUrl,
+    /// The twin, to which `/online/*` and its like are forwarded.
+    pub twin_url: Url,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// `tracing`'s filter. `debug` writes a line a commit, which shows at high rates.
+    pub log_filter: String,
+    /// Threads that serve HTTP and decode rows. Too few leave cores unused, too many only cost
+    /// memory. 0 takes one a core.
+    pub http_workers: usize,
+    /// Threads with a connection each that write rows. Too few leave PostgreSQL waiting, too many
+    /// only contend for the disk.
+    pub writers: usize,
+    /// Connections for queries and sessions. Too few make requests wait for each other, too many
+    /// exhaust `max_connections` of PostgreSQL.
+    pub pool_size: u32,
+    /// Most bytes of one WebSocket frame. Too high costs memory for each socket, too low refuses
+    /// batches.
+    pub frame_bytes: usize,
+    /// Most bytes of the body of one `POST`. Too high costs memory for each request.
+    pub body_bytes: usize,
+    /// Most rows of one frame. Too high lets one frame hold a writer for long.
+    pub rows_per_frame: usize,
+    /// Most bytes of one row, at most 256 KiB so that it fits a frame on the bus.
+    pub row_bytes: usize,
+    /// Most columns of a table, at most 800: PostgreSQL keeps a row's fixed part in one page.
+    pub columns: usize,
+    /// Most rows of a connection that are not stored yet. Too high makes resuming slow, too low
+    /// makes uploaders wait for each commit.
+    pub window_rows: usize,
+    /// Most bytes of decoded rows of one battery that wait to be stored. Too high lets a battery
+    /// whose table is locked take the memory, too low makes its uploaders stutter.
+    pub battery_queue_bytes: u32,
+    /// Most bytes of decoded rows of all batteries that wait to be stored: the memory that an
+    /// absent PostgreSQL may cost.
+    pub queue_bytes: u32,
+    /// Frames that wait for one writer. Too low makes groups small, too high makes stopping slow.
+    pub queue_frames: usize,
+    /// Rows after which a group is committed without waiting for more. Too high makes rows wait,
+    /// too low makes a disk flush for few rows.
+    pub group_rows: usize,
+    /// Bytes of decoded rows after which a group is committed.
+    pub group_bytes: usize,
+    /// Tables of one group: each takes locks, of which PostgreSQL has 64 a connection by default.
+    pub group_tables: usize,
+    /// How long a group waits for a lock before the battery that holds it up is set aside. Too
+    /// high makes its neighbours wait, too low sets batteries aside for nothing.
+    #[serde(with = "humantime_serde")]
+    pub lock_timeout: Duration,
+    /// A fall of `test_time` by more than this, in seconds, begins a new segment. Too low takes
+    /// late rows for new tests, too high joins tests.
+    pub segment_horizon_s: f64,
+    /// How often a socket is pinged.
+    #[serde(with = "humantime_serde")]
+    pub ping_interval: Duration,
+    /// Silence after which a socket is closed. Too low cuts clients that send rarely and answer
+    /// no pings, too high keeps dead sockets.
+    #[serde(with = "humantime_serde")]
+    pub idle_timeout: Duration,
+    /// How much the bus keeps.
+    pub bus: BusSettings,
+    /// How stored rows get to the bus.
+    pub relay: RelaySettings,
+    /// How long a stop waits for rows to be stored and sockets to close. Too low cuts uploads
+    /// that would have been acknowledged, too high keeps an orchestrator waiting.
+    #[serde(with = "humantime_serde")]
+    pub shutdown_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let url = "the default URLs are constants of valid form";
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)),
+            insecure_listen: false,
+            database_url: DEFAULT_DATABASE_URL.parse().expect(url),
+            nats_url: DEFAULT_NATS_URL.parse().expect(url),
+            twin_url: DEFAULT_TWIN_URL.parse().expect(url),
+            log_format: LogFormat::default(),
+            log_filter: "info".to_owned(),
+            http_workers: 0,
+            writers: 2,
+            pool_size: 8,
+            frame_bytes: 4 << 20,
+            body_bytes: 64 << 20,
+            rows_per_frame: 65_536,
+            row_bytes: MAX_ROW_BYTES,
+            columns: MOST_COLUMNS,
+            window_rows: 262_144,
+            battery_queue_bytes: 64 << 20,
+            queue_bytes: 512 << 20,
+            queue_frames: 16_384,
+            group_rows: 10_000,
+            group_bytes: 16 << 20,
+            group_tables: 200,
+            lock_timeout: Duration::from_millis(200),
+            segment_horizon_s: 3600.0,
+            ping_interval: Duration::from_secs(15),
+            idle_timeout: Duration::from_mins(5),
+            bus: BusSettings::default(),
+            relay: RelaySettings::default(),
+            shutdown_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Settings {
+    /// Tells everything that is wrong with the settings, before anything is opened.
+    ///
+    /// # Errors
+    /// One line for each problem.
+    pub fn check(&self) -> Result<(), String> {
+        let mut problems: Vec<String> = check_listen(self.listen, self.insecure_listen)
+            .err()
+            .into_iter()
+            .collect();
+        let mut need = |holds: bool, problem: &str| {
+            if !holds {
+                problems.push(problem.to_owned());
+            }
+        };
+        need(
+            1 <= self.writers && self.writers <= 64,
+            "writers must be 1 to 64",
+        );
+        need(self.pool_size >= 2, "pool_size must be 2 or more");
+        need(
+            1 <= self.columns && self.columns <= MOST_COLUMNS,
+            "columns must be 1 to 800",
+        );
+        need(
+            1 <= self.row_bytes && self.row_bytes <= MAX_ROW_BYTES,
+            "row_bytes must be 1 to 262144",
+        );
+        need(
+            self.frame_bytes >= self.row_bytes,
+            "frame_bytes must be row_bytes or more",
+        );
+        need(self.rows_per_frame >= 1, "rows_per_frame must be 1 or more");
+        need(
+            self.window_rows >= self.rows_per_frame,
+            "window_rows must be rows_per_frame or more",
+        );
+        need(self.queue_frames >= 1, "queue_frames must be 1 or more");
+        need(
+            self.battery_queue_bytes >= 1 && self.queue_bytes >= self.battery_queue_bytes,
+            "queue_bytes must be battery_queue_bytes or more",
+        );
+        need(
+            self.group_rows >= 1 && self.group_bytes >= 1 && self.group_tables >= 1,
+            "group_rows, group_bytes and group_tables must be 1 or more",
+        );
+        need(
+            self.lock_timeout >= Duration::from_millis(1),
+            "lock_timeout must be 1 ms or more",
+        );
+        need(
+            self.segment_horizon_s >= 0.0,
+            "segment_horizon_s must be 0 or more",
+        );
+        need(self.relay.is_usable(), RelaySettings::NEEDS);
+        need(
+            !self.ping_interval.is_zero(),
+            "ping_interval must be above 0",
+        );
+        if problems.is_empty() {
+            return Ok(());
+        }
+        Err(problems.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_usable() {
+        assert_eq!(Settings::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn all_problems_are_told_together() {
+        let settings = Settings {
+            writers: 0,
+            columns: 801,
+            ..Settings::default()
+        };
+        let problems = settings.check().unwrap_err();
+        assert!(problems.contains("writers") && problems.contains("columns"));
+    }
+}

@@ -1,0 +1,277 @@
+//! Hop 7 of 7, the table's part: frames on `rovi.estimates.*.*` → `estimates."<battery>"`.
+//!
+//! In: frames, by one durable consumer that all hubs share, in any order and any number of
+//! times. Out: lines of the tables, committed before the frames are acknowledged. On failure: a
+//! frame that no table can take is counted, logged and ended; one whose table is locked comes
+//! again later; with PostgreSQL away everything waits. None of them holds up the others.
+//!
+//! `accept` says what a frame must be, `write` how a batch becomes transactions.
+
+mod accept;
+mod write;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    mem,
+    sync::Arc,
+    time::Duration,
+};
+
+use async_nats::jetstream::{
+    self, AckKind,
+    consumer::{AckPolicy, pull},
+};
+use futures_util::StreamExt;
+use prometheus::{IntCounter, IntCounterVec};
+use rovi_common::{
+    error::ErrorChain, lifecycle::Lifecycle, name::BatteryName, streams, telemetry::Metrics,
+};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use self::write::{Outcome, Tables};
+use crate::{
+    bus::{Bus, BusError},
+    store::{Pool, StoreError, estimates::Estimates},
+};
+
+/// Name of the durable consumer that all hubs share.
+const CONSUMER: &str = "hub";
+/// How long a frame may stay without acknowledgement before it comes again: as long as estimates
+/// are missing in their table after a hub was killed. Far longer than a transaction takes.
+const ACK_WAIT: Duration = Duration::from_secs(15);
+/// Frames of locked tables wait unacknowledged; at this many nothing more would come.
+const MAX_ACK_PENDING: i64 = 65_536;
+/// Frames fetched at once, and written at once.
+const BATCH_FRAMES: usize = 400;
+/// Bytes after which a batch takes no more frames.
+const BATCH_BYTES: usize = 16 << 20;
+/// How long a batch waits for more frames after its first.
+const BATCH_WAIT: Duration = Duration::from_millis(10);
+const FETCH_EXPIRES: Duration = Duration::from_secs(30);
+const FETCH_HEARTBEAT: Duration = Duration::from_secs(5);
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// How long a battery whose table is locked is left alone.
+const PARKED_FOR: Duration = Duration::from_secs(2);
+const MAX_DELAY: Duration = Duration::from_mins(1);
+/// A frame that PostgreSQL refuses, though its table is free, is given up after this many tries:
+/// more than ten minutes.
+const MAX_TRIES: i64 = 20;
+
+/// Stores estimates.
+#[derive(Debug)]
+pub struct EstimateWriter {
+    bus: Arc<Bus>,
+    pool: Pool,
+    tables: Arc<Tables>,
+    /// Batteries whose table was locked, and until when they are left alone.
+    parked: HashMap<BatteryName, Instant>,
+    limits_applied: bool,
+    stored: IntCounter,
+    refused: IntCounterVec,
+}
+
+/// The messages of one battery in a batch, and what they hold.
+#[derive(Debug, Default)]
+struct Share {
+    messages: Vec<jetstream::Message>,
+    estimates: Vec<Estimates>,
+}
+
+impl EstimateWriter {
+    /// Makes the writer; nothing is fetched until [`EstimateWriter::start`].
+    pub fn new(bus: Arc<Bus>, pool: Pool, metrics: &Metrics) -> Self {
+        let refused = metrics.counters(
+            "datahub_estimate_frames_refused_total",
+            "Frames of estimates that no table can take, by reason.",
+            &["reason"],
+        );
+        for reason in ["malformed", "no_battery", "database"] {
+            refused.with_label_values(&[reason]);
+        }
+        Self {
+            bus,
+            pool,
+            tables: Arc::default(),
+            parked: HashMap::new(),
+            limits_applied: false,
+            stored: metrics.counter(
+                "datahub_estimates_stored_total",
+                "Lines made or replaced in tables of estimates.",
+            ),
+            refused,
+        }
+    }
+
+    /// Starts storing, until the service stops.
+    pub fn start(self, lifecycle: &Lifecycle) {
+        let stop = lifecycle.stop_token();
+        lifecycle.supervise("estimates", async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = self.run() => {}
+            }
+        });
+    }
+
+    async fn run(mut self) {
+        while self.bus.ready().await.is_some() {
+            if let Err(error) = self.follow().await {
+                tracing::info!("waiting for estimates again: {}", ErrorChain(&error));
+                self.bus.doubt();
+            }
+            sleep(RETRY_AFTER).await;
+        }
+    }
+
+    /// Stores what comes until the bus fails.
+    async fn follow(&mut self) -> Result<(), BusError> {
+        let what = "hand out estimates";
+        let stream = streams::ensure_estimates(self.bus.jetstream(), self.bus.settings());
+        let stream = stream.await.map_err(BusError::request(what))?;
+        if !mem::replace(&mut self.limits_applied, true) {
+            self.bus.apply_limits(&stream).await;
+        }
+        let config = pull::Config {
+            durable_name: Some(CONSUMER.to_owned()),
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: ACK_WAIT,
+            max_ack_pending: MAX_ACK_PENDING,
+            ..pull::Config::default()
+        };
+        let consumer = stream.get_or_create_consumer(CONSUMER, config);
+        let consumer = consumer.await.map_err(BusError::request(what))?;
+        let messages = consumer
+            .stream()
+            .max_messages_per_batch(BATCH_FRAMES)
+            .expires(FETCH_EXPIRES)
+            .heartbeat(FETCH_HEARTBEAT)
+            .messages();
+        let mut messages = messages.await.map_err(BusError::request(what))?;
+        while let Some(first) = messages.next().await {
+            let first = first.map_err(BusError::request(what))?;
+            let mut bytes = first.payload.len();
+            let mut batch = vec![first];
+            let deadline = Instant::now() + BATCH_WAIT;
+            while batch.len() < BATCH_FRAMES
+                && bytes < BATCH_BYTES
+                && let Ok(Some(next)) = timeout_at(deadline, messages.next()).await
+            {
+                let next = next.map_err(BusError::request(what))?;
+                bytes += next.payload.len();
+                batch.push(next);
+            }
+            self.store(batch).await;
+        }
+        Ok(())
+    }
+
+    /// Stores a batch and answers every message of it.
+    async fn store(&mut self, batch: Vec<jetstream::Message>) {
+        self.parked.retain(|_, until| *until > Instant::now());
+        let mut shares: BTreeMap<BatteryName, Share> = BTreeMap::new();
+        for message in batch {
+            match accept::accept(&message.subject, &message.payload) {
+                Err(reason) => self.refuse(&message, "malformed", &reason).await,
+                Ok(accepted) if self.parked.contains_key(&accepted.battery) => {
+                    later(&message).await;
+                }
+                Ok(accepted) => {
+                    let share = shares.entry(accepted.battery).or_default();
+                    share.messages.push(message);
+                    share.estimates.push(accepted.estimates);
+                }
+            }
+        }
+        let mut work = BTreeMap::new();
+        let mut messages = BTreeMap::new();
+        for (battery, share) in shares {
+            work.insert(battery.clone(), accept::merge(share.estimates));
+            messages.insert(battery, share.messages);
+        }
+        for (battery, outcome) in self.write(Arc::new(work)).await {
+            for message in messages.remove(&battery).unwrap_or_default() {
+                self.answer(&battery, &message, &outcome).await;
+            }
+            match outcome {
+                Outcome::Stored(lines) => self.stored.inc_by(lines),
+                Outcome::Busy(reason) => self.park(battery, &reason),
+                Outcome::NoBattery | Outcome::Refused(_) => {}
+            }
+        }
+    }
+
+    /// Writes until PostgreSQL is there to say yes or no.
+    async fn write(
+        &self,
+        work: Arc<BTreeMap<BatteryName, Vec<Estimates>>>,
+    ) -> Vec<(BatteryName, Outcome)> {
+        loop {
+            let (tables, work) = (Arc::clone(&self.tables), Arc::clone(&work));
+            let written = self
+                .pool
+                .run(move |conn| write::write_all(conn, &tables, &work))
+                .await;
+            match written {
+                Ok(outcomes) => return outcomes,
+                Err(error @ StoreError::Away(_)) => {
+                    tracing::debug!("estimates wait: {}", ErrorChain(&error));
+                }
+                Err(error) => tracing::error!("estimates wait: {}", ErrorChain(&error)),
+            }
+            sleep(RETRY_AFTER).await;
+        }
+    }
+
+    async fn answer(&self, battery: &BatteryName, message: &jetstream::Message, outcome: &Outcome) {
+        match outcome {
+            Outcome::Stored(_) => acknowledge(message, AckKind::Ack).await,
+            Outcome::Busy(_) => later(message).await,
+            Outcome::NoBattery => {
+                let reason = format!("there is no battery `{battery}`");
+                self.refuse(message, "no_battery", &reason).await;
+            }
+            Outcome::Refused(reason) if tries(message) >= MAX_TRIES => {
+                self.refuse(message, "database", reason).await;
+            }
+            Outcome::Refused(reason) => {
+                tracing::warn!(
+                    battery.id = %battery,
+                    "estimates of {battery} are tried again later: {reason}"
+                );
+                later(message).await;
+            }
+        }
+    }
+
+    fn park(&mut self, battery: BatteryName, reason: &str) {
+        tracing::warn!(battery.id = %battery, "estimates of {battery} wait: {reason}");
+        self.parked.insert(battery, Instant::now() + PARKED_FOR);
+    }
+
+    /// Ends a message that can never be stored.
+    async fn refuse(&self, message: &jetstream::Message, label: &str, reason: &str) {
+        let subject = &message.subject;
+        tracing::warn!("a frame of estimates on {subject} is refused: {reason}");
+        self.refused.with_label_values(&[label]).inc();
+        acknowledge(message, AckKind::Term).await;
+    }
+}
+
+/// How often the message was delivered.
+fn tries(message: &jetstream::Message) -> i64 {
+    message.info().map_or(1, |info| info.delivered)
+}
+
+/// Has the message delivered again, each time later.
+async fn later(message: &jetstream::Message) {
+    let doublings = u32::try_from(tries(message).clamp(0, 6)).unwrap_or(0);
+    let delay = PARKED_FOR.saturating_mul(1 << doublings) / 2;
+    acknowledge(message, AckKind::Nak(Some(delay.min(MAX_DELAY)))).await;
+}
+
+/// Answers a message; one whose answer is lost comes again and changes nothing.
+async fn acknowledge(message: &jetstream::Message, kind: AckKind) {
+    if let Err(error) = message.ack_with(kind).await {
+        tracing::debug!("a frame of estimates will come again: {error}");
+    }
+}

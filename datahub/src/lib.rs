@@ -1,0 +1,30 @@
+//! The Data Hub: takes in batteries' metadata and rows, keeps them in PostgreSQL, tells the bus.
+//!
+//! Reading order: how it starts ([`command`], [`config`], [`service`]), the way of a row
+//! ([`upload`], [`batch`], [`writer`], [`store`], [`stored`]), how the bus hears of it ([`bus`],
+//! [`relay`]), what comes back from twins ([`registrations`], [`estimates`]), what is asked of it
+//! (`api`).
+
+pub mod command;
+pub mod config;
+pub mod service;
+
+pub mod upload;
+
+pub mod batch;
+pub mod writer;
+
+pub mod store;
+
+pub mod stored;
+
+pub mod bus;
+pub mod relay;
+
+pub mod estimates;
+pub mod registrations;
+
+mod api;
+pub mod hub;
+pub mod metrics;
+mod prepare;

@@ -1,0 +1,155 @@
+//! Finding batteries whose rows are in the table and not on the bus, whoever stored them.
+
+use std::{collections::HashMap, sync::Arc};
+
+use rovi_common::error::ErrorChain;
+use tokio::{sync::mpsc, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    READY_RELAY, Shared,
+    table::{self, Behind},
+};
+use crate::{bus::BusLife, store::StoreError};
+
+/// Batteries read at once.
+const PAGE: usize = 2000;
+
+/// Sweeps for as long as the service runs.
+pub(super) async fn run(shared: Arc<Shared>, found: mpsc::Sender<Behind>, stop: CancellationToken) {
+    let sweeps = async {
+        let mut sweep = Sweep {
+            shared: Arc::clone(&shared),
+            found,
+            before: None,
+        };
+        let mut states = shared.bus.watch();
+        loop {
+            states.mark_unchanged();
+            match shared.bus.life() {
+                Some(life) => sweep.once(life).await,
+                None => sweep.count().await,
+            }
+            // A changed life of the bus is no reason to wait.
+            let _changed_or_not = timeout(shared.settings.sweep_interval, states.changed()).await;
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = sweeps => {}
+    }
+}
+
+struct Sweep {
+    shared: Arc<Shared>,
+    found: mpsc::Sender<Behind>,
+    before: Option<Seen>,
+}
+
+/// What a sweep saw.
+struct Seen {
+    /// The bus of then.
+    life: BusLife,
+    /// The batteries that were behind, with `(epoch, last_seq)` of then.
+    behind: HashMap<i64, (i64, i64)>,
+}
+
+impl Sweep {
+    /// Looks at all batteries and tells the relay of those that need it.
+    ///
+    /// Rows stored a moment ago are on their way. So a battery needs help if it lacks rows that
+    /// it lacked at the sweep before; on a new or a newly connected bus all need it.
+    async fn once(&mut self, life: BusLife) {
+        let before = self.before.take().filter(|before| before.life == life);
+        let mut behind = HashMap::new();
+        let mut rows_behind = 0;
+        let mut after_id = i64::MIN;
+        loop {
+            let page = match self.page(after_id).await {
+                Ok(page) => page,
+                Err(error) => {
+                    let problem = format!("looking for rows to relay: {}", ErrorChain(&error));
+                    return self.shared.readiness.set(READY_RELAY, Some(problem));
+                }
+            };
+            let last_page = page.len() < PAGE;
+            for battery in page {
+                after_id = battery.id;
+                rows_behind += battery.last_seq - battery.relayed_seq;
+                behind.insert(battery.id, (battery.epoch, battery.last_seq));
+                let help = before.as_ref().is_none_or(|before| before.lacked(&battery));
+                if help && self.found.send(battery).await.is_err() {
+                    return;
+                }
+            }
+            if last_page {
+                break;
+            }
+        }
+        // Trouble before the first sweep was that of a bus that is gone.
+        let is_first = before.is_none();
+        let trouble = self.shared.take_trouble().filter(|_| !is_first);
+        self.shared.readiness.set(READY_RELAY, trouble);
+        self.shared.metrics.behind.set(rows_behind);
+        self.before = Some(Seen { life, behind });
+    }
+
+    /// Tells how far behind the bus is while it is away.
+    async fn count(&self) {
+        if let Ok(rows) = self.shared.pool.run(table::rows_behind).await {
+            self.shared.metrics.behind.set(rows);
+        }
+    }
+
+    async fn page(&self, after_id: i64) -> Result<Vec<Behind>, StoreError> {
+        let limit = i64::try_from(PAGE).unwrap_or(i64::MAX);
+        let read = move |conn: &mut _| table::behind(conn, after_id, limit);
+        self.shared.pool.run(read).await
+    }
+}
+
+impl Seen {
+    /// Whether a battery still lacks rows that it lacked then.
+    fn lacked(&self, battery: &Behind) -> bool {
+        let then = self.behind.get(&battery.id);
+        then.is_some_and(|&(epoch, last_seq)| {
+            epoch != battery.epoch || battery.relayed_seq < last_seq
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(behind: &[(i64, (i64, i64))]) -> Seen {
+        let life = BusLife {
+            connection: 1,
+            epoch: uuid::Uuid::nil(),
+        };
+        let behind = behind.iter().copied().collect();
+        Seen { life, behind }
+    }
+
+    fn battery(last_seq: i64, relayed_seq: i64) -> Behind {
+        Behind {
+            id: 1,
+            name: "b7".to_owned(),
+            epoch: 1,
+            last_seq,
+            relayed_seq,
+        }
+    }
+
+    #[test]
+    fn rows_on_their_way_are_left_alone() {
+        assert!(!seen(&[]).lacked(&battery(20, 10)));
+        assert!(!seen(&[(1, (1, 10))]).lacked(&battery(20, 10)));
+    }
+
+    #[test]
+    fn rows_missing_since_the_last_sweep_are_sent() {
+        assert!(seen(&[(1, (1, 10))]).lacked(&battery(20, 9)));
+        assert!(seen(&[(1, (0, 5))]).lacked(&battery(20, 9)));
+    }
+}

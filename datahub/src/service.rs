@@ -1,0 +1,244 @@
+//! The composition root: everything is made and wired here, and stopped in order.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
+
+use actix_web::{
+    App, HttpServer,
+    dev::{Server, ServerHandle},
+    middleware::from_fn,
+    web,
+};
+use rovi_common::{
+    http::{self, Readiness},
+    lifecycle::Lifecycle,
+    streams,
+    telemetry::Metrics,
+};
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+use utoipa::OpenApi;
+
+use crate::{
+    api::{self, TwinProxy},
+    bus::{Bus, READY_NATS},
+    config::Settings,
+    estimates::EstimateWriter,
+    hub::Hub,
+    metrics::HubMetrics,
+    prepare,
+    registrations::Registrations,
+    relay::{READY_RELAY, Relay, RelayParts},
+    store::Pool,
+    stored::StoredSender,
+    upload::room::Rooms,
+    writer::Writers,
+};
+
+/// Parts that readiness tells about.
+const PARTS: [&str; 3] = ["postgresql", READY_NATS, READY_RELAY];
+/// Groups of committed rows between writers and relay; the relay only hands them on.
+const STORED_QUEUE: usize = 256;
+
+/// Why the service cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// The settings are wrong.
+    #[error("the settings are wrong: {0}")]
+    Settings(String),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The system gives no thread or socket.
+    #[error("cannot start")]
+    Start(#[source] std::io::Error),
+    /// The way to the twin cannot be made.
+    #[error("the HTTP client for the twin cannot be made")]
+    Twin(#[source] reqwest::Error),
+    /// The URL of NATS is unusable.
+    #[error("the URL of NATS is unusable")]
+    Nats(#[source] async_nats::ConnectError),
+}
+
+/// The service, listening.
+#[derive(Debug)]
+pub struct Service {
+    address: SocketAddr,
+    lifecycle: Lifecycle,
+    hub: web::Data<Hub>,
+    server: ServerBox,
+}
+
+/// The server has no `Debug`.
+struct ServerBox(Server);
+
+impl std::fmt::Debug for ServerBox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Server")
+    }
+}
+
+impl Service {
+    /// Makes every part and binds the address; PostgreSQL and NATS may still be away.
+    ///
+    /// # Errors
+    /// See [`ServiceError`].
+    pub async fn from_config(settings: Settings) -> Result<Self, ServiceError> {
+        settings.check().map_err(ServiceError::Settings)?;
+        let listener = listen(settings.listen)?;
+        let address = listener.local_addr().map_err(ServiceError::Start)?;
+        let lifecycle = Lifecycle::new();
+        let readiness = Readiness::new(&PARTS);
+        let registry = Metrics::new();
+        let metrics = HubMetrics::new(&registry);
+        let pool = Pool::new(&settings.database_url, settings.pool_size);
+        let nats = streams::connect(&settings.nats_url, "datahub")
+            .await
+            .map_err(ServiceError::Nats)?;
+
+        prepare::start(&settings, &pool, &lifecycle, &readiness);
+        let bus = Arc::new(Bus::new(nats, settings.bus.clone()));
+        let checks =
+            Arc::clone(&bus).keep_checking(pool.clone(), readiness.clone(), lifecycle.stop_token());
+        lifecycle.supervise("bus", checks);
+        Registrations::new(Arc::clone(&bus), pool.clone(), &registry).start(&lifecycle);
+        EstimateWriter::new(Arc::clone(&bus), pool.clone(), &registry).start(&lifecycle);
+        let relay = RelayParts {
+            bus,
+            pool: pool.clone(),
+            settings: settings.relay.clone(),
+            readiness: readiness.clone(),
+        };
+        let stored = start_relay(relay, &registry, &lifecycle);
+        let writers = Writers::start(&settings, &lifecycle, Some(stored), &metrics)
+            .map_err(ServiceError::Start)?;
+        let hub = web::Data::new(Hub {
+            rooms: Rooms::new(settings.queue_bytes, settings.battery_queue_bytes),
+            settings,
+            pool,
+            writers,
+            metrics,
+            stop: lifecycle.stop_token(),
+            sockets: TaskTracker::new(),
+        });
+        let server = serve(listener, hub.clone(), &readiness, &registry)?;
+        Ok(Self {
+            address,
+            lifecycle,
+            hub,
+            server: ServerBox(server),
+        })
+    }
+
+    /// Returns the address listened on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Returns what stops the service.
+    pub fn lifecycle(&self) -> Lifecycle {
+        self.lifecycle.clone()
+    }
+
+    /// Runs until stopped; tells whether all rows in hand were stored and all tasks ended in time.
+    ///
+    /// Order of the stop: sockets flush and close with 1012, HTTP stops, writers write what they
+    /// have, the other tasks end.
+    pub async fn run(self) -> bool {
+        let Self {
+            lifecycle,
+            hub,
+            server: ServerBox(server),
+            ..
+        } = self;
+        let handle = server.handle();
+        lifecycle.supervise("http", async move {
+            if let Err(error) = server.await {
+                tracing::error!("the HTTP server failed: {error}");
+            }
+        });
+        lifecycle.stop_requested().await;
+        let half = hub.settings.shutdown_timeout / 2;
+        let sockets_closed = close_sockets(&hub, &handle, half).await;
+        hub.writers.close();
+        let give_up = hub.writers.clone();
+        let impatience = tokio::time::sleep(half);
+        let drained = lifecycle.drained(hub.settings.shutdown_timeout);
+        tokio::pin!(impatience, drained);
+        let drained = loop {
+            tokio::select! {
+                drained = &mut drained => break drained,
+                () = &mut impatience, if !impatience.is_elapsed() => give_up.give_up(),
+            }
+        };
+        sockets_closed && drained
+    }
+}
+
+async fn close_sockets(hub: &Hub, handle: &ServerHandle, patience: Duration) -> bool {
+    hub.sockets.close();
+    // A second more than each socket takes for itself.
+    let patience = patience + Duration::from_secs(1);
+    let in_time = tokio::time::timeout(patience, hub.sockets.wait())
+        .await
+        .is_ok();
+    if !in_time {
+        let open = hub.sockets.len();
+        tracing::error!("{open} upload sockets did not close within {patience:?}");
+        hub.writers.give_up();
+    }
+    handle.stop(in_time).await;
+    in_time
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, ServiceError> {
+    TcpListener::bind(address).map_err(|source| ServiceError::Listen { address, source })
+}
+
+fn start_relay(parts: RelayParts, metrics: &Metrics, lifecycle: &Lifecycle) -> StoredSender {
+    let (stored, inbox) = mpsc::channel(STORED_QUEUE);
+    Relay::new(parts, metrics).start(lifecycle, inbox);
+    stored
+}
+
+fn serve(
+    listener: TcpListener,
+    hub: web::Data<Hub>,
+    readiness: &Readiness,
+    metrics: &Metrics,
+) -> Result<Server, ServiceError> {
+    let (readiness, metrics) = (readiness.clone(), metrics.clone());
+    let settings = &hub.settings;
+    let twin = TwinProxy::new(settings.twin_url.clone()).map_err(ServiceError::Twin)?;
+    let twin = web::Data::new(twin);
+    let (workers, shutdown) = (settings.http_workers, settings.shutdown_timeout / 4);
+    let app = move || {
+        App::new()
+            .wrap(from_fn(http::same_origin))
+            .app_data(hub.clone())
+            .app_data(twin.clone())
+            .configure(http::operations(
+                "datahub",
+                readiness.clone(),
+                metrics.clone(),
+            ))
+            .configure(http::docs(api::ApiDoc::openapi()))
+            .configure(api::routes)
+    };
+    let mut server = HttpServer::new(app)
+        .disable_signals()
+        .shutdown_timeout(shutdown.as_secs().max(1));
+    if workers > 0 {
+        server = server.workers(workers);
+    }
+    Ok(server.listen(listener).map_err(ServiceError::Start)?.run())
+}

@@ -1,0 +1,90 @@
+//! The lines of `hub.batteries`: whose turn it is to write, and how far each battery is.
+
+use diesel::{
+    ExpressionMethods, OptionalExtension, PgConnection, QueryDsl, QueryResult, Queryable,
+    RunQueryDsl, Selectable, SelectableHelper, upsert::on_constraint,
+};
+
+use super::{
+    schema::batteries,
+    statement::{ArrayBind, Statement},
+};
+
+/// What a battery's line says.
+#[derive(Debug, Clone, PartialEq, Queryable, Selectable)]
+#[diesel(table_name = batteries, check_for_backend(diesel::pg::Pg))]
+pub struct Line {
+    /// The key that other tables of the hub use.
+    pub id: i64,
+    /// Name of its tables and subjects.
+    pub name: String,
+    /// The life of the name.
+    pub epoch: i64,
+    /// `seq` of the newest row.
+    pub last_seq: i64,
+    /// Segment of the newest row; 0 before the first.
+    pub segment: i32,
+    /// Largest `test_time` within the segment, in seconds.
+    pub latest_test_time: Option<f64>,
+    /// Raised by every change of the table; 0 while there is no table.
+    pub form: i64,
+}
+
+/// Looks a battery up.
+///
+/// # Errors
+/// As diesel's.
+pub fn find(connection: &mut PgConnection, name: &str) -> QueryResult<Option<Line>> {
+    batteries::table
+        .filter(batteries::name.eq(name))
+        .select(Line::as_select())
+        .first(connection)
+        .optional()
+}
+
+/// Looks a battery up and makes its line where it is missing; returns its id.
+///
+/// # Errors
+/// As diesel's.
+pub fn find_or_add(connection: &mut PgConnection, name: &str) -> QueryResult<i64> {
+    let of_name = batteries::table
+        .filter(batteries::name.eq(name))
+        .select(batteries::id);
+    if let Some(id) = of_name.first(connection).optional()? {
+        return Ok(id);
+    }
+    diesel::insert_into(batteries::table)
+        .values(batteries::name.eq(name))
+        .on_conflict(on_constraint("batteries_name_key"))
+        .do_nothing()
+        .execute(connection)?;
+    of_name.first(connection)
+}
+
+/// Takes the batteries' turns until the transaction ends, in the order of `ids`, which ascend so
+/// that two writers never wait for each other.
+///
+/// A line may be missing in the answer: that battery was removed.
+pub(super) fn lock(connection: &mut PgConnection, ids: &[i64]) -> QueryResult<Vec<Line>> {
+    batteries::table
+        .filter(batteries::id.eq_any(ids))
+        .order(batteries::id)
+        .select(Line::as_select())
+        .for_no_key_update()
+        .load(connection)
+}
+
+/// Writes how far the batteries are now.
+pub(super) fn advance(connection: &mut PgConnection, lines: &[Line]) -> QueryResult<usize> {
+    Statement::cached()
+        .sql("UPDATE hub.batteries b SET last_seq = p.last_seq, segment = p.segment, latest_test_time = p.latest FROM unnest(")
+        .array(ArrayBind::longs(lines.iter().map(|line| line.id)))
+        .sql(", ")
+        .array(ArrayBind::longs(lines.iter().map(|line| line.last_seq)))
+        .sql(", ")
+        .array(ArrayBind::ints(lines.iter().map(|line| line.segment)))
+        .sql(", ")
+        .array(ArrayBind::doubles(lines.iter().map(|line| line.latest_test_time)))
+        .sql(") AS p(id, last_seq, segment, latest) WHERE b.id = p.id")
+        .execute(connection)
+}

@@ -1,0 +1,279 @@
+//! Hop 3 of 7, the transaction: batches of many batteries → rows with `(epoch, seq)`.
+//!
+//! One transaction takes the batteries' turns in the order of their ids, moves the sessions,
+//! writes the rows and moves the batteries' lines. It changes no table: batches that want a
+//! change, and those at which a group failed, are written by [`write_alone`].
+//!
+//! **A commit whose answer was lost** is tried again with the same batches. A batch whose session
+//! already stands at or beyond its end, under the same attempt, was in that commit
+//! ([`Outcome::Before`]); any other was not. No other writer can have moved the session there: it
+//! takes the attempt to move it, and an attempt belongs to one connection of one hub.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use diesel::{Connection, PgConnection, result::Error as DieselError};
+use rovi_common::rows::Columns;
+
+use super::{
+    StoreError,
+    batteries::{self, Line},
+    fit,
+    insert::{self, Run},
+    steps,
+    tables::{self, Table},
+    work::{self, Work},
+};
+use crate::{batch::Batch, upload::RejectedRow};
+
+/// What writing needs to know of the settings.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rules {
+    /// A larger fall of `test_time`, in seconds, begins a segment.
+    pub(crate) horizon_s: f64,
+    /// Most columns of a table.
+    pub(crate) columns: usize,
+    /// How long a battery's transaction of its own waits for a lock, in milliseconds.
+    pub(crate) alone_lock_ms: u128,
+}
+
+/// What became of a batch.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// It is durable.
+    Stored(Stored),
+    /// It was durable before: a commit whose answer was lost.
+    Before,
+    /// A newer connection of the session took over; nothing was written.
+    Superseded,
+    /// The battery was removed; nothing was written.
+    Removed,
+    /// The table must change first; nothing was written.
+    Later,
+}
+
+/// Where the rows of a batch are.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    /// The life of the name.
+    pub(crate) epoch: i64,
+    /// The rows, in order.
+    pub(crate) runs: Vec<Run>,
+    /// The rows that `runs` count, where they are not simply the batch's.
+    pub(crate) fitted: Option<Columns>,
+    /// The rows that are kept in `hub.rejected_rows` instead.
+    pub(crate) rejected: Vec<RejectedRow>,
+}
+
+/// Why a transaction was rolled back.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// The battery at fault, where that is known.
+    pub(crate) battery: Option<i64>,
+    /// Whether PostgreSQL refused rows, as opposed to not getting at them.
+    pub(crate) is_of_rows: bool,
+    /// What PostgreSQL said.
+    pub(crate) error: StoreError,
+}
+
+impl From<DieselError> for Failure {
+    fn from(error: DieselError) -> Self {
+        Self {
+            battery: None,
+            is_of_rows: false,
+            error: error.into(),
+        }
+    }
+}
+
+impl Failure {
+    pub(super) fn of(battery: i64) -> impl Fn(DieselError) -> Self {
+        move |error| Self {
+            battery: Some(battery),
+            ..error.into()
+        }
+    }
+
+    pub(super) fn of_rows(battery: i64) -> impl Fn(DieselError) -> Self {
+        move |error| Self {
+            is_of_rows: true,
+            ..Self::of(battery)(error)
+        }
+    }
+}
+
+/// What is known of tables; each writer has its own, checked against `form` under the line's lock.
+pub(crate) type Tables = HashMap<i64, Table>;
+
+/// The batches of one battery, by their place in the group.
+pub(super) type ByBattery = BTreeMap<i64, Vec<usize>>;
+
+/// Writes a group in one transaction; the outcomes stand in the order of `batches`.
+///
+/// # Errors
+/// Nothing was written, or the connection was lost and nobody knows.
+pub(crate) fn write(
+    connection: &mut PgConnection,
+    tables: &mut Tables,
+    batches: &[Batch],
+    rules: &Rules,
+) -> Result<Vec<Outcome>, Failure> {
+    let mut by_battery = ByBattery::new();
+    for (place, batch) in batches.iter().enumerate() {
+        by_battery
+            .entry(batch.battery_id())
+            .or_default()
+            .push(place);
+    }
+    connection.transaction(|connection| {
+        let mut outcomes = Outcomes::new(batches.len());
+        let mut lines = lock(connection, &mut by_battery, &mut outcomes)?;
+        for line in &lines {
+            let table = current(connection, tables, line)?;
+            let wants = |&place: &usize| {
+                let batch = batches.get(place);
+                batch.is_some_and(|b| fit::wants_change(&b.decoded.columns, table, rules.columns))
+            };
+            let places = by_battery.get(&line.id);
+            if places.is_some_and(|places| places.iter().any(wants)) {
+                outcomes.set_all(by_battery.remove(&line.id), || Outcome::Later);
+            }
+        }
+        lines.retain(|line| by_battery.contains_key(&line.id));
+        steps::take(connection, batches, &mut by_battery, &mut outcomes)?;
+        lines.retain(|line| by_battery.contains_key(&line.id));
+        for line in &mut lines {
+            let table = current(connection, tables, line)?;
+            let work = Work {
+                batches,
+                places: by_battery.remove(&line.id).unwrap_or_default(),
+                rules,
+                tolerant: false,
+            };
+            work.write(connection, line, table, &mut outcomes)?;
+        }
+        if !lines.is_empty() {
+            batteries::advance(connection, &lines)?;
+        }
+        Ok(outcomes.into_vec())
+    })
+}
+
+/// Writes batches of one battery in a transaction of its own, which may change the table.
+///
+/// With `tolerant`, rows that PostgreSQL refuses are set aside instead of failing all.
+///
+/// # Errors
+/// Nothing was written, or the connection was lost and nobody knows.
+pub(crate) fn write_alone(
+    connection: &mut PgConnection,
+    tables: &mut Tables,
+    batches: &[Batch],
+    rules: &Rules,
+    tolerant: bool,
+) -> Result<Vec<Outcome>, Failure> {
+    let Some(battery) = batches.first().map(Batch::battery_id) else {
+        return Ok(Vec::new());
+    };
+    // Whatever happened before, what is known of this table is read again.
+    tables.remove(&battery);
+    let written = connection.transaction(|connection| {
+        insert::set_lock_timeout(connection, rules.alone_lock_ms)?;
+        let mut by_battery = ByBattery::from([(battery, (0..batches.len()).collect())]);
+        let mut outcomes = Outcomes::new(batches.len());
+        let mut lines = lock(connection, &mut by_battery, &mut outcomes)?;
+        steps::take(connection, batches, &mut by_battery, &mut outcomes)?;
+        let (Some(line), Some(places)) = (lines.first_mut(), by_battery.remove(&battery)) else {
+            return Ok((outcomes.into_vec(), None));
+        };
+        let mut table = tables::load(connection, line)?;
+        if tolerant {
+            insert::lock_table(connection, line, false)?;
+        }
+        let mut work = Work {
+            batches,
+            places: Vec::new(),
+            rules,
+            tolerant,
+        };
+        // A change sees the rows that came before it, however batches were grouped.
+        for place in places {
+            if let Some(batch) = batches.get(place)
+                && fit::wants_change(&batch.decoded.columns, &table, rules.columns)
+            {
+                work.write(connection, line, &table, &mut outcomes)?;
+                work.places.clear();
+                work::change(connection, line, &mut table, batch, rules)?;
+            }
+            work.places.push(place);
+        }
+        work.write(connection, line, &table, &mut outcomes)?;
+        batteries::advance(connection, &lines)?;
+        Ok((outcomes.into_vec(), Some(table)))
+    });
+    let (outcomes, table) = written.map_err(|failure: Failure| Failure {
+        battery: Some(battery),
+        ..failure
+    })?;
+    // A table that takes no changes now may take them the next time.
+    if let Some(table) = table.filter(|table| table.frozen.is_none()) {
+        tables.insert(battery, table);
+    }
+    Ok(outcomes)
+}
+
+/// The outcomes of a group as they become known.
+pub(super) struct Outcomes(Vec<Option<Outcome>>);
+
+impl Outcomes {
+    fn new(batches: usize) -> Self {
+        Self(std::iter::repeat_with(|| None).take(batches).collect())
+    }
+
+    pub(super) fn set(&mut self, place: usize, outcome: Outcome) {
+        if let Some(slot) = self.0.get_mut(place) {
+            *slot = Some(outcome);
+        }
+    }
+
+    pub(super) fn set_all(&mut self, places: Option<Vec<usize>>, outcome: impl Fn() -> Outcome) {
+        for place in places.unwrap_or_default() {
+            self.set(place, outcome());
+        }
+    }
+
+    fn into_vec(self) -> Vec<Outcome> {
+        let outcomes = self.0.into_iter();
+        outcomes
+            .map(|outcome| outcome.unwrap_or(Outcome::Removed))
+            .collect()
+    }
+}
+
+/// Takes the batteries' turns; those that were removed leave `by_battery`.
+fn lock(
+    connection: &mut PgConnection,
+    by_battery: &mut ByBattery,
+    outcomes: &mut Outcomes,
+) -> Result<Vec<Line>, Failure> {
+    let ids: Vec<i64> = by_battery.keys().copied().collect();
+    let lines = batteries::lock(connection, &ids)?;
+    let found: HashSet<i64> = lines.iter().map(|line| line.id).collect();
+    for id in ids.iter().filter(|id| !found.contains(id)) {
+        outcomes.set_all(by_battery.remove(id), || Outcome::Removed);
+    }
+    Ok(lines)
+}
+
+/// Returns what a table looks like now; its line is held.
+fn current<'t>(
+    connection: &mut PgConnection,
+    tables: &'t mut Tables,
+    line: &Line,
+) -> Result<&'t Table, Failure> {
+    let is_current = |table: &Table| table.is_current(line);
+    if !tables.get(&line.id).is_some_and(is_current) {
+        let table = tables::load(connection, line).map_err(Failure::of(line.id))?;
+        tables.insert(line.id, table);
+    }
+    Ok(tables.entry(line.id).or_default())
+}

@@ -1,0 +1,180 @@
+//! PostgreSQL: the pool for queries, and everything that is written there.
+
+pub mod batteries;
+mod column_type;
+pub mod estimates;
+mod fit;
+pub(crate) mod group;
+mod insert;
+pub mod registrations;
+mod rejected;
+pub mod rows;
+pub(crate) mod schema;
+pub mod sessions;
+mod statement;
+mod steps;
+pub mod tables;
+mod work;
+
+use std::{
+    error::Error,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use diesel::{
+    PgConnection,
+    connection::SimpleConnection,
+    r2d2::{ConnectionManager, CustomizeConnection},
+    result::{DatabaseErrorKind, Error as DieselError},
+};
+use rovi_common::{config::ServiceUrl, error::ErrorChain, http::Problem};
+
+/// How long a query waits for a free connection; longer makes requests pile up while PostgreSQL
+/// is away, shorter refuses them at short peaks.
+const CHECKOUT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why PostgreSQL did not do what it was asked for; chosen by what the caller does next.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// PostgreSQL is away or not prepared yet: try again later.
+    #[error("PostgreSQL is away")]
+    Away(#[source] Box<dyn Error + Send + Sync>),
+    /// PostgreSQL refused the statement.
+    #[error("PostgreSQL refused a statement")]
+    Query(#[source] DieselError),
+    /// The query's thread ended by a panic.
+    #[error("a query ended by a panic")]
+    Panicked,
+}
+
+impl From<DieselError> for StoreError {
+    fn from(error: DieselError) -> Self {
+        if is_away(&error) {
+            return Self::Away(Box::new(error));
+        }
+        Self::Query(error)
+    }
+}
+
+impl From<diesel::ConnectionError> for StoreError {
+    fn from(error: diesel::ConnectionError) -> Self {
+        Self::Away(Box::new(error))
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Away(_) => {
+                Self::unavailable(format!("{}; try again soon", ErrorChain(&error)))
+            }
+            StoreError::Query(_) | StoreError::Panicked => Self::internal(&error),
+        }
+    }
+}
+
+/// Tells whether an error means that the connection, not the statement, is at fault.
+pub(crate) fn is_away(error: &DieselError) -> bool {
+    match error {
+        DieselError::BrokenTransactionManager => true,
+        DieselError::DatabaseError(kind, _) => matches!(
+            kind,
+            DatabaseErrorKind::ClosedConnection
+                | DatabaseErrorKind::UnableToSendCommand
+                | DatabaseErrorKind::ReadOnlyTransaction
+        ),
+        DieselError::RollbackErrorOnCommit {
+            rollback_error,
+            commit_error,
+        } => is_away(rollback_error) || is_away(commit_error),
+        _ => false,
+    }
+}
+
+/// Returns the URL to connect by, with bounds on how long a dead server may go unnoticed.
+pub(crate) fn connection_url(url: &ServiceUrl) -> String {
+    let Ok(mut bounded) = url::Url::parse(url.expose()) else {
+        return url.expose().to_owned();
+    };
+    for (key, value) in [("connect_timeout", "5"), ("tcp_user_timeout", "15000")] {
+        if !bounded.query_pairs().any(|(known, _)| known == key) {
+            bounded.query_pairs_mut().append_pair(key, value);
+        }
+    }
+    bounded.into()
+}
+
+/// Connections for queries; writers have their own.
+#[derive(Clone)]
+pub struct Pool {
+    inner: diesel::r2d2::Pool<ConnectionManager<PgConnection>>,
+    prepared: Arc<AtomicBool>,
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").finish_non_exhaustive()
+    }
+}
+
+impl Pool {
+    /// Makes a pool without connecting.
+    pub fn new(url: &ServiceUrl, size: u32) -> Self {
+        let inner = diesel::r2d2::Pool::builder()
+            .max_size(size)
+            .min_idle(Some(0))
+            .connection_timeout(CHECKOUT_TIMEOUT)
+            .connection_customizer(Box::new(SessionSettings))
+            .error_handler(Box::new(diesel::r2d2::NopErrorHandler))
+            .build_unchecked(ConnectionManager::new(connection_url(url)));
+        Self {
+            inner,
+            prepared: Arc::new(AtomicBool::new(false)),
+        }
+    }
+
+    /// Says that the hub's own tables exist; queries are refused as `Away` before.
+    pub fn set_prepared(&self) {
+        self.prepared.store(true, Ordering::Release);
+    }
+
+    /// Runs queries on a thread for blocking work.
+    ///
+    /// # Errors
+    /// - `Away`: no connection, or it was lost; becomes 503.
+    /// - `Query`: a statement was refused; becomes 500 unless the caller knows better.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut PgConnection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        if !self.prepared.load(Ordering::Acquire) {
+            return Err(StoreError::Away("its tables are not prepared yet".into()));
+        }
+        let pool = self.inner.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            let mut connection = pool.get().map_err(|error| StoreError::Away(error.into()))?;
+            work(&mut connection)
+        });
+        task.await.map_err(|_panic| StoreError::Panicked)?
+    }
+}
+
+/// What every pooled connection is told: bounds belong to the connection, not to each query.
+#[derive(Debug)]
+struct SessionSettings;
+
+impl CustomizeConnection<PgConnection, diesel::r2d2::Error> for SessionSettings {
+    fn on_acquire(&self, connection: &mut PgConnection) -> Result<(), diesel::r2d2::Error> {
+        connection
+            .batch_execute(
+                "SET application_name = 'datahub'; SET statement_timeout = '30s'; \
+                 SET lock_timeout = '5s'; SET TIME ZONE 'UTC'",
+            )
+            .map_err(diesel::r2d2::Error::QueryError)
+    }
+}

@@ -1,0 +1,184 @@
+//! Upload sessions: what makes sending again harmless.
+//!
+//! Every connection has a session, named by the client or made for it. Its position moves in the
+//! transaction that stores the rows, and only from where the connection believes it to be. So the
+//! position also tells what became of a commit whose answer was lost.
+
+use diesel::{
+    ExpressionMethods, PgConnection, QueryDsl, QueryResult, QueryableByName, RunQueryDsl, sql_types,
+};
+use uuid::Uuid;
+
+use super::{
+    StoreError, batteries,
+    schema::sessions,
+    statement::{ArrayBind, Statement},
+};
+
+/// A connection's right to store rows of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// The battery of the session.
+    pub battery_id: i64,
+    /// The battery's epoch when the connection began.
+    pub epoch: i64,
+    /// The session.
+    pub session: Uuid,
+    /// Which connection of the session this is; only the newest may store rows.
+    pub attempt: i64,
+    /// All rows below are durable.
+    pub position: i64,
+}
+
+/// Why a session cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The session is unusable as asked for.
+    #[error("{0}")]
+    Refused(String),
+    /// PostgreSQL did not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<diesel::result::Error> for SessionError {
+    fn from(error: diesel::result::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+#[derive(QueryableByName)]
+struct Opened {
+    #[diesel(sql_type = sql_types::BigInt)]
+    battery_id: i64,
+    #[diesel(sql_type = sql_types::BigInt)]
+    attempt: i64,
+    #[diesel(sql_type = sql_types::BigInt)]
+    position: i64,
+    #[diesel(sql_type = sql_types::Bool)]
+    ended: bool,
+}
+
+/// Opens a session for a new connection, which from now on is the only one that may store.
+///
+/// `from` is the position of the first row that the connection will send. The battery's line is
+/// made where it is missing.
+///
+/// # Errors
+/// - `Refused`: the session belongs to another battery, has ended, or `from` would leave a hole.
+/// - `Store`: PostgreSQL did not answer; nothing was changed.
+pub fn open(
+    connection: &mut PgConnection,
+    battery: &str,
+    session: Uuid,
+    from: i64,
+) -> Result<Claim, SessionError> {
+    use diesel::Connection;
+    connection.transaction(|connection| {
+        let battery_id = batteries::find_or_add(connection, battery)?;
+        let opened = raise_attempt(connection, battery_id, session)?;
+        if opened.battery_id != battery_id {
+            let problem = format!("the session {session} belongs to another battery");
+            return Err(SessionError::Refused(problem));
+        }
+        if opened.ended {
+            return Err(SessionError::Refused(format!(
+                "the session {session} was unused for 7 days and has ended; begin a new one"
+            )));
+        }
+        if from > opened.position {
+            let position = opened.position;
+            return Err(SessionError::Refused(format!(
+                "from={from} would leave a hole: the rows of session {session} are stored up to \
+                 position {position}"
+            )));
+        }
+        let epoch = super::schema::batteries::table
+            .find(battery_id)
+            .select(super::schema::batteries::epoch)
+            .first(connection)?;
+        Ok(Claim {
+            battery_id,
+            epoch,
+            session,
+            attempt: opened.attempt,
+            position: opened.position,
+        })
+    })
+}
+
+/// Ended sessions keep their line: one used again is refused, not begun anew.
+fn raise_attempt(
+    connection: &mut PgConnection,
+    battery_id: i64,
+    session: Uuid,
+) -> QueryResult<Opened> {
+    Statement::cached()
+        .sql("INSERT INTO hub.sessions AS s (id, battery_id, attempt) SELECT u, b, 1 FROM unnest(")
+        .array(ArrayBind::uuids([Some(session)]))
+        .sql(", ")
+        .array(ArrayBind::longs([battery_id]))
+        .sql(
+            ") AS t(u, b) ON CONFLICT (id) DO UPDATE SET attempt = s.attempt + 1, used = \
+             CASE WHEN s.used < now() - interval '7 days' THEN s.used ELSE now() END \
+             RETURNING battery_id, attempt, position, used < now() - interval '7 days' AS ended",
+        )
+        .get_result(connection)
+}
+
+/// Forgets a session that nobody can name again.
+///
+/// # Errors
+/// As diesel's.
+pub fn forget(connection: &mut PgConnection, session: Uuid) -> QueryResult<usize> {
+    diesel::delete(sessions::table.find(session)).execute(connection)
+}
+
+/// A session's step from one position to another.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Step {
+    pub(super) session: Uuid,
+    pub(super) attempt: i64,
+    pub(super) from: i64,
+    pub(super) to: i64,
+}
+
+#[derive(QueryableByName)]
+struct Moved {
+    #[diesel(sql_type = sql_types::Uuid)]
+    id: Uuid,
+}
+
+/// Moves positions where attempt and old position match; returns the sessions that moved.
+pub(super) fn advance(connection: &mut PgConnection, steps: &[Step]) -> QueryResult<Vec<Uuid>> {
+    let moved: Vec<Moved> = Statement::cached()
+        .sql("UPDATE hub.sessions s SET position = p.new, used = now() FROM unnest(")
+        .array(ArrayBind::uuids(
+            steps.iter().map(|step| Some(step.session)),
+        ))
+        .sql(", ")
+        .array(ArrayBind::longs(steps.iter().map(|step| step.attempt)))
+        .sql(", ")
+        .array(ArrayBind::longs(steps.iter().map(|step| step.from)))
+        .sql(", ")
+        .array(ArrayBind::longs(steps.iter().map(|step| step.to)))
+        .sql(
+            ") AS p(id, attempt, old, new) \
+             WHERE s.id = p.id AND s.attempt = p.attempt AND s.position = p.old RETURNING s.id",
+        )
+        .load(connection)?;
+    Ok(moved.into_iter().map(|session| session.id).collect())
+}
+
+/// Reads attempt and position of sessions and holds them until the transaction ends.
+pub(super) fn hold(
+    connection: &mut PgConnection,
+    ids: &[Uuid],
+) -> QueryResult<Vec<(Uuid, i64, i64)>> {
+    sessions::table
+        .filter(sessions::id.eq_any(ids))
+        .order(sessions::id)
+        .select((sessions::id, sessions::attempt, sessions::position))
+        .for_update()
+        .load(connection)
+}

@@ -1,0 +1,26 @@
+//! Rows that are committed: what hop 3 hands to hop 4.
+
+use rovi_common::{name::BatteryName, rows::Columns};
+
+/// Rows of one battery, one epoch and one segment that are committed; only `store` makes them.
+#[derive(Debug, Clone)]
+pub struct StoredRows {
+    /// The battery's line in `hub.batteries`.
+    pub battery_id: i64,
+    /// The battery's name.
+    pub battery: BatteryName,
+    /// The life of the name.
+    pub epoch: i64,
+    /// The segment of all these rows.
+    pub segment: i32,
+    /// `seq` of the first row; the others follow without gaps.
+    pub first_seq: i64,
+    /// When the hub took each row, in microseconds since 1970.
+    pub received: Vec<i64>,
+    /// The columns as they stand in the table; those without any value may be missing.
+    pub columns: Columns,
+}
+
+/// Where the writers hand over what they committed. They never wait: what does not fit is left to
+/// the relay's sweep.
+pub type StoredSender = tokio::sync::mpsc::Sender<StoredRows>;

@@ -1,0 +1,396 @@
+//! Hop 2 of 7: bytes → typed columns of rows.
+//!
+//! Input: one frame or body, msgpack or JSON, in any of the three forms of `docs/PROTOCOL.md`.
+//! Output: a [`Decoded`] batch. A row that cannot be stored is set aside with its reason and the
+//! others go on; only what cannot be read at all is an error.
+
+use std::fmt;
+
+use rovi_common::rows::{Cell, Column, Value};
+use serde::{
+    Deserializer,
+    de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor},
+};
+
+use super::{
+    decoded::{Decoded, set_aside},
+    raw,
+    sift::{sift, usable_row},
+};
+use crate::config::Settings;
+
+/// What one frame may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Most rows of one frame or body.
+    pub rows: usize,
+    /// Most bytes of one row.
+    pub row_bytes: usize,
+    /// Most columns.
+    pub columns: usize,
+}
+
+impl Limits {
+    /// Returns the limits of frames.
+    pub fn of_frames(settings: &Settings) -> Self {
+        Self {
+            rows: settings.rows_per_frame,
+            row_bytes: settings.row_bytes,
+            columns: settings.columns,
+        }
+    }
+
+    /// Returns the limits of bodies, which are bounded by their bytes alone.
+    pub fn of_bodies(settings: &Settings) -> Self {
+        Self {
+            rows: usize::MAX,
+            ..Self::of_frames(settings)
+        }
+    }
+}
+
+/// How the bytes are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// Binary frames, `application/msgpack`.
+    Msgpack,
+    /// Text frames, everything else.
+    Json,
+}
+
+/// Why a whole frame is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The bytes are no rows; since their number is unknown, the connection ends.
+    #[error("{0}")]
+    Undecodable(String),
+    /// The frame has more rows than one may have.
+    #[error("the frame has {rows} rows, the limit is {limit}")]
+    TooManyRows {
+        /// Rows found.
+        rows: usize,
+        /// Rows allowed.
+        limit: usize,
+    },
+}
+
+/// Decodes one frame or body.
+///
+/// # Errors
+/// See [`DecodeError`]; nothing of the frame is used then.
+pub fn decode(bytes: &[u8], encoding: Encoding, limits: &Limits) -> Result<Decoded, DecodeError> {
+    let form = match encoding {
+        Encoding::Msgpack => form_of_msgpack(bytes, limits),
+        Encoding::Json => form_of_json(bytes, limits),
+    };
+    let form = form.map_err(DecodeError::Undecodable)?;
+    let rows = form.sent();
+    if rows > limits.rows {
+        let limit = limits.rows;
+        return Err(DecodeError::TooManyRows { rows, limit });
+    }
+    let mut decoded = match form {
+        Form::Rows(rows) => rows.decoded,
+        Form::Batch(columns) => sift(columns, limits)?,
+    };
+    if !decoded.rejected.is_empty() {
+        raw::fill_bodies(bytes, encoding, &mut decoded.rejected);
+    }
+    Ok(decoded)
+}
+
+fn form_of_msgpack(bytes: &[u8], limits: &Limits) -> Result<Form, String> {
+    let mut rest = bytes;
+    let mut deserializer = rmp_serde::Deserializer::new(&mut rest);
+    let form = FormSeed(limits)
+        .deserialize(&mut deserializer)
+        .map_err(|error| format!("no msgpack rows: {error}"))?;
+    if rest.is_empty() {
+        return Ok(form);
+    }
+    Err(format!(
+        "{} bytes stand after the msgpack value",
+        rest.len()
+    ))
+}
+
+fn form_of_json(bytes: &[u8], limits: &Limits) -> Result<Form, String> {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let form = FormSeed(limits)
+        .deserialize(&mut deserializer)
+        .and_then(|form| deserializer.end().map(|()| form));
+    form.map_err(|error| format!("no JSON rows: {error}"))
+}
+
+/// What was read, by its form.
+enum Form {
+    Rows(Rows),
+    Batch(Vec<(String, Column)>),
+}
+
+impl Form {
+    fn sent(&self) -> usize {
+        match self {
+            Self::Rows(rows) => rows.decoded.sent,
+            Self::Batch(columns) => columns.first().map_or(0, |(_, column)| column.len()),
+        }
+    }
+}
+
+/// Rows that came one by one.
+#[derive(Default)]
+struct Rows {
+    decoded: Decoded,
+}
+
+impl Rows {
+    /// Takes a row in, or sets it aside.
+    ///
+    /// Rows beyond the limit are only counted: the frame is refused.
+    fn take(&mut self, row: Vec<(String, Value)>, limits: &Limits) {
+        let offset = self.decoded.sent;
+        self.decoded.sent += 1;
+        if offset >= limits.rows {
+            return;
+        }
+        let columns = &mut self.decoded.columns;
+        let kept = usable_row(row, limits, columns)
+            .and_then(|row| columns.push_row(row).map_err(|error| error.to_string()));
+        if let Err(reason) = kept {
+            self.decoded.rejected.push(set_aside(offset, &reason));
+        }
+    }
+}
+
+struct FormSeed<'a>(&'a Limits);
+
+impl<'de> DeserializeSeed<'de> for FormSeed<'_> {
+    type Value = Form;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Form, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for FormSeed<'_> {
+    type Value = Form;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a row (map of values), a batch (map of arrays) or an array of rows")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Form, A::Error> {
+        let mut row: Vec<(String, Value)> = Vec::new();
+        let mut columns: Vec<(String, Column)> = Vec::new();
+        while let Some((name, cell)) = map.next_entry::<String, Cell>()? {
+            match cell {
+                Cell::One(value) => row.push((name, value)),
+                Cell::Many(column) => columns.push((name, column)),
+            }
+            if let (Some((single, _)), Some((array, _))) = (row.first(), columns.first()) {
+                return Err(de::Error::custom(format!(
+                    "the map mixes single values (`{single}`) and arrays (`{array}`); \
+                     a row has only values, a batch only arrays"
+                )));
+            }
+        }
+        if !columns.is_empty() {
+            return Ok(Form::Batch(columns));
+        }
+        let mut rows = Rows::default();
+        rows.take(row, self.0);
+        Ok(Form::Rows(rows))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Form, A::Error> {
+        let mut rows = Rows::default();
+        while let Some(row) = seq.next_element_seed(RowSeed)? {
+            rows.take(row, self.0);
+        }
+        Ok(Form::Rows(rows))
+    }
+}
+
+/// Reads a map of values.
+struct RowSeed;
+
+impl<'de> DeserializeSeed<'de> for RowSeed {
+    type Value = Vec<(String, Value)>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for RowSeed {
+    type Value = Vec<(String, Value)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a row: a map of column names to values")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut row = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            row.push(entry);
+        }
+        Ok(row)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        rows: 100,
+        row_bytes: 1000,
+        columns: 5,
+    };
+
+    fn json(text: &str) -> Result<Decoded, DecodeError> {
+        decode(text.as_bytes(), Encoding::Json, &LIMITS)
+    }
+
+    fn refusal(text: &str) -> String {
+        json(text).unwrap_err().to_string()
+    }
+
+    fn rejection(text: &str) -> String {
+        json(text).unwrap().rejected[0].reason.clone()
+    }
+
+    #[test]
+    fn the_three_forms_hold_the_same_rows() {
+        let batch = json(r#"{"a": [1, 2], "b": ["x", null]}"#).unwrap();
+        let rows = json(r#"[{"a": 1, "b": "x"}, {"a": 2, "b": null}]"#).unwrap();
+        assert_eq!(batch, rows);
+        assert_eq!(json(r#"{"a": 1, "b": "x"}"#).unwrap().sent, 1);
+        assert_eq!(json("[]").unwrap().sent, 0);
+    }
+
+    #[test]
+    fn msgpack_and_json_hold_the_same_rows() {
+        let value = serde_json::json!([{"a": 1, "b": "x"}, {"a": 2, "b": null}]);
+        let bytes = rmp_serde::to_vec(&value).unwrap();
+        let decoded = decode(&bytes, Encoding::Msgpack, &LIMITS).unwrap();
+        assert_eq!(decoded, json(&value.to_string()).unwrap());
+    }
+
+    #[test]
+    fn a_map_that_mixes_both_is_refused() {
+        assert!(refusal(r#"{"a": 1, "b": [1]}"#).contains("mixes single values (`a`)"));
+    }
+
+    #[test]
+    fn columns_of_unequal_length_are_refused() {
+        assert!(refusal(r#"{"a": [1, 2], "b": [1]}"#).contains("column `b` has 1 values"));
+    }
+
+    #[test]
+    fn bytes_after_the_value_are_refused() {
+        assert!(refusal("{\"a\": 1} {").contains("trailing"));
+        let refused = decode(&[0x81, 0xa1, b'a', 1, 7], Encoding::Msgpack, &LIMITS);
+        assert!(refused.unwrap_err().to_string().contains("1 bytes stand"));
+    }
+
+    #[test]
+    fn bytes_that_end_early_are_refused() {
+        let error = decode(&[0xdf, 0xff, 0xff, 0xff, 0xff], Encoding::Msgpack, &LIMITS);
+        assert!(error.unwrap_err().to_string().contains("no msgpack rows"));
+    }
+
+    #[test]
+    fn a_nested_value_costs_only_its_row_and_is_kept_as_sent() {
+        let decoded = json(r#"[{"a": 1}, {"a": {"x": [1, null]}}, {"a": 3}]"#).unwrap();
+        assert_eq!((decoded.sent, decoded.columns.rows()), (3, 2));
+        assert_eq!(decoded.rejected[0].offset, 1);
+        assert!(
+            decoded.rejected[0]
+                .reason
+                .contains("column `a`: a nested map")
+        );
+        let body = serde_json::json!({"a": {"x": [1, null]}});
+        assert_eq!(decoded.rejected[0].body, body);
+    }
+
+    #[test]
+    fn a_row_that_names_a_column_twice_costs_only_itself() {
+        let decoded = json(r#"[{"a": 1}, {"seq": 2, "seq_": 3}, {"a": 4, "a": 5}, {"a": 6}]"#);
+        let decoded = decoded.unwrap();
+        assert_eq!((decoded.sent, decoded.columns.rows()), (4, 2));
+        let reasons = decoded.rejected.iter().map(|row| row.reason.as_str());
+        let reasons: Vec<&str> = reasons.collect();
+        assert_eq!(
+            reasons,
+            ["column `seq_` stands twice", "column `a` stands twice"]
+        );
+    }
+
+    #[test]
+    fn a_nested_value_in_a_column_costs_only_its_row() {
+        let decoded = json(r#"{"a": [1, [2], 3], "b": [4, 5, 6]}"#).unwrap();
+        assert_eq!(
+            decoded.columns.get("a"),
+            Some(&Column::Int(vec![Some(1), Some(3)]))
+        );
+        let body = serde_json::json!({"a": [2], "b": 5});
+        assert_eq!(decoded.rejected[0].body, body);
+    }
+
+    #[test]
+    fn names_are_checked_and_those_of_the_hub_get_an_underscore() {
+        let row = json(r#"{"seq": 1, "ctid": 2, "tableoid": 3}"#).unwrap();
+        let names: Vec<&str> = row.columns.iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["seq_", "ctid_", "tableoid_"]);
+        assert!(rejection(r#"{"": 1}"#).contains("empty name"));
+        assert!(rejection(r#"{"a\u0000": 1}"#).contains("NUL"));
+        let long = "ä".repeat(32);
+        assert!(rejection(&format!(r#"{{"{long}": 1}}"#)).contains("64 bytes, the limit is 63"));
+        assert!(rejection(&format!(r#"{{"{long}": [1]}}"#)).contains("64 bytes"));
+    }
+
+    #[test]
+    fn too_many_columns_or_bytes_cost_the_row() {
+        assert!(rejection(r#"{"a":1,"b":1,"c":1,"d":1,"e":1,"f":1}"#).contains("6 columns"));
+        assert!(rejection(r#"{"a":[1],"b":[1],"c":[1],"d":[1],"e":[1],"f":[1]}"#).contains('6'));
+        let text = "x".repeat(1000);
+        assert!(rejection(&format!(r#"{{"a": "{text}"}}"#)).contains("limit is 1000"));
+        let decoded = json(&format!(r#"{{"a": ["{text}", "y"]}}"#)).unwrap();
+        assert_eq!((decoded.columns.rows(), decoded.rejected.len()), (1, 1));
+    }
+
+    #[test]
+    fn rows_that_each_add_columns_stay_bounded() {
+        let rows: Vec<String> = (0..50).map(|n| format!("{{\"c{n}\": 1}}")).collect();
+        let decoded = json(&format!("[{}]", rows.join(","))).unwrap();
+        assert_eq!((decoded.columns.width(), decoded.rejected.len()), (5, 45));
+    }
+
+    #[test]
+    fn too_many_rows_are_refused() {
+        let rows = vec!["{\"a\":1}"; 101].join(",");
+        assert_eq!(
+            json(&format!("[{rows}]")),
+            Err(DecodeError::TooManyRows {
+                rows: 101,
+                limit: 100
+            })
+        );
+    }
+
+    #[test]
+    fn skipping_and_splitting_keep_offsets_right() {
+        let mut decoded = json(r#"[{"a":0},{"a":{}},{"a":2},{"":3},{"a":4}]"#).unwrap();
+        let offsets: Vec<usize> = (0..3).map(|row| decoded.offset_of(row)).collect();
+        assert_eq!(offsets, [0, 2, 4]);
+        let mut tail = decoded.split_off(3);
+        assert_eq!((decoded.sent, decoded.columns.rows()), (3, 2));
+        assert_eq!((tail.sent, tail.rejected[0].offset), (2, 0));
+        tail.skip(1);
+        assert_eq!(
+            (tail.sent, tail.rejected.len(), tail.columns.rows()),
+            (1, 0, 1)
+        );
+    }
+}

@@ -1,0 +1,155 @@
+//! What sockets and posts share: a session on one side, the writers on the other.
+
+use std::sync::Arc;
+
+use rovi_common::{clock, http::Problem, name::BatteryName};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::{decoded::Decoded, room::Room};
+use crate::{
+    batch::{Batch, Ending, Progress, Uploader},
+    hub::Hub,
+    store::sessions::{self, SessionError},
+};
+
+/// What a connection asks for.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Whose rows these are.
+    pub battery: BatteryName,
+    /// The client's session, if it has one.
+    pub session: Option<Uuid>,
+    /// Position of the first row that the connection sends.
+    pub from: i64,
+    /// Whether the session's first row begins a segment.
+    pub begins_segment: bool,
+    /// Whether the client hears anything but close codes.
+    pub speaks: bool,
+}
+
+/// Takes in the rows of one connection.
+#[derive(Debug)]
+pub struct Intake {
+    hub: Arc<Hub>,
+    /// The connection as the writers see it.
+    pub uploader: Arc<Uploader>,
+    room: Room,
+    begins_segment: bool,
+    is_nameless: bool,
+    next: i64,
+}
+
+impl Intake {
+    /// Opens the session.
+    ///
+    /// # Errors
+    /// 400 or 409 for a session that cannot be used, 503 while PostgreSQL is away.
+    pub async fn open(hub: Arc<Hub>, request: Request) -> Result<Self, Problem> {
+        let is_nameless = request.session.is_none() && !request.speaks;
+        let session = request.session.unwrap_or_else(Uuid::new_v4);
+        let name = request.battery.to_string();
+        let from = request.from;
+        let opened = hub.pool.run(move |connection| {
+            match sessions::open(connection, &name, session, from) {
+                Ok(claim) => Ok(Ok(claim)),
+                Err(SessionError::Refused(why)) => Ok(Err(why)),
+                Err(SessionError::Store(error)) => Err(error),
+            }
+        });
+        let claim = opened
+            .await?
+            .map_err(|why| Problem::conflict(why).at("session"))?;
+        let room = hub.rooms.of(claim.battery_id);
+        Ok(Self {
+            hub,
+            uploader: Arc::new(Uploader::new(claim, request.battery, request.speaks)),
+            room,
+            begins_segment: request.begins_segment,
+            is_nameless,
+            next: from,
+        })
+    }
+
+    /// Returns the position of the next row.
+    pub fn received(&self) -> i64 {
+        self.next
+    }
+
+    /// Takes rows in; waits while there is no room for them.
+    ///
+    /// Rows below the session's position are counted and dropped. Where this is given up half-way,
+    /// the rows were not taken.
+    ///
+    /// # Errors
+    /// Nothing more of this connection is stored.
+    pub async fn take(&mut self, mut decoded: Decoded) -> Result<(), Ending> {
+        let metrics = &self.hub.metrics;
+        metrics.rows_received.inc_by(decoded.sent as u64);
+        let sent = i64::try_from(decoded.sent).unwrap_or(i64::MAX);
+        let known = (self.uploader.claim.position - self.next).clamp(0, sent);
+        decoded.skip(usize::try_from(known).unwrap_or_default());
+        let position = self.next + known;
+        if decoded.sent == 0 {
+            self.next += sent;
+            return Ok(());
+        }
+        let weight = decoded.weight();
+        let room = self.room.take(weight).await;
+        if let Some(ending) = self.uploader.progress().borrow().ending.clone() {
+            return Err(ending);
+        }
+        let rows = i64::try_from(decoded.sent).unwrap_or_default();
+        let batch = Batch {
+            uploader: Arc::clone(&self.uploader),
+            position,
+            received: clock::now_us(),
+            begins_segment: self.begins_segment && position == 0,
+            decoded,
+            weight,
+            room,
+        };
+        let handed = self.hub.writers.send(batch).await;
+        handed.map_err(|_closed| Ending::Unavailable)?;
+        metrics.rows_waiting.add(rows);
+        self.next += sent;
+        Ok(())
+    }
+
+    /// Waits until every row taken is durable.
+    ///
+    /// # Errors
+    /// Nothing more of this connection is stored.
+    pub async fn settled(&self) -> Result<(), Ending> {
+        let mut progress = self.uploader.progress();
+        let received = self.received();
+        let is_settled =
+            |progress: &Progress| progress.stored >= received || progress.ending.is_some();
+        let settled = progress.wait_for(is_settled).await;
+        match settled.as_deref() {
+            Ok(Progress { stored, .. }) if *stored >= received => Ok(()),
+            Ok(Progress { ending, .. }) => Err(ending.clone().unwrap_or(Ending::Unavailable)),
+            Err(_) => Err(Ending::Unavailable),
+        }
+    }
+
+    /// Returns a view of the progress that can be waited for.
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.uploader.progress()
+    }
+
+    /// Ends the connection's part: a session that nobody can name again is forgotten.
+    pub async fn close(self) {
+        if !self.is_nameless {
+            return;
+        }
+        let session = self.uploader.claim.session;
+        let forgotten = self
+            .hub
+            .pool
+            .run(move |connection| Ok(sessions::forget(connection, session)?));
+        if let Err(error) = forgotten.await {
+            tracing::debug!("the session {session} was left behind: {error}");
+        }
+    }
+}

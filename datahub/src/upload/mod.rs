@@ -1,0 +1,115 @@
+//! Uploads: `GET` (WebSocket) and `POST /db/upload/{battery}`.
+
+mod body;
+pub mod decode;
+mod decoded;
+pub mod intake;
+pub(crate) mod post;
+pub mod protocol;
+mod raw;
+pub mod room;
+mod sift;
+mod socket;
+
+use std::sync::Arc;
+
+use actix_web::{HttpRequest, HttpResponse, http::header, web};
+use rovi_common::http::Problem;
+use serde::Deserialize;
+use uuid::Uuid;
+
+pub use self::decoded::{Decoded, RefusedBy, RejectedRow};
+use self::{
+    intake::{Intake, Request},
+    protocol::SUBPROTOCOL,
+    socket::Socket,
+};
+use crate::{api::battery_name, hub::Hub};
+
+/// Query of an upload socket.
+#[derive(Debug, Clone, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct SocketQuery {
+    /// The session to begin or resume.
+    #[param(value_type = Option<String>, format = "uuid")]
+    session: Option<Uuid>,
+    /// Position of the first row that this connection sends; 0 if not given.
+    #[serde(default)]
+    #[param(minimum = 0)]
+    from: i64,
+    /// `new` begins a segment (one test) with the session's first row.
+    segment: Option<String>,
+}
+
+impl SocketQuery {
+    fn begins_segment(&self) -> Result<bool, Problem> {
+        match self.segment.as_deref() {
+            None => Ok(false),
+            Some("new") => Ok(true),
+            Some(other) => Err(Problem::bad_request(format!(
+                "segment={other} is not known; say segment=new or leave it out"
+            ))
+            .at("segment")),
+        }
+    }
+}
+
+/// Takes rows of a battery by WebSocket; see `docs/PROTOCOL.md`.
+#[utoipa::path(
+    get,
+    path = "/db/upload/{battery}",
+    tag = "rows",
+    params(("battery" = String, Path, description = "Name of the battery"), SocketQuery),
+    responses(
+        (status = 101, description = "The connection is a WebSocket now"),
+        (status = 400, body = Problem), (status = 409, body = Problem),
+        (status = 503, body = Problem),
+    )
+)]
+pub(crate) async fn upload_by_socket(
+    request: HttpRequest,
+    body: web::Payload,
+    battery: web::Path<String>,
+    query: web::Query<SocketQuery>,
+    hub: web::Data<Hub>,
+) -> Result<HttpResponse, actix_web::Error> {
+    let battery = battery_name(&battery)?;
+    if query.from < 0 {
+        return Err(Problem::bad_request("`from` is a position, 0 or more")
+            .at("from")
+            .into());
+    }
+    let begins_segment = query.begins_segment()?;
+    let speaks = offers(&request, SUBPROTOCOL);
+    // The handshake is checked before a session is opened for it.
+    let (response, session, frames) =
+        actix_ws::handle_with_protocols(&request, body, &[SUBPROTOCOL])?;
+    if hub.stop.is_cancelled() {
+        return Err(Problem::unavailable("the service stops").into());
+    }
+    let asked = Request {
+        battery,
+        session: query.session,
+        from: query.from,
+        begins_segment,
+        speaks,
+    };
+    let hub = hub.into_inner();
+    let intake = Intake::open(Arc::clone(&hub), asked).await?;
+    let socket = Socket::new(&hub, intake, speaks, session, frames);
+    let open_sockets = hub.metrics.sockets.clone();
+    open_sockets.inc();
+    actix_web::rt::spawn(hub.sockets.track_future(async move {
+        socket.serve().await;
+        open_sockets.dec();
+    }));
+    Ok(response)
+}
+
+fn offers(request: &HttpRequest, protocol: &str) -> bool {
+    let values = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL);
+    values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|offered| offered.trim() == protocol)
+}

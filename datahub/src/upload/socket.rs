@@ -1,0 +1,343 @@
+//! Hop 1 of 7: socket → frames.
+//!
+//! Input: a WebSocket with rows of one battery. Output: decoded rows to the writers, and in
+//! `rovi.v1` acknowledgements back. On failure: a close code that says why, after the rows that
+//! came before were stored.
+
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
+
+use actix_ws::{AggregatedMessage, AggregatedMessageStream, ProtocolError, Session};
+use prometheus::IntCounter;
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    decode::{DecodeError, Encoding, Limits, decode},
+    decoded::Decoded,
+    intake::Intake,
+    protocol::{self, End, Message},
+};
+use crate::{batch::Progress, config::Settings, hub::Hub};
+
+/// Frames above this many bytes are decoded off the thread that serves sockets.
+const INLINE_BYTES: usize = 64 << 10;
+/// How long a client may leave our messages unread before it counts as gone.
+const SEND_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client may take to answer our close.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// One upload socket.
+pub(super) struct Socket {
+    frames: AggregatedMessageStream,
+    intake: Intake,
+    voice: Voice,
+    settings: SocketSettings,
+    stop: CancellationToken,
+    heard: Instant,
+    frames_refused: IntCounter,
+}
+
+/// The settings of sockets.
+#[derive(Debug, Clone)]
+struct SocketSettings {
+    limits: Limits,
+    frame_bytes: usize,
+    window_rows: i64,
+    ping_interval: Duration,
+    idle_timeout: Duration,
+    flush_timeout: Duration,
+    greeting: protocol::Limits,
+}
+
+impl SocketSettings {
+    fn of(settings: &Settings) -> Self {
+        Self {
+            limits: Limits::of_frames(settings),
+            frame_bytes: settings.frame_bytes,
+            window_rows: i64::try_from(settings.window_rows).unwrap_or(i64::MAX),
+            ping_interval: settings.ping_interval,
+            idle_timeout: settings.idle_timeout,
+            // The rest of the shutdown belongs to the writers.
+            flush_timeout: settings.shutdown_timeout / 4,
+            greeting: protocol::Limits::of(settings),
+        }
+    }
+}
+
+/// The server's side of the conversation.
+struct Voice {
+    session: Session,
+    speaks: bool,
+    progress: watch::Receiver<Progress>,
+    acknowledged: (i64, i64),
+}
+
+impl Socket {
+    pub(super) fn new(
+        hub: &Hub,
+        intake: Intake,
+        speaks: bool,
+        session: Session,
+        frames: actix_ws::MessageStream,
+    ) -> Self {
+        let settings = SocketSettings::of(&hub.settings);
+        let voice = Voice {
+            session,
+            speaks,
+            progress: intake.progress(),
+            acknowledged: (-1, -1),
+        };
+        Self {
+            frames: frames
+                .max_frame_size(settings.frame_bytes)
+                .aggregate_continuations()
+                .max_continuation_size(settings.frame_bytes),
+            intake,
+            voice,
+            settings,
+            stop: hub.stop.clone(),
+            heard: Instant::now(),
+            frames_refused: hub.metrics.frames_refused.clone(),
+        }
+    }
+
+    /// Serves the socket to its end.
+    pub(super) async fn serve(mut self) {
+        let end = match self.greet().await {
+            Ok(()) => self.receive().await,
+            Err(end) => end,
+        };
+        let end = self.flush(end).await;
+        tracing::info!(
+            battery.id = %self.intake.uploader.battery,
+            "upload of {} ends at position {}: {end:?}",
+            self.intake.uploader.battery,
+            self.intake.received()
+        );
+        if end != End::Lost {
+            self.close(&end).await;
+        }
+        self.intake.close().await;
+    }
+
+    async fn greet(&mut self) -> Result<(), End> {
+        let uploader = &self.intake.uploader;
+        let hello = Message::Hello {
+            battery: uploader.battery.as_str(),
+            epoch: uploader.claim.epoch,
+            session: uploader.claim.session,
+            position: uploader.claim.position,
+            limits: self.settings.greeting,
+        };
+        self.voice.say(&hello).await
+    }
+
+    /// Takes frames until something ends that.
+    async fn receive(&mut self) -> End {
+        let mut pings = tokio::time::interval(self.settings.ping_interval);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let waiting = self.intake.received() - self.voice.progress.borrow().stored;
+            let may_read = waiting < self.settings.window_rows;
+            let step = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => Err(End::Stopping),
+                _ = self.voice.progress.changed() => self.report().await,
+                frame = self.frames.recv(), if may_read => self.take(frame).await,
+                _ = pings.tick() => self.ping(may_read).await,
+            };
+            if let Err(end) = step {
+                return end;
+            }
+        }
+    }
+
+    async fn take(
+        &mut self,
+        frame: Option<Result<AggregatedMessage, ProtocolError>>,
+    ) -> Result<(), End> {
+        self.heard = Instant::now();
+        match frame {
+            Some(Ok(AggregatedMessage::Binary(bytes))) => {
+                let decoded = self.decode(bytes, Encoding::Msgpack).await?;
+                self.hand_over(decoded).await
+            }
+            Some(Ok(AggregatedMessage::Text(text))) => {
+                let decoded = self.decode(text.into_bytes(), Encoding::Json).await?;
+                self.hand_over(decoded).await
+            }
+            Some(Ok(AggregatedMessage::Ping(bytes))) => {
+                let pong = self.voice.session.pong(&bytes);
+                in_time(pong).await
+            }
+            Some(Ok(AggregatedMessage::Pong(_))) => Ok(()),
+            Some(Ok(AggregatedMessage::Close(_))) => Err(End::Done),
+            Some(Err(error)) => Err(self.end_of(&error)),
+            None => Err(End::Lost),
+        }
+    }
+
+    async fn decode(&self, bytes: bytes::Bytes, encoding: Encoding) -> Result<Decoded, End> {
+        let limits = self.settings.limits;
+        let decoded = if bytes.len() <= INLINE_BYTES {
+            decode(&bytes, encoding, &limits)
+        } else {
+            let task = tokio::task::spawn_blocking(move || decode(&bytes, encoding, &limits));
+            let panicked = |_| End::Defect("decoding failed".to_owned());
+            task.await.map_err(panicked)?
+        };
+        let position = self.intake.received();
+        let refused = &self.frames_refused;
+        decoded
+            .inspect_err(|_| refused.inc())
+            .map_err(|error| match error {
+                DecodeError::Undecodable(reason) => End::Undecodable { position, reason },
+                DecodeError::TooManyRows { .. } => {
+                    End::Refused(format!("the frame at position {position}: {error}"))
+                }
+            })
+    }
+
+    /// Hands rows to the writers; while there is no room for them, the client still hears
+    /// acknowledgements, but is not read.
+    async fn hand_over(&mut self, decoded: Decoded) -> Result<(), End> {
+        let before = self.intake.received();
+        {
+            let handing = self.intake.take(decoded);
+            tokio::pin!(handing);
+            loop {
+                tokio::select! {
+                    biased;
+                    handed = &mut handing => break handed?,
+                    () = self.stop.cancelled() => return Err(End::Stopping),
+                    _ = self.voice.progress.changed() => self.voice.report(before).await?,
+                }
+            }
+        }
+        // Rows that were dropped as known cause no commit that would tell of them.
+        if self.intake.received() <= self.intake.uploader.claim.position {
+            return self.report().await;
+        }
+        Ok(())
+    }
+
+    async fn report(&mut self) -> Result<(), End> {
+        for (position, reason) in self.intake.uploader.take_rejects() {
+            let reason = reason.as_str();
+            self.voice
+                .say(&Message::Reject { position, reason })
+                .await?;
+        }
+        self.voice.report(self.intake.received()).await
+    }
+
+    async fn ping(&mut self, reading: bool) -> Result<(), End> {
+        // A client that is not read cannot be heard either.
+        if reading && self.heard.elapsed() > self.settings.idle_timeout {
+            let patience = self.settings.idle_timeout;
+            return Err(End::Refused(format!("nothing was heard for {patience:?}")));
+        }
+        in_time(self.voice.session.ping(b"")).await
+    }
+
+    fn end_of(&self, error: &ProtocolError) -> End {
+        let limit = self.settings.frame_bytes;
+        match error {
+            ProtocolError::Overflow => End::TooLarge { limit },
+            ProtocolError::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                End::Undecodable {
+                    position: self.intake.received(),
+                    reason: "a text frame that is not UTF-8".to_owned(),
+                }
+            }
+            ProtocolError::Io(error) if error.to_string().contains("continuation size") => {
+                End::TooLarge { limit }
+            }
+            ProtocolError::Io(_) => End::Lost,
+            error => End::Refused(format!("the WebSocket protocol is not kept: {error}")),
+        }
+    }
+
+    /// Waits until the rows taken so far are stored, whatever the end.
+    ///
+    /// Only a stop of the service bounds the waiting: rows that a silent client sent are nowhere
+    /// else.
+    async fn flush(&mut self, end: End) -> End {
+        let stop = self.stop.clone();
+        let patience = self.settings.flush_timeout;
+        let out_of_time = async {
+            stop.cancelled().await;
+            tokio::time::sleep(patience).await;
+        };
+        tokio::pin!(out_of_time);
+        loop {
+            let progress = self.voice.progress.borrow_and_update().clone();
+            let is_lost = end == End::Lost;
+            if !is_lost && self.report().await == Err(End::Lost) {
+                return End::Lost;
+            }
+            if progress.stored >= self.intake.received() {
+                return end;
+            }
+            if let Some(ending) = progress.ending {
+                return if is_lost { end } else { ending.into() };
+            }
+            tokio::select! {
+                changed = self.voice.progress.changed() => if changed.is_err() {
+                    return End::Unavailable;
+                },
+                () = &mut out_of_time => return End::Stopping,
+            }
+        }
+    }
+
+    /// Sends the close frame and reads on until the client has it: data left unread would reset
+    /// the connection before.
+    async fn close(&mut self, end: &End) {
+        let reason = end.close_reason();
+        let _gone = timeout(
+            SEND_PATIENCE,
+            self.voice.session.clone().close(Some(reason)),
+        )
+        .await;
+        let until_closed = async { while let Some(Ok(_)) = self.frames.recv().await {} };
+        let _impatient = timeout(CLOSE_PATIENCE, until_closed).await;
+    }
+}
+
+impl Voice {
+    /// Says something, if the client listens.
+    async fn say(&mut self, message: &Message<'_>) -> Result<(), End> {
+        if !self.speaks {
+            return Ok(());
+        }
+        let text = serde_json::to_string(message)
+            .map_err(|error| End::Defect(format!("a message cannot be written: {error}")))?;
+        in_time(self.session.text(text)).await
+    }
+
+    /// Acknowledges, if there is something new; ends where nothing more will be stored.
+    async fn report(&mut self, received: i64) -> Result<(), End> {
+        let progress = self.progress.borrow_and_update().clone();
+        let stored = progress.stored;
+        if self.acknowledged != (received, stored) {
+            self.acknowledged = (received, stored);
+            self.say(&Message::Ack { received, stored }).await?;
+        }
+        progress.ending.map_or(Ok(()), |ending| Err(ending.into()))
+    }
+}
+
+/// Sends, or finds that the client is gone.
+async fn in_time(sending: impl Future<Output = Result<(), actix_ws::Closed>>) -> Result<(), End> {
+    match timeout(SEND_PATIENCE, sending).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(End::Lost),
+    }
+}

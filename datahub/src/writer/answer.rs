@@ -1,0 +1,184 @@
+//! What happens after a commit: connections hear of it, the relay gets the rows.
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
+
+use rovi_common::rows::Columns;
+
+use crate::{
+    batch::{Batch, Ending, Uploader},
+    metrics::HubMetrics,
+    store::group::{Outcome, Stored},
+    stored::{StoredRows, StoredSender},
+};
+
+/// Answers batches whose outcome is known and returns those that must be written alone.
+pub(super) fn answer(
+    batches: Vec<Batch>,
+    outcomes: Vec<Outcome>,
+    stored: Option<&StoredSender>,
+    metrics: &HubMetrics,
+) -> Vec<Batch> {
+    let mut later = Vec::new();
+    let mut relay = Relay {
+        stored,
+        metrics,
+        open: BTreeMap::new(),
+    };
+    let mut receipt = Receipt::default();
+    for (batch, outcome) in batches.into_iter().zip(outcomes) {
+        match outcome {
+            Outcome::Later => {
+                later.push(batch);
+                continue;
+            }
+            Outcome::Stored(stored) => {
+                count(metrics, &stored);
+                receipt.add(&batch, rejects(&batch, &stored));
+                finish(&batch, metrics);
+                relay.take(batch, stored);
+                continue;
+            }
+            Outcome::Before => receipt.add(&batch, Vec::new()),
+            Outcome::Superseded => end(&batch, "a newer connection of the session took over"),
+            Outcome::Removed => end(&batch, "the battery was removed"),
+        }
+        finish(&batch, metrics);
+    }
+    receipt.send();
+    relay.flush();
+    later
+}
+
+/// Tells the connections of batches that will not be stored.
+pub(super) fn refuse(batches: Vec<Batch>, ending: &Ending, metrics: &HubMetrics) {
+    for batch in batches {
+        batch.uploader.end(ending.clone());
+        finish(&batch, metrics);
+    }
+}
+
+fn end(batch: &Batch, reason: &str) {
+    batch.uploader.end(Ending::Refused(reason.to_owned()));
+}
+
+fn finish(batch: &Batch, metrics: &HubMetrics) {
+    let rows = i64::try_from(batch.decoded.sent).unwrap_or_default();
+    metrics.rows_waiting.sub(rows);
+}
+
+fn count(metrics: &HubMetrics, stored: &Stored) {
+    let rows: usize = stored.runs.iter().map(|run| run.to - run.from).sum();
+    metrics.rows_stored.inc_by(rows as u64);
+    for row in &stored.rejected {
+        metrics.row_rejected(row.refused_by);
+    }
+}
+
+fn rejects(batch: &Batch, stored: &Stored) -> Vec<(i64, String)> {
+    let place = |offset: usize| batch.position + i64::try_from(offset).unwrap_or_default();
+    let rejected = stored.rejected.iter();
+    rejected
+        .map(|row| (place(row.offset), row.reason.clone()))
+        .collect()
+}
+
+/// One receipt for consecutive batches of a connection: single rows come by the thousand.
+#[derive(Default)]
+struct Receipt {
+    uploader: Option<Arc<Uploader>>,
+    position: i64,
+    rejects: Vec<(i64, String)>,
+}
+
+impl Receipt {
+    fn add(&mut self, batch: &Batch, rejects: Vec<(i64, String)>) {
+        let is_same = |uploader: &Arc<Uploader>| Arc::ptr_eq(uploader, &batch.uploader);
+        if !self.uploader.as_ref().is_some_and(is_same) {
+            self.send();
+            self.uploader = Some(Arc::clone(&batch.uploader));
+        }
+        self.position = batch.end();
+        self.rejects.extend(rejects);
+    }
+
+    fn send(&mut self) {
+        if let Some(uploader) = self.uploader.take() {
+            uploader.stored(self.position, std::mem::take(&mut self.rejects));
+        }
+    }
+}
+
+/// Joins what continues each other, so that the relay makes few frames.
+struct Relay<'a> {
+    stored: Option<&'a StoredSender>,
+    metrics: &'a HubMetrics,
+    open: BTreeMap<i64, StoredRows>,
+}
+
+impl Relay<'_> {
+    fn take(&mut self, batch: Batch, stored: Stored) {
+        if self.stored.is_none() {
+            return;
+        }
+        let mut columns = stored.fitted.unwrap_or(batch.decoded.columns);
+        let mut row = 0;
+        for run in stored.runs {
+            let _refused = cut(&mut columns, run.from - row);
+            let rows = cut(&mut columns, run.to - run.from);
+            row = run.to;
+            self.append(StoredRows {
+                battery_id: batch.uploader.claim.battery_id,
+                battery: batch.uploader.battery.clone(),
+                epoch: stored.epoch,
+                segment: run.segment,
+                first_seq: run.first_seq,
+                received: vec![batch.received; run.to - run.from],
+                columns: rows,
+            });
+        }
+    }
+
+    fn append(&mut self, rows: StoredRows) {
+        match self.open.entry(rows.battery_id) {
+            Entry::Vacant(entry) => {
+                entry.insert(rows);
+            }
+            Entry::Occupied(mut entry) if entry.get().segment == rows.segment => {
+                let open = entry.get_mut();
+                open.received.extend(rows.received);
+                open.columns.append(rows.columns);
+            }
+            Entry::Occupied(mut entry) => {
+                let done = entry.insert(rows);
+                self.send(done);
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        for (_, rows) in std::mem::take(&mut self.open) {
+            self.send(rows);
+        }
+    }
+
+    fn send(&self, rows: StoredRows) {
+        let count = rows.received.len() as u64;
+        if let Some(stored) = self.stored
+            && stored.try_send(rows).is_err()
+        {
+            self.metrics.rows_left_to_sweep.inc_by(count);
+        }
+    }
+}
+
+/// Takes the first `rows` rows off.
+fn cut(columns: &mut Columns, rows: usize) -> Columns {
+    if rows >= columns.rows() {
+        return std::mem::take(columns);
+    }
+    let rest = columns.split_off(rows);
+    std::mem::replace(columns, rest)
+}

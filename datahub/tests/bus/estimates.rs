@@ -1,0 +1,230 @@
+//! Hop 7's table over real servers: frames in any order, any number of times.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_nats::jetstream;
+use datahub::estimates::EstimateWriter;
+use diesel::{Connection, PgConnection, connection::SimpleConnection};
+use rovi_common::{
+    frame::{EstimateFrame, FRAME_VERSION},
+    rows::{Column, Columns},
+    streams::BusSettings,
+    subjects,
+    testing::eventually,
+};
+
+use crate::support::{PATIENCE, Parts, Servers};
+
+async fn start(servers: &Servers) -> (Parts, jetstream::Context) {
+    let parts = servers.parts(BusSettings::default()).await;
+    let writer = EstimateWriter::new(Arc::clone(&parts.bus), servers.pool.clone(), &parts.metrics);
+    writer.start(&parts.lifecycle);
+    let jetstream = jetstream::new(
+        async_nats::connect(servers.nats.server.url())
+            .await
+            .unwrap(),
+    );
+    eventually(PATIENCE, || async {
+        match jetstream.get_stream(subjects::ESTIMATES_STREAM).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    })
+    .await;
+    (parts, jetstream)
+}
+
+/// A frame of `rows` estimates from `first` on, all with the same value in each column.
+fn frame(battery: &str, first: i64, rows: usize, revision: i64, value: f64) -> EstimateFrame {
+    let columns = ["soc", "soc__std", "q_t__base_values"];
+    let cells = || Column::Float(vec![Some(value); rows]);
+    EstimateFrame {
+        v: FRAME_VERSION,
+        battery: battery.parse().unwrap(),
+        estimator: "default".parse().unwrap(),
+        revision,
+        generation: 0,
+        epoch: 1,
+        seq: (first..).take(rows).collect(),
+        test_time: vec![1.0; rows],
+        columns: Columns::new(columns.map(|name| (name.to_owned(), cells())).to_vec()).unwrap(),
+    }
+}
+
+async fn publish(jetstream: &jetstream::Context, frame: &EstimateFrame) {
+    let subject = subjects::estimates_of(&frame.battery, &frame.estimator);
+    let sent = jetstream.publish(subject, frame.encode()).await.unwrap();
+    sent.await.unwrap();
+}
+
+/// Waits until a query gives this number.
+async fn number_is(servers: &Servers, query: &str, expected: i64) {
+    eventually(PATIENCE, || async {
+        match servers.try_number(query) {
+            Ok(value) if value == expected => Ok(()),
+            other => Err(format!("{query}: {other:?}")),
+        }
+    })
+    .await;
+}
+
+/// Waits until so many lines were counted as made or replaced, which comes after their commit.
+async fn counted(parts: &Parts, expected: i64) {
+    eventually(PATIENCE, || async {
+        match parts.metric("datahub_estimates_stored_total") {
+            lines if lines == expected => Ok(()),
+            lines => Err(format!("{lines} lines counted")),
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn estimates_come_into_a_documented_table_that_grows() {
+    let servers = Servers::start();
+    servers.battery("b7");
+    let (parts, jetstream) = start(&servers).await;
+    publish(&jetstream, &frame("b7", 1, 10, 1, 0.5)).await;
+    number_is(&servers, "SELECT count(*) AS value FROM estimates.b7", 10).await;
+    let mut wider = frame("b7", 11, 5, 1, 0.5);
+    let mut columns = wider.columns.into_vec();
+    columns.push(("r0__base_values".to_owned(), Column::Null(5)));
+    wider.columns = Columns::new(columns).unwrap();
+    publish(&jetstream, &wider).await;
+    number_is(&servers, "SELECT count(*) AS value FROM estimates.b7", 15).await;
+    let documented = "SELECT count(*) AS value FROM pg_description \
+         WHERE objoid = 'estimates.b7'::regclass AND description ~ 'A·h|ohm|without unit'";
+    assert_eq!(servers.number(documented), 4);
+    counted(&parts, 15).await;
+    parts.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_that_come_again_or_are_older_change_nothing() {
+    let servers = Servers::start();
+    servers.battery("b7");
+    let (parts, jetstream) = start(&servers).await;
+    let milli = "SELECT sum(soc * 1000)::bigint AS value FROM estimates.b7";
+    publish(&jetstream, &frame("b7", 1, 4, 2, 0.2)).await;
+    number_is(&servers, milli, 800).await;
+    // Again, older, equal with another content, and last one newer that shows they were seen.
+    publish(&jetstream, &frame("b7", 1, 4, 2, 0.2)).await;
+    publish(&jetstream, &frame("b7", 1, 4, 1, 0.9)).await;
+    publish(&jetstream, &frame("b7", 2, 2, 2, 0.7)).await;
+    publish(&jetstream, &frame("b7", 4, 3, 3, 0.1)).await;
+    number_is(&servers, milli, 900).await;
+    counted(&parts, 7).await;
+    parts.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_frame_costs_only_itself() {
+    let servers = Servers::start();
+    servers.battery("b7");
+    let (parts, jetstream) = start(&servers).await;
+    let subject = "rovi.estimates.b7.default";
+    for junk in ["junk".into(), frame("b8", 1, 1, 1, 0.5).encode()] {
+        jetstream
+            .publish(subject, junk)
+            .await
+            .unwrap()
+            .await
+            .unwrap();
+    }
+    publish(&jetstream, &frame("unknown", 1, 1, 1, 0.5)).await;
+    publish(&jetstream, &frame("b7", 1, 3, 1, 0.5)).await;
+    number_is(&servers, "SELECT count(*) AS value FROM estimates.b7", 3).await;
+    let refused = |reason: &str| {
+        parts.metric(&format!(
+            "datahub_estimate_frames_refused_total{{reason=\"{reason}\"}}"
+        ))
+    };
+    assert_eq!((refused("malformed"), refused("no_battery")), (2, 1));
+    let made = "SELECT count(*) AS value FROM pg_tables WHERE schemaname = 'estimates'";
+    assert_eq!(servers.number(made), 1);
+    // None of them comes again.
+    eventually(PATIENCE, || async {
+        let consumer: jetstream::consumer::PullConsumer = jetstream
+            .get_consumer_from_stream("hub", subjects::ESTIMATES_STREAM)
+            .await
+            .unwrap();
+        match consumer.get_info().await.unwrap().num_ack_pending {
+            0 => Ok(()),
+            pending => Err(format!("{pending} unacknowledged")),
+        }
+    })
+    .await;
+    parts.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_locked_table_holds_up_no_other() {
+    let servers = Servers::start();
+    for name in ["locked", "free"] {
+        servers.battery(name);
+    }
+    let (parts, jetstream) = start(&servers).await;
+    for name in ["locked", "free"] {
+        publish(&jetstream, &frame(name, 1, 1, 1, 0.5)).await;
+        number_is(
+            &servers,
+            &format!("SELECT count(*) AS value FROM estimates.{name}"),
+            1,
+        )
+        .await;
+    }
+    let mut holder = PgConnection::establish(&servers.postgres.server.url()).unwrap();
+    holder
+        .batch_execute("BEGIN; LOCK TABLE estimates.locked IN ACCESS EXCLUSIVE MODE")
+        .unwrap();
+    let began = Instant::now();
+    for round in 1..20 {
+        publish(&jetstream, &frame("locked", 1 + round, 1, 1, 0.5)).await;
+        publish(&jetstream, &frame("free", 1 + round, 1, 1, 0.5)).await;
+    }
+    number_is(&servers, "SELECT count(*) AS value FROM estimates.free", 20).await;
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        began.elapsed()
+    );
+    holder.batch_execute("COMMIT").unwrap();
+    number_is(
+        &servers,
+        "SELECT count(*) AS value FROM estimates.locked",
+        20,
+    )
+    .await;
+    parts.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn estimates_wait_for_a_database_that_is_away_and_for_a_bus_that_was_wiped() {
+    let mut servers = Servers::start();
+    servers.battery("b7");
+    let (parts, jetstream) = start(&servers).await;
+    publish(&jetstream, &frame("b7", 1, 1, 1, 0.5)).await;
+    number_is(&servers, "SELECT count(*) AS value FROM estimates.b7", 1).await;
+    servers.postgres.server.kill();
+    publish(&jetstream, &frame("b7", 2, 1, 1, 0.5)).await;
+    // The helpers of the killed server may hold its memory for a moment.
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = servers.postgres.server.start_again() {
+        assert!(Instant::now() < deadline, "{error}");
+    }
+    number_is(&servers, "SELECT count(*) AS value FROM estimates.b7", 2).await;
+
+    servers.nats.server.wipe().unwrap();
+    servers.nats.server.start_again().unwrap();
+    eventually(PATIENCE, || async {
+        let stream = jetstream.get_stream(subjects::ESTIMATES_STREAM).await;
+        stream.map(drop).map_err(|error| error.to_string())
+    })
+    .await;
+    publish(&jetstream, &frame("b7", 3, 1, 1, 0.5)).await;
+    number_is(&servers, "SELECT count(*) AS value FROM estimates.b7", 3).await;
+    parts.stop().await;
+}

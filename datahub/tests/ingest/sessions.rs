@@ -1,0 +1,199 @@
+//! Sessions: sending again is harmless, an older connection is fenced off.
+
+use rovi_common::testing::eventually;
+use serde_json::{Value, json};
+
+use crate::support::{Client, PATIENCE, TestHub, postgres, query};
+
+const SESSION: &str = "0b5f4f10-6f5e-4a57-9a3e-3f1d6c1f7a01";
+
+fn rows(from: i64, to: i64) -> Value {
+    json!({"n": (from..to).collect::<Vec<i64>>()})
+}
+
+#[tokio::test]
+async fn a_silent_upload_is_stored_before_its_close_is_answered() {
+    let postgres = postgres();
+    let hub = TestHub::start(&postgres).await;
+    let mut client = hub.silent("b7").await;
+    for n in 0..2000 {
+        client.send(&json!({"n": n, "v": 3.5})).await;
+    }
+    assert_eq!(client.close().await.0, 1000);
+    assert_eq!(
+        query(
+            &postgres,
+            r#"SELECT count(*), max(seq), bool_and(seq = n + 1) FROM battery."b7""#
+        ),
+        json!([{"count": 2000, "max": 2000, "bool_and": true}])
+    );
+    eventually(PATIENCE, async || {
+        let left = query(&postgres, "SELECT id FROM hub.sessions");
+        if left == json!([]) { Ok(()) } else { Err(left) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_greeting_tells_limits_session_and_position() {
+    let postgres = postgres();
+    let hub = TestHub::start(&postgres).await;
+    let (_client, hello) = hub.speaking(&format!("b7?session={SESSION}")).await;
+    assert_eq!(
+        hello,
+        json!({
+            "type": "hello", "battery": "b7", "epoch": 1, "session": SESSION, "position": 0,
+            "limits": {
+                "frame_bytes": 4_194_304, "rows_per_frame": 65_536, "row_bytes": 262_144,
+                "columns": 800, "column_name_bytes": 63, "window_rows": 262_144,
+            },
+        })
+    );
+}
+
+#[tokio::test]
+async fn a_session_resumed_after_a_cut_stores_each_row_once() {
+    let postgres = postgres();
+    let hub = TestHub::start(&postgres).await;
+    let path = format!("b7?session={SESSION}");
+    let (mut client, _) = hub.speaking(&path).await;
+    client.send(&rows(0, 100)).await;
+    client.until_stored(100).await;
+    client.send(&rows(100, 200)).await;
+    drop(client);
+    // The client knows of 100 rows and sends again from 50, in frames cut otherwise.
+    let (mut client, hello) = hub.speaking(&format!("{path}&from=50")).await;
+    assert!(hello["position"].as_i64().unwrap() >= 100, "{hello}");
+    for from in (50..300).step_by(25) {
+        client.send(&rows(from, from + 25)).await;
+    }
+    client.until_stored(300).await;
+    assert_eq!(
+        query(
+            &postgres,
+            r#"SELECT count(*), max(seq), bool_and(seq = n + 1) FROM battery."b7""#
+        ),
+        json!([{"count": 300, "max": 300, "bool_and": true}])
+    );
+}
+
+#[tokio::test]
+async fn an_older_connection_of_a_session_stores_nothing_more() {
+    let postgres = postgres();
+    let hub = TestHub::start(&postgres).await;
+    let path = format!("b7?session={SESSION}");
+    let (mut old, _) = hub.speaking(&path).await;
+    old.send(&rows(0, 10)).await;
+    old.until_stored(10).await;
+    let (mut new, _) = hub.speaking(&format!("{path}&from=10")).await;
+    old.send(&rows(10, 20)).await;
+    let (code, reason) = old.closed().await;
+    assert_eq!(code, 1008);
+    assert_eq!(reason, "a newer connection of the session took over");
+    new.send(&rows(10, 30)).await;
+    new.until_stored(30).await;
+    assert_eq!(
+        query(
+            &postgres,
+            r#"SELECT count(*), max(seq), bool_and(seq = n + 1) FROM battery."b7""#
+        ),
+        json!([{"count": 30, "max": 30, "bool_and": true}])
+    );
+}
+
+#[tokio::test]
+async fn sessions_of_another_battery_with_holes_or_ended_are_refused() {
+    let postgres = postgres();
+    let hub = TestHub::start(&postgres).await;
+    let (client, _) = hub.speaking(&format!("b7?session={SESSION}")).await;
+    client.close().await;
+    let refused = async |path: String| {
+        let url = hub.url(&format!("/db/upload/{path}"));
+        let socket = [
+            ("Upgrade", "websocket"),
+            ("Connection", "upgrade"),
+            ("Sec-WebSocket-Version", "13"),
+            ("Sec-WebSocket-Key", "x3JJHMbDL1EzLkh9GBhXDw=="),
+        ];
+        let client = reqwest::Client::new();
+        let request = socket
+            .iter()
+            .fold(client.get(url), |request, (key, value)| {
+                request.header(*key, *value)
+            });
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    let (status, told) = refused(format!("b8?session={SESSION}")).await;
+    assert!(
+        status == 409 && told.contains("belongs to another battery"),
+        "{status} {told}"
+    );
+    let (status, told) = refused(format!("b7?session={SESSION}&from=5")).await;
+    assert!(
+        status == 409 && told.contains("would leave a hole"),
+        "{status} {told}"
+    );
+    crate::support::execute(
+        &postgres,
+        "UPDATE hub.sessions SET used = now() - interval '8 days'",
+    );
+    for _ in 0..2 {
+        let (status, told) = refused(format!("b7?session={SESSION}")).await;
+        assert!(
+            status == 409 && told.contains("has ended"),
+            "{status} {told}"
+        );
+    }
+    let (status, told) = refused("b7?segment=old".into()).await;
+    assert!(
+        status == 400 && told.contains("segment=new"),
+        "{status} {told}"
+    );
+}
+
+#[tokio::test]
+async fn a_client_is_read_no_further_than_its_window() {
+    let postgres = postgres();
+    let hub = TestHub::start_with(&postgres, |settings| {
+        settings.rows_per_frame = 10;
+        settings.window_rows = 20;
+    })
+    .await;
+    let (mut client, hello) = hub.speaking("b7").await;
+    assert_eq!(hello["limits"]["window_rows"], 20);
+    client.send(&rows(0, 1)).await;
+    client.until_stored(1).await;
+    let mut locked = postgres_lock(&postgres);
+    for from in 0..10 {
+        client.send(&rows(from * 10 + 1, from * 10 + 11)).await;
+    }
+    eventually(PATIENCE, async || {
+        match hub.metric("datahub_rows_waiting").await {
+            20 => Ok(()),
+            rows => Err(format!("{rows} rows wait")),
+        }
+    })
+    .await;
+    locked.unlock();
+    client.until_stored(101).await;
+    assert!(hub.stop().await);
+}
+
+#[tokio::test]
+async fn too_many_rows_in_a_frame_are_refused_with_1008() {
+    let postgres = postgres();
+    let hub = TestHub::start(&postgres).await;
+    let mut client = Client::connect(hub.address, "b7", false).await.unwrap();
+    client.send(&rows(0, 65_537)).await;
+    let (code, reason) = client.closed().await;
+    assert_eq!(code, 1008);
+    assert!(
+        reason.contains("65537 rows, the limit is 65536"),
+        "{reason}"
+    );
+}
+
+fn postgres_lock(postgres: &rovi_common::testing::TestPostgres) -> crate::support::TableLock {
+    crate::support::TableLock::take(postgres, "b7")
+}

@@ -1,0 +1,15 @@
+//! A whole stack for one test: a PostgreSQL and a NATS of its own, and the real service binaries
+//! as processes that can be killed, on free ports.
+
+#![expect(
+    clippy::missing_panics_doc,
+    clippy::missing_errors_doc,
+    clippy::panic,
+    reason = "a test that cannot go on panics and says what is missing"
+)]
+
+mod database;
+mod stack;
+
+pub use database::Database;
+pub use stack::{Stack, binary};

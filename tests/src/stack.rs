@@ -1,0 +1,241 @@
+//! Starting, stopping and killing the parts of a stack.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus, Output},
+    time::Duration,
+};
+
+use rovi_common::{
+    local::{self, ServerProcess, Signal},
+    testing::{self, TestNats, TestPostgres, eventually},
+};
+use tempfile::TempDir;
+
+use crate::Database;
+
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// One hub, one twin and what they need.
+#[derive(Debug)]
+pub struct Stack {
+    /// PostgreSQL.
+    pub postgres: TestPostgres,
+    /// NATS.
+    pub nats: TestNats,
+    folder: TempDir,
+    hub: Option<ServerProcess>,
+    twin: Option<ServerProcess>,
+    hub_port: u16,
+    twin_port: u16,
+    http: reqwest::Client,
+}
+
+impl Stack {
+    /// Starts everything and waits until hub and twin are ready.
+    pub async fn start() -> Self {
+        let mut stack = Self::servers();
+        stack.start_hub();
+        stack.start_twin();
+        stack.ready().await;
+        stack
+    }
+
+    /// Starts PostgreSQL and NATS only.
+    pub fn servers() -> Self {
+        Self {
+            postgres: testing::postgres(),
+            nats: testing::nats(),
+            folder: tempfile::tempdir().expect("the folder for temporary files is writable"),
+            hub: None,
+            twin: None,
+            hub_port: local::free_port().expect("a port is free"),
+            twin_port: local::free_port().expect("a port is free"),
+            http: reqwest::Client::new(),
+        }
+    }
+
+    /// Starts the hub, without waiting for it.
+    pub fn start_hub(&mut self) {
+        let mut command = Command::new(binary("datahub"));
+        command.env("DATABASE_URL", self.postgres.server.url());
+        command.env("ROVI_HUB_TWIN_URL", self.twin_url());
+        self.hub = Some(self.spawn("datahub", command, self.hub_port));
+    }
+
+    /// Starts the twin, without waiting for it.
+    pub fn start_twin(&mut self) {
+        let mut command = Command::new(binary("twin"));
+        command.env("ROVI_TWIN_HUB_URL", self.hub_url());
+        self.twin = Some(self.spawn("twin", command, self.twin_port));
+    }
+
+    fn spawn(&self, name: &'static str, mut command: Command, port: u16) -> ServerProcess {
+        command
+            .current_dir(self.folder.path())
+            .env("NATS_URL", self.nats.server.url());
+        command.args(["--listen", &format!("127.0.0.1:{port}")]);
+        let log = self.folder.path().join(format!("{name}.log"));
+        ServerProcess::spawn(name, command, &log).expect("the service's binary was built")
+    }
+
+    /// Waits until both services say that they are ready.
+    pub async fn ready(&self) {
+        self.hub_ready().await;
+        self.answers_ready(&self.twin_url()).await;
+    }
+
+    /// Waits until the hub says that it is ready.
+    pub async fn hub_ready(&self) {
+        self.answers_ready(&self.hub_url()).await;
+    }
+
+    async fn answers_ready(&self, url: &str) {
+        eventually(PATIENCE, || async {
+            let answer = self.http.get(format!("{url}/ready")).send().await;
+            match answer {
+                Ok(answer) if answer.status().is_success() => Ok(()),
+                Ok(answer) => {
+                    let problems = answer.text().await.unwrap_or_default();
+                    Err(format!("{url}: {problems}; logs: {}", self.logs()))
+                }
+                Err(error) => Err(format!("{url}: {error}; logs: {}", self.logs())),
+            }
+        })
+        .await;
+    }
+
+    /// Waits until every stored row of a battery is on the bus.
+    pub async fn relayed(&self, battery: &str) {
+        let behind = format!(
+            "SELECT last_seq - relayed_seq AS value FROM hub.batteries WHERE name = '{battery}'"
+        );
+        let mut database = self.database();
+        eventually(PATIENCE, || {
+            let behind = database.number(&behind);
+            async move {
+                if behind == 0 {
+                    Ok(())
+                } else {
+                    Err(format!("{behind} rows behind"))
+                }
+            }
+        })
+        .await;
+    }
+
+    /// Ends the hub at once, as a crash would.
+    pub fn kill_hub(&mut self) {
+        self.hub = None;
+    }
+
+    /// Ends the twin at once, as a crash would.
+    pub fn kill_twin(&mut self) {
+        self.twin = None;
+    }
+
+    /// Stops the hub by SIGTERM; `None` where it had to be killed.
+    pub fn stop_hub(&mut self) -> Option<ExitStatus> {
+        self.hub.take()?.stop(Signal::TERM, PATIENCE)
+    }
+
+    /// Stops the twin by SIGTERM; `None` where it had to be killed.
+    pub fn stop_twin(&mut self) -> Option<ExitStatus> {
+        self.twin.take()?.stop(Signal::TERM, PATIENCE)
+    }
+
+    /// Returns the hub's URL, without a slash at its end.
+    pub fn hub_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.hub_port)
+    }
+
+    /// Returns the twin's URL, without a slash at its end.
+    pub fn twin_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.twin_port)
+    }
+
+    /// Returns the folder for the test's files and the services' logs.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Returns a client for HTTP.
+    pub fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
+    /// Opens a connection to the database.
+    pub fn database(&self) -> Database {
+        Database::open(&self.postgres.server.url())
+    }
+
+    /// Gets a JSON document from the hub.
+    pub async fn get(&self, path: &str) -> Result<serde_json::Value, String> {
+        let answer = self
+            .http
+            .get(format!("{}{path}", self.hub_url()))
+            .send()
+            .await;
+        let answer = answer.map_err(|error| error.to_string())?;
+        let status = answer.status();
+        let text = answer.text().await.map_err(|error| error.to_string())?;
+        if !status.is_success() {
+            return Err(format!("{status}: {text}"));
+        }
+        serde_json::from_str(&text).map_err(|error| format!("{error} in {text}"))
+    }
+
+    /// Prepares `rovicli` with the hub's URL.
+    pub fn rovicli(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(binary("rovicli"));
+        command
+            .current_dir(self.folder.path())
+            .args(["--url", &self.hub_url()])
+            .args(args);
+        command
+    }
+
+    /// Runs `rovicli` to its end and returns what it printed.
+    ///
+    /// # Panics
+    /// It failed; the message has its output.
+    pub async fn run_rovicli(&self, args: &[&str]) -> String {
+        let mut command = self.rovicli(args);
+        let run = tokio::task::spawn_blocking(move || command.output());
+        let output = run.await.expect("waiting for a process does not panic");
+        text_of(&output.expect("rovicli was built"))
+    }
+
+    /// Returns the ends of the services' logs, for messages of failed tests.
+    pub fn logs(&self) -> String {
+        let services = [&self.hub, &self.twin];
+        let tails = services
+            .into_iter()
+            .flatten()
+            .map(|p| p.failed(String::new()).to_string());
+        tails.collect::<Vec<_>>().join("\n")
+    }
+}
+
+fn text_of(output: &Output) -> String {
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{}\n{printed}\n{errors}",
+        output.status
+    );
+    printed.into_owned()
+}
+
+/// Finds a binary of the project beside the test's own.
+pub fn binary(name: &str) -> PathBuf {
+    let own = std::env::current_exe().expect("the test knows its own path");
+    let found = own
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|folder| folder.join(name))
+        .find(|p| p.is_file());
+    found.unwrap_or_else(|| panic!("{name} was not built: run `cargo build --workspace --bins`"))
+}

@@ -1,0 +1,305 @@
+//! The native estimator document: what is estimated, from where it starts, and how sure each part is.
+//!
+//! The keys are those of the reference runs: health parameters in Moirae's `ECMASOH` form, initial transients and
+//! inputs, covariances, noises and the filter's tuning, besides `compat` and `every`. A document is checked
+//! completely when it is read, so an [`Estimator`](crate::Estimator) can always be made of it.
+//! The published form is [`schema`].
+
+mod asoh;
+mod error;
+mod filter;
+mod level;
+mod matrices;
+mod reader;
+mod transients;
+
+use filter::{join_blocks, read_noise, read_weights};
+use matrices::{Entries, read_matrix};
+use reader::{Node, Object};
+use transients::{INPUT_KEYS, read_transients, transient_names};
+
+use crate::interpolation::Scalar;
+use crate::model::{CellModel, CurrentBehavior, Physics};
+use crate::unscented::{Filter, Noise, Weights};
+
+pub use error::{DocumentError, Warning};
+
+type Result<T> = std::result::Result<T, DocumentError>;
+
+/// The keys of a document.
+const DOCUMENT_KEYS: [&str; 14] = [
+    "kind",
+    "compat",
+    "every",
+    "current_behavior",
+    "normalize_asoh",
+    "asoh",
+    "initial_transients",
+    "initial_inputs",
+    "covariance_transient",
+    "covariance_asoh",
+    "transient_process_noise",
+    "asoh_process_noise",
+    "sensor_noise",
+    "ukf",
+];
+/// The keys of a document that only describes a cell.
+const CELL_KEYS: [&str; 4] = ["compat", "current_behavior", "asoh", "initial_transients"];
+
+/// The most states an estimator may have.
+pub(crate) const MOST_STATES: usize = 40;
+
+/// The published JSON Schema of the document, with a description and the unit of every property.
+pub fn schema() -> &'static str {
+    include_str!("document/schema.json")
+}
+
+/// What stands for the input before the first row.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct InitialInputs {
+    /// s.
+    pub time: f64,
+    /// A, positive while charging.
+    pub current: f64,
+    /// degC; without one, documents with `compat: "moirae-0.3"` ignore temperature for ever.
+    pub temperature: Option<f64>,
+}
+
+/// A cell: its circuit model, and the transients it starts from. Made for simulation from a JSON object with
+/// `asoh` and `initial_transients`, or taken from an estimator's document.
+#[derive(Clone, Debug)]
+pub struct Cell {
+    pub(crate) model: CellModel,
+    pub(crate) transients: Vec<f64>,
+    pub(crate) parameters: Vec<f64>,
+    names: Vec<String>,
+    capacity_ah: f64,
+}
+
+impl Cell {
+    /// Reads a JSON object with the keys `asoh`, `initial_transients`, and if wanted `current_behavior`, `compat`.
+    ///
+    /// # Errors
+    /// As [`Document::from_json`].
+    pub fn from_json(text: &str) -> Result<(Self, Vec<Warning>)> {
+        let value = reader::parse(text)?;
+        let object = Node::root(&value).object(&CELL_KEYS)?;
+        let mut warnings = Vec::new();
+        let cell = Self::read(&object, &mut warnings)?;
+        Ok((cell, warnings))
+    }
+
+    fn read(object: &Object<'_>, warnings: &mut Vec<Warning>) -> Result<Self> {
+        let physics = read_physics(object)?;
+        let behavior = read_behavior(object)?;
+        let node = object.require("asoh", "the health parameters")?;
+        let asoh::ReadCell {
+            model,
+            names,
+            values,
+            capacity_ah,
+        } = asoh::read(&node, physics, behavior, warnings)?;
+        let transients = read_transients(object, &model)?;
+        let mut all_names = transient_names(&model);
+        all_names.extend(names);
+        Ok(Self {
+            model,
+            transients,
+            parameters: values,
+            names: all_names,
+            capacity_ah,
+        })
+    }
+
+    /// Names of the transients, in the order of the state vector: `soc`, `q0`, `i_rc[k]`, `hyst`.
+    pub fn transient_names(&self) -> &[String] {
+        self.names.split_at(self.transients.len()).0
+    }
+
+    /// The capacity the document states, A·h.
+    pub fn nominal_capacity_ah(&self) -> f64 {
+        self.capacity_ah
+    }
+
+    /// Transients, then the estimated parameters: the whole state vector at the start.
+    pub(crate) fn initial_state(&self) -> Vec<f64> {
+        self.transients
+            .iter()
+            .chain(&self.parameters)
+            .copied()
+            .collect()
+    }
+
+    /// Where the capacity stands in the state vector, if it is estimated.
+    fn capacity_index(&self) -> Option<usize> {
+        match self.model.capacity {
+            Scalar::State(index) => Some(index),
+            Scalar::Fixed(_) => None,
+        }
+    }
+}
+
+/// A checked estimator document. It holds everything an [`Estimator`](crate::Estimator) starts from.
+#[derive(Clone, Debug)]
+pub struct Document {
+    pub(crate) cell: Cell,
+    pub(crate) physics: Physics,
+    pub(crate) initial_inputs: Option<InitialInputs>,
+    pub(crate) covariance: Vec<f64>,
+    pub(crate) noise: Noise,
+    pub(crate) weights: Weights,
+    every: u32,
+}
+
+impl Document {
+    /// Reads and checks a document.
+    ///
+    /// # Errors
+    /// - `NotJson`: the text is no JSON.
+    /// - `Field`: a field is missing, unknown or unusable; the message names its path and says what to do.
+    /// - `Unsupported`: `kind` is `dual`.
+    pub fn from_json(text: &str) -> Result<(Self, Vec<Warning>)> {
+        let value = reader::parse(text)?;
+        let object = Node::root(&value).object(&DOCUMENT_KEYS)?;
+        check_kind(&object)?;
+        let mut warnings = Vec::new();
+        let cell = Cell::read(&object, &mut warnings)?;
+        let count = cell.names.len();
+        if count > MOST_STATES {
+            return Err(DocumentError::Field {
+                path: "asoh".to_owned(),
+                problem: format!(
+                    "{count} states; at most {MOST_STATES} can be estimated, mark fewer as updatable"
+                ),
+            });
+        }
+        let (transient_names, asoh_names) = cell.names.split_at(cell.transients.len());
+        let covariance = join_blocks(
+            &read_matrix(
+                &object,
+                "covariance_transient",
+                transient_names,
+                &Entries::Required,
+            )?,
+            &read_matrix(&object, "covariance_asoh", asoh_names, &Entries::Required)?,
+        );
+        let noise = read_noise(&object, &cell, &mut warnings)?;
+        let weights = read_weights(&object, count)?;
+        let every = object
+            .get("every")
+            .map_or(Ok(1), |node| node.positive_integer())?;
+        let initial_inputs = read_initial_inputs(&object)?;
+        let physics = cell.model.physics;
+        Ok((
+            Self {
+                cell,
+                physics,
+                initial_inputs,
+                covariance,
+                noise,
+                weights,
+                every,
+            },
+            warnings,
+        ))
+    }
+
+    /// Names of the states: transients, then estimated parameters such as `q_t.base_values`, `r0.base_values[2]`.
+    pub fn state_names(&self) -> Vec<String> {
+        self.cell.names.clone()
+    }
+
+    /// Publish an estimate each so many rows; at least 1.
+    pub fn every(&self) -> u32 {
+        self.every
+    }
+
+    /// The input before the first row, where the document gives one. A first row far later than its time makes a
+    /// long first step, which deserves a warning.
+    pub fn initial_inputs(&self) -> Option<&InitialInputs> {
+        self.initial_inputs.as_ref()
+    }
+
+    /// The capacity the document starts from, A·h: state of health is the estimate divided by it.
+    pub fn nominal_capacity_ah(&self) -> f64 {
+        self.cell.capacity_ah
+    }
+
+    /// Where the capacity (A·h) stands among the states, if it is estimated.
+    pub fn capacity_index(&self) -> Option<usize> {
+        self.cell.capacity_index()
+    }
+
+    /// Means of the states before any row, in the order of [`Document::state_names`].
+    pub fn initial_mean(&self) -> Vec<f64> {
+        self.cell.initial_state()
+    }
+
+    /// The filter before any row.
+    pub(crate) fn filter(&self) -> Filter {
+        let mean = self.cell.initial_state();
+        Filter::new(self.weights, &mean, &self.covariance, self.noise.clone())
+            .expect("both matrices were factored when the document was read")
+    }
+
+    /// The cell the estimator believes in, for simulation.
+    pub fn cell(&self) -> &Cell {
+        &self.cell
+    }
+}
+
+fn check_kind(object: &Object<'_>) -> Result<()> {
+    let kind = object.require("kind", "\"joint\"")?;
+    match kind.text()? {
+        "joint" => Ok(()),
+        "dual" => Err(DocumentError::Unsupported {
+            path: kind.path().to_owned(),
+            what: "the dual estimator".to_owned(),
+            instead: "write \"joint\"".to_owned(),
+        }),
+        other => Err(kind.refuse(format!("unknown kind {other:?}; write \"joint\""))),
+    }
+}
+
+fn read_physics(object: &Object<'_>) -> Result<Physics> {
+    let Some(compat) = object.get("compat") else {
+        return Ok(Physics::Sound);
+    };
+    match compat.text()? {
+        "moirae-0.3" => Ok(Physics::Moirae03),
+        other => Err(compat.refuse(format!(
+            "unknown version {other:?}; write \"moirae-0.3\", or leave it out for corrected physics"
+        ))),
+    }
+}
+
+fn read_behavior(object: &Object<'_>) -> Result<CurrentBehavior> {
+    let Some(behavior) = object.get("current_behavior") else {
+        return Ok(CurrentBehavior::Constant);
+    };
+    match behavior.text()? {
+        "constant" => Ok(CurrentBehavior::Constant),
+        "linear" => Ok(CurrentBehavior::Linear),
+        other => Err(behavior.refuse(format!(
+            "unknown behavior {other:?}; write \"constant\" or \"linear\""
+        ))),
+    }
+}
+
+fn read_initial_inputs(object: &Object<'_>) -> Result<Option<InitialInputs>> {
+    let Some(node) = object.get("initial_inputs") else {
+        return Ok(None);
+    };
+    let inputs = node.object(&INPUT_KEYS)?;
+    Ok(Some(InitialInputs {
+        time: inputs.number_or("time", 0.0)?,
+        current: inputs.number_or("current", 0.0)?,
+        temperature: inputs
+            .get("temperature")
+            .map(|node| node.number())
+            .transpose()?,
+    }))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,14 @@
+//! The crate's claims, tried through its public interface.
+
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod reference;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod support;
+#[cfg(test)]
+mod table;

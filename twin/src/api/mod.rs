@@ -1,0 +1,90 @@
+//! The HTTP interface of the twin.
+
+mod definition;
+mod form;
+mod get_status;
+mod register_estimator;
+mod remove_estimator;
+
+use std::str::FromStr;
+
+use actix_web::web;
+use rovi_common::{
+    http::Problem,
+    name::{BatteryName, EstimatorName, NameError},
+    registration::Reply,
+};
+use utoipa::OpenApi;
+
+use crate::hub::HubError;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Digital Twin",
+        description = "Estimators of batteries and what they say."
+    ),
+    paths(
+        get_status::get_status,
+        get_status::get_battery,
+        register_estimator::register_estimator,
+        remove_estimator::remove_estimator,
+        remove_estimator::remove_estimators,
+        definition::get_schema,
+    )
+)]
+struct Api;
+
+/// Returns the description of the interface.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    Api::openapi()
+}
+
+/// Adds the routes.
+pub fn routes(config: &mut web::ServiceConfig) {
+    config
+        .service(get_status::get_status)
+        .service(definition::get_schema)
+        .service(register_estimator::register_estimator)
+        .service(get_status::get_battery)
+        .service(remove_estimator::remove_estimator)
+        .service(remove_estimator::remove_estimators)
+        .default_service(web::to(|| async {
+            Err::<String, _>(Problem::not_found(
+                "there is no such path; /docs lists them",
+            ))
+        }));
+}
+
+fn name<T: FromStr<Err = NameError>>(field: &str, text: &str) -> Result<T, Problem> {
+    text.parse()
+        .map_err(|error| Problem::bad_request(error).at(field))
+}
+
+fn battery_name(text: &str) -> Result<BatteryName, Problem> {
+    name("name", text)
+}
+
+fn estimator_name(text: &str) -> Result<EstimatorName, Problem> {
+    name("estimator", text)
+}
+
+/// Says that the hub gave no usable answer.
+fn hub_problem(error: &HubError) -> Problem {
+    match error {
+        HubError::Away(reason) => Problem::unavailable(format!(
+            "the Data Hub, which keeps registrations, is away: {reason}"
+        )),
+        other => Problem::internal(other),
+    }
+}
+
+/// Takes the hub's answer apart.
+fn committed(reply: Reply) -> Result<rovi_common::registration::Registration, Problem> {
+    match reply {
+        Reply::Done(registration) => Ok(*registration),
+        Reply::NotFound { detail } => Err(Problem::not_found(detail)),
+        Reply::Refused { detail } => Err(Problem::bad_request(detail)),
+        Reply::Unavailable { detail } => Err(Problem::unavailable(detail)),
+    }
+}

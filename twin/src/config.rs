@@ -1,0 +1,139 @@
+//! The settings of the service `twin`.
+
+use std::{net::SocketAddr, num::NonZeroUsize, str::FromStr, time::Duration};
+
+use rovi_common::{config::ServiceUrl, streams::BusSettings, telemetry::LogFormat};
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+/// Start of the environment variables of this service.
+pub const ENV_PREFIX: &str = "ROVI_TWIN_";
+
+/// Everything that can be set.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Where HTTP is served.
+    pub listen: SocketAddr,
+    /// Whether to listen beyond loopback although nobody is asked who they are yet.
+    pub insecure_listen: bool,
+    /// The bus.
+    pub nats_url: ServiceUrl,
+    /// The hub, for rows that the bus no longer holds.
+    pub hub_url: Url,
+    /// How streams and buckets are made where they are missing; must equal the hub's.
+    pub bus: BusSettings,
+    /// How often the state of each estimator is saved and its frames acknowledged. Too long: more
+    /// rows are estimated again after a crash; it must stay well below a minute, after which
+    /// frames come again. Too short: the bus is kept busy with checkpoints.
+    #[serde(with = "humantime_serde")]
+    pub checkpoint_interval: Duration,
+    /// How far `test_time` may fall within a segment for a row to count as `late` and not as
+    /// `late_beyond_horizon`; the hub begins a new segment beyond its own.
+    #[serde(with = "humantime_serde")]
+    pub horizon: Duration,
+    /// Frames that may wait for one estimator. Beyond that it reads them from the stream by
+    /// itself. Too few: bursts take that detour; too many: memory, up to 512 KiB a frame.
+    pub mailbox_frames: NonZeroUsize,
+    /// Estimators that may read past rows at the same time. More of them use more memory.
+    pub concurrent_catch_ups: NonZeroUsize,
+    /// How long the hub may take to answer.
+    #[serde(with = "humantime_serde")]
+    pub hub_timeout: Duration,
+    /// How long a stop may take before tasks are left behind.
+    #[serde(with = "humantime_serde")]
+    pub stop_timeout: Duration,
+    /// What is logged, in the form of `tracing`: `info`, `twin=debug` …
+    pub log: String,
+    /// How log lines look.
+    pub log_format: LogFormat,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8001)),
+            insecure_listen: false,
+            nats_url: url("nats://127.0.0.1:4222"),
+            hub_url: url("http://127.0.0.1:8000"),
+            bus: BusSettings::default(),
+            checkpoint_interval: Duration::from_secs(2),
+            horizon: Duration::from_hours(1),
+            mailbox_frames: count(64),
+            concurrent_catch_ups: count(8),
+            hub_timeout: Duration::from_secs(10),
+            stop_timeout: Duration::from_secs(15),
+            log: "info".to_owned(),
+            log_format: LogFormat::default(),
+        }
+    }
+}
+
+impl Settings {
+    /// Checks what single fields cannot tell.
+    ///
+    /// # Errors
+    /// All problems at once, each naming its setting.
+    pub fn check(&self) -> Result<(), String> {
+        let mut problems = Vec::new();
+        if let Err(problem) = rovi_common::http::check_listen(self.listen, self.insecure_listen) {
+            problems.push(format!("listen: {problem}"));
+        }
+        if self.bus.partitions == 0 {
+            problems.push("bus.partitions: must be 1 or more".to_owned());
+        }
+        let longest = rovi_common::streams::ACK_WAIT / 4;
+        if self.checkpoint_interval.is_zero() || self.checkpoint_interval > longest {
+            problems.push(format!(
+                "checkpoint_interval: must lie above 0 and be at most {longest:?}"
+            ));
+        }
+        if problems.is_empty() {
+            return Ok(());
+        }
+        Err(problems.join("; "))
+    }
+}
+
+fn url<T: FromStr<Err = url::ParseError>>(text: &str) -> T {
+    text.parse().expect("defaults are valid URLs")
+}
+
+fn count(n: usize) -> NonZeroUsize {
+    NonZeroUsize::new(n).unwrap_or(NonZeroUsize::MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_fit_for_use() {
+        assert_eq!(Settings::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn the_sample_file_gives_the_defaults() {
+        let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/config/twin.toml");
+        let args = rovi_common::config::ServiceArgs {
+            config: Some(sample.into()),
+            nats_url: Some(Settings::default().nats_url.expose().to_owned()),
+            ..Default::default()
+        };
+        let loaded = rovi_common::config::load::<Settings>("ROVI_SAMPLE_", &args, &args).unwrap();
+        let read = serde_json::to_value(&loaded.settings).unwrap();
+        assert_eq!(read, serde_json::to_value(Settings::default()).unwrap());
+    }
+
+    #[test]
+    fn every_problem_is_told_at_once() {
+        let settings = Settings {
+            listen: "0.0.0.0:8001".parse().unwrap(),
+            checkpoint_interval: Duration::from_mins(2),
+            ..Settings::default()
+        };
+        let problems = settings.check().unwrap_err();
+        assert!(problems.contains("listen:"), "{problems}");
+        assert!(problems.contains("checkpoint_interval:"), "{problems}");
+    }
+}

@@ -1,0 +1,243 @@
+//! Estimates on their way to the bus: gathered into frames, sent with several in flight, sent again
+//! until the stream has them.
+
+use std::{collections::VecDeque, future::IntoFuture, mem, time::Duration};
+
+use async_nats::jetstream::{self, context::PublishAckFuture};
+use bytes::Bytes;
+use rovi_common::{
+    frame::{
+        EstimateFrame, FRAME_VERSION, MAX_FRAME_BYTES, MAX_FRAME_ROWS, deviation_column,
+        estimate_column,
+    },
+    name::{BatteryName, EstimatorName},
+    rows::{Column, Columns},
+    streams::{self, BusSettings},
+    subjects,
+};
+use rovi_estimation::{Estimator, Step};
+use tokio_util::sync::CancellationToken;
+
+/// Frames sent and not yet acknowledged.
+const IN_FLIGHT: usize = 64;
+/// The most bytes of a float in msgpack.
+const FLOAT_BYTES: usize = 9;
+const INNOVATION: &str = "innovation";
+
+/// Whose estimates these are.
+#[derive(Debug, Clone)]
+pub struct Sender {
+    /// The battery.
+    pub battery: BatteryName,
+    /// Its estimator.
+    pub estimator: EstimatorName,
+    /// The revision of the registration.
+    pub revision: i64,
+    /// Raised whenever rows already estimated are estimated anew.
+    pub generation: i64,
+}
+
+/// Estimates in the making: an open frame and the encoded ones.
+#[derive(Debug)]
+pub struct Outbox {
+    sender: Sender,
+    names: Vec<String>,
+    most_rows: usize,
+    epoch: i64,
+    seq: Vec<i64>,
+    test_time: Vec<f64>,
+    cells: Vec<Vec<Option<f64>>>,
+    frames: Vec<Bytes>,
+    estimates: u64,
+}
+
+impl Outbox {
+    /// Returns an empty outbox for an estimator of these states.
+    pub fn new(sender: Sender, states: &[String]) -> Self {
+        let mut names: Vec<String> = states.iter().map(|state| estimate_column(state)).collect();
+        names.extend(states.iter().map(|state| deviation_column(state)));
+        names.extend([INNOVATION.to_owned(), deviation_column(INNOVATION)]);
+        let row_bytes = FLOAT_BYTES * (names.len() + 2);
+        Self {
+            sender,
+            most_rows: (MAX_FRAME_BYTES / 2 / row_bytes).clamp(1, MAX_FRAME_ROWS),
+            epoch: 0,
+            seq: Vec::new(),
+            test_time: Vec::new(),
+            cells: vec![Vec::new(); names.len()],
+            names,
+            frames: Vec::new(),
+            estimates: 0,
+        }
+    }
+
+    /// Adds the estimate after row `seq` with `test_time` in seconds.
+    pub(crate) fn push(
+        &mut self,
+        (epoch, seq, test_time): (i64, i64, f64),
+        estimator: &Estimator,
+        step: &Step,
+    ) {
+        if self.epoch != epoch || self.seq.len() >= self.most_rows {
+            self.close();
+            self.epoch = epoch;
+        }
+        self.seq.push(seq);
+        self.test_time.push(test_time);
+        let innovation = [step.innovation, step.predicted_variance.sqrt()];
+        let means = estimator.mean().iter().copied();
+        let values = means
+            .chain(estimator.standard_deviations())
+            .chain(innovation);
+        for (column, value) in self.cells.iter_mut().zip(values) {
+            column.push(Some(value));
+        }
+    }
+
+    /// Closes the open frame and returns the encoded frames and the number of estimates in them.
+    pub fn take(&mut self) -> (Vec<Bytes>, u64) {
+        self.close();
+        (mem::take(&mut self.frames), mem::take(&mut self.estimates))
+    }
+
+    fn close(&mut self) {
+        if self.seq.is_empty() {
+            return;
+        }
+        self.estimates += u64::try_from(self.seq.len()).unwrap_or_default();
+        let cells = self
+            .cells
+            .iter_mut()
+            .map(|column| Column::Float(mem::take(column)));
+        let columns = self.names.iter().cloned().zip(cells).collect();
+        let frame = EstimateFrame {
+            v: FRAME_VERSION,
+            battery: self.sender.battery.clone(),
+            estimator: self.sender.estimator.clone(),
+            revision: self.sender.revision,
+            generation: self.sender.generation,
+            epoch: self.epoch,
+            seq: mem::take(&mut self.seq),
+            test_time: mem::take(&mut self.test_time),
+            columns: Columns::new(columns)
+                .expect("each state's name stands once and each row fills every column"),
+        };
+        self.frames.push(frame.encode());
+    }
+}
+
+/// The service stopped before the bus took everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the service stops while estimates wait for the bus")]
+pub struct Stopped;
+
+/// Sends the frames of one estimator, in order.
+#[derive(Debug)]
+pub struct Publisher {
+    jetstream: jetstream::Context,
+    bus: BusSettings,
+    stop: CancellationToken,
+    subject: String,
+    in_flight: VecDeque<(Bytes, PublishAckFuture)>,
+}
+
+impl Publisher {
+    /// Returns a publisher for an estimator of a battery.
+    pub fn new(
+        jetstream: jetstream::Context,
+        bus: BusSettings,
+        stop: CancellationToken,
+        sender: &Sender,
+    ) -> Self {
+        Self {
+            jetstream,
+            bus,
+            stop,
+            subject: subjects::estimates_of(&sender.battery, &sender.estimator),
+            in_flight: VecDeque::new(),
+        }
+    }
+
+    /// Sends a frame; waits only where many are unacknowledged.
+    ///
+    /// # Errors
+    /// [`Stopped`]: the bus is away and the service stops.
+    pub async fn send(&mut self, frame: Bytes) -> Result<(), Stopped> {
+        while self.in_flight.len() >= IN_FLIGHT {
+            self.settle_oldest().await?;
+        }
+        match self
+            .jetstream
+            .publish(self.subject.clone(), frame.clone())
+            .await
+        {
+            Ok(acknowledged) => {
+                self.in_flight.push_back((frame, acknowledged));
+                Ok(())
+            }
+            Err(error) => self.send_again(None, Some(frame), &error).await,
+        }
+    }
+
+    /// Returns when the stream has every frame sent so far.
+    ///
+    /// # Errors
+    /// [`Stopped`]: the bus is away and the service stops.
+    pub async fn settle(&mut self) -> Result<(), Stopped> {
+        while !self.in_flight.is_empty() {
+            self.settle_oldest().await?;
+        }
+        Ok(())
+    }
+
+    async fn settle_oldest(&mut self) -> Result<(), Stopped> {
+        let Some((frame, acknowledged)) = self.in_flight.pop_front() else {
+            return Ok(());
+        };
+        match acknowledged.into_future().await {
+            Ok(_) => Ok(()),
+            Err(error) => self.send_again(Some(frame), None, &error).await,
+        }
+    }
+
+    /// Sends what is in flight again, before it `oldest` or after it `newest`.
+    async fn send_again(
+        &mut self,
+        oldest: Option<Bytes>,
+        newest: Option<Bytes>,
+        error: &jetstream::context::PublishError,
+    ) -> Result<(), Stopped> {
+        let in_flight = mem::take(&mut self.in_flight);
+        let between = in_flight.into_iter().map(|(frame, _)| frame);
+        let frames: Vec<Bytes> = oldest.into_iter().chain(between).chain(newest).collect();
+        let subject = &self.subject;
+        tracing::warn!("{subject}: {} frames are sent again: {error}", frames.len());
+        self.send_one_by_one(frames).await
+    }
+
+    /// Sends frames one by one until each is in the stream; sending one twice changes nothing,
+    /// since the hub keeps estimates by their key.
+    async fn send_one_by_one(&self, frames: Vec<Bytes>) -> Result<(), Stopped> {
+        let mut wait = Duration::from_millis(100);
+        for frame in frames {
+            while let Err(problem) = self.try_once(frame.clone()).await {
+                tracing::debug!("{}: still not sent: {problem}", self.subject);
+                tokio::select! {
+                    () = self.stop.cancelled() => return Err(Stopped),
+                    () = tokio::time::sleep(wait) => {}
+                }
+                wait = (wait * 2).min(Duration::from_secs(2));
+            }
+        }
+        Ok(())
+    }
+
+    async fn try_once(&self, frame: Bytes) -> Result<(), String> {
+        let text = |error: &dyn std::error::Error| error.to_string();
+        let made = streams::ensure_estimates(&self.jetstream, &self.bus).await;
+        made.map_err(|error| text(&error))?;
+        let sent = self.jetstream.publish(self.subject.clone(), frame).await;
+        let acknowledged = sent.map_err(|error| text(&error))?;
+        acknowledged.await.map(drop).map_err(|error| text(&error))
+    }
+}

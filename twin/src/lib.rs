@@ -1,0 +1,27 @@
+//! The Digital Twin: follows every battery on the bus, runs the estimators registered for it and
+//! serves its state.
+//!
+//! Reading order, along the path of a row: [`subscribe`] (hop 5) hands frames to the [`fleet`],
+//! a [`worker`] (hop 6) of each estimator makes estimates of them by its [`filter`], [`status`] and
+//! [`api`] (hop 7) show them. Beside the path: [`registrations`] says which estimators there are,
+//! [`catch_up`] reads what a worker missed, [`checkpoint`] keeps what it knows.
+//!
+//! The numerics live in `rovi_estimation`; rows and registrations belong to the Data Hub.
+
+pub mod api;
+pub mod catch_up;
+pub mod checkpoint;
+pub mod config;
+pub mod estimates;
+pub mod filter;
+pub mod fleet;
+pub mod hub;
+pub mod inputs;
+pub mod metrics;
+pub mod registrations;
+mod replay;
+mod run;
+pub mod service;
+pub mod status;
+pub mod subscribe;
+pub mod worker;

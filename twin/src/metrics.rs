@@ -1,0 +1,79 @@
+//! The metrics of the service `twin`.
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge};
+use rovi_common::telemetry::Metrics;
+
+/// Each exists at 0 from the start, save those by label, which exist from the first event.
+#[derive(Debug, Clone)]
+pub struct TwinMetrics {
+    /// Frames taken from the partitions' consumers.
+    pub frames: IntCounter,
+    /// Frames that could not be read, each told in the log.
+    pub bad_frames: IntCounter,
+    /// Rows that estimators dealt with.
+    pub rows: IntCounter,
+    /// Steps that estimators made.
+    pub steps: IntCounter,
+    /// Rows without a step, by reason.
+    pub skipped: IntCounterVec,
+    /// Estimates handed to the bus.
+    pub estimates: IntCounter,
+    /// How often an estimator began to read past rows.
+    pub catch_ups: IntCounter,
+    /// Past rows read, by source: `stream` or `hub`.
+    pub caught_up_rows: IntCounterVec,
+    /// Checkpoints written.
+    pub checkpoints: IntCounter,
+    /// Checkpoints that could not be written.
+    pub checkpoint_failures: IntCounter,
+    /// Registered estimators.
+    pub estimators: IntGauge,
+    /// Rows that the estimator furthest behind has to deal with.
+    pub rows_behind: IntGauge,
+    /// Age of the oldest state that is not in a checkpoint yet.
+    pub checkpoint_age: IntGauge,
+}
+
+impl TwinMetrics {
+    /// Makes the metrics.
+    pub fn new(metrics: &Metrics) -> Self {
+        Self {
+            frames: metrics.counter("twin_frames_total", "Row frames taken from the bus."),
+            bad_frames: metrics.counter("twin_bad_frames_total", "Row frames that cannot be read."),
+            rows: metrics.counter("twin_rows_total", "Rows that estimators dealt with."),
+            steps: metrics.counter("twin_steps_total", "Steps that estimators made."),
+            skipped: metrics.counters(
+                "twin_rows_skipped_total",
+                "Rows without a step, by reason.",
+                &["reason"],
+            ),
+            estimates: metrics.counter(
+                "twin_estimates_published_total",
+                "Estimates handed to the bus.",
+            ),
+            catch_ups: metrics.counter(
+                "twin_catch_ups_total",
+                "How often an estimator began to read past rows.",
+            ),
+            caught_up_rows: metrics.counters(
+                "twin_caught_up_rows_total",
+                "Past rows read, by source.",
+                &["source"],
+            ),
+            checkpoints: metrics.counter("twin_checkpoints_total", "Checkpoints written."),
+            checkpoint_failures: metrics.counter(
+                "twin_checkpoint_failures_total",
+                "Checkpoints that could not be written.",
+            ),
+            estimators: metrics.gauge("twin_estimators", "Registered estimators."),
+            rows_behind: metrics.gauge(
+                "twin_rows_behind",
+                "Rows that the estimator furthest behind has to deal with.",
+            ),
+            checkpoint_age: metrics.gauge(
+                "twin_checkpoint_age_seconds",
+                "Age of the oldest state that is not in a checkpoint yet.",
+            ),
+        }
+    }
+}

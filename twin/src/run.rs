@@ -1,0 +1,446 @@
+//! Hop 6 of 7: one estimator under one registration: frames in, then estimates to the bus, the
+//! checkpoint, and the acknowledgements, in this order.
+
+use std::{borrow::Borrow, convert::Infallible, panic, sync::Arc, time::Instant};
+
+use rovi_common::{frame::RowFrame, registration::Registration, subjects};
+use rovi_estimation::Document;
+use tokio::time::MissedTickBehavior;
+
+use crate::{
+    catch_up::catch_up,
+    checkpoint::{CHECKPOINT_VERSION, Checkpoint, CheckpointError, Found, Origin},
+    estimates::{Outbox, Publisher, Sender},
+    filter::{Continuity, Filter, Position, Rules},
+    fleet::{Delivery, Receipt},
+    status::Phase,
+    worker::{End, Event, Worker},
+};
+
+/// Rows are estimated anew only where they cannot differ, so far.
+const GENERATION: i64 = 1;
+/// More rows than this go to a thread that may be blocked.
+const ROWS_ON_ASYNC_THREADS: usize = 32;
+/// Deliveries taken from the mailbox at once.
+const DELIVERIES_AT_ONCE: usize = 16;
+/// Frames that wait for a checkpoint before one is made early.
+const MOST_RECEIPTS: usize = 4096;
+const LONG_FIRST_STEP_S: f64 = 3600.0;
+
+/// What moves to another thread for long work.
+#[derive(Debug)]
+struct Steps {
+    filter: Filter,
+    outbox: Outbox,
+}
+
+/// One estimator under one registration.
+#[derive(Debug)]
+pub(crate) struct Run<'a> {
+    pub(crate) worker: &'a mut Worker,
+    pub(crate) origin: Origin,
+    /// Since when it reads past rows without giving way.
+    pub(crate) turn_began: Instant,
+    registration: Arc<Registration>,
+    document: Document,
+    steps: Option<Box<Steps>>,
+    publisher: Publisher,
+    entry: u64,
+    receipts: Vec<Arc<Receipt>>,
+    unsaved_since: Option<Instant>,
+    trouble: Option<String>,
+    warnings: usize,
+}
+
+impl<'a> Run<'a> {
+    pub(crate) fn new(
+        worker: &'a mut Worker,
+        registration: &Arc<Registration>,
+        document: Document,
+        found: Found,
+    ) -> Self {
+        let sender = sender(worker, registration);
+        let shared = &worker.shared;
+        let publisher = Publisher::new(
+            shared.jetstream.clone(),
+            shared.settings.bus.clone(),
+            shared.stop.clone(),
+            &sender,
+        );
+        let warnings = worker.reports.borrow().warnings.len();
+        let mut run = Self {
+            worker,
+            origin: Origin::default(),
+            turn_began: Instant::now(),
+            registration: Arc::clone(registration),
+            document,
+            steps: None,
+            publisher,
+            entry: found.entry,
+            receipts: Vec::new(),
+            unsaved_since: None,
+            trouble: None,
+            warnings,
+        };
+        if let Some(checkpoint) = found.checkpoint {
+            run.restore(checkpoint);
+        }
+        run.tell(Phase::CatchingUp);
+        run
+    }
+
+    fn restore(&mut self, checkpoint: Checkpoint) {
+        if checkpoint.revision != self.registration.revision {
+            return;
+        }
+        let Checkpoint {
+            origin,
+            progress,
+            snapshot,
+            ..
+        } = checkpoint;
+        match Filter::restore(self.document.clone(), self.rules(), (&snapshot, progress)) {
+            Ok(filter) => {
+                self.origin = origin;
+                self.begin(filter);
+            }
+            Err(error) => tracing::warn!(
+                "checkpoint of {}.{} is left out, the rows are read again: {error}",
+                self.worker.battery.name,
+                self.worker.estimator
+            ),
+        }
+    }
+
+    fn rules(&self) -> Rules {
+        Rules {
+            valid_from: self.registration.valid_from,
+            horizon: self.worker.shared.settings.horizon.as_secs_f64(),
+        }
+    }
+
+    fn begin(&mut self, filter: Filter) {
+        let outbox = Outbox::new(
+            sender(self.worker, &self.registration),
+            filter.estimator().state_names(),
+        );
+        self.steps = Some(Box::new(Steps { filter, outbox }));
+    }
+
+    /// Begins with the first row of an epoch, unless a row was dealt with before.
+    pub(crate) fn begin_at(&mut self, epoch: i64) {
+        if self.steps.is_none() {
+            self.begin(Filter::new(self.document.clone(), self.rules(), epoch));
+        }
+    }
+
+    /// Returns the last row dealt with, if the run has begun.
+    pub(crate) fn position(&self) -> Option<Position> {
+        self.steps.as_ref().map(|steps| steps.filter.position())
+    }
+
+    /// Goes on behind rows that nobody holds any more.
+    pub(crate) fn pass_over_gone(&mut self, epoch: i64, up_to: i64) {
+        let Some(steps) = &mut self.steps else {
+            return;
+        };
+        if steps.filter.pass_over_gone(epoch, up_to) {
+            tracing::warn!(
+                "{}.{}: the rows up to {up_to} are gone from bus and hub",
+                self.worker.battery.name,
+                self.worker.estimator
+            );
+            self.unsaved_since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Takes the rows as they come, and past ones whenever some are missing.
+    pub(crate) async fn follow(&mut self) -> Result<Infallible, End> {
+        let mut tick = tokio::time::interval(self.worker.shared.settings.checkpoint_interval);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut deliveries = Vec::with_capacity(DELIVERIES_AT_ONCE);
+        catch_up(self).await?;
+        loop {
+            let event = tokio::select! {
+                biased;
+                _ = tick.tick() => {
+                    self.save().await?;
+                    continue;
+                }
+                event = self.worker.event(&mut deliveries, DELIVERIES_AT_ONCE) => event,
+            };
+            let is_behind = match event {
+                Event::End(end) => return Err(end),
+                Event::FellBehind => true,
+                Event::Delivered => self.take_deliveries(&mut deliveries).await?,
+            };
+            if is_behind {
+                catch_up(self).await?;
+            }
+        }
+    }
+
+    /// Takes frames that wait in the mailbox without waiting for more.
+    pub(crate) async fn empty_mailbox(&mut self) -> Result<(), End> {
+        let mut deliveries = Vec::new();
+        while let Ok(delivery) = self.worker.mailbox.try_recv() {
+            deliveries.push(delivery);
+            if deliveries.len() >= DELIVERIES_AT_ONCE {
+                let _gap = self.take_deliveries(&mut deliveries).await?;
+            }
+        }
+        self.take_deliveries(&mut deliveries).await.map(drop)
+    }
+
+    /// Takes the frames that continue; tells whether rows are missing before one.
+    async fn take_deliveries(&mut self, deliveries: &mut Vec<Delivery>) -> Result<bool, End> {
+        let mut frames = Vec::with_capacity(deliveries.len());
+        let mut is_gap = false;
+        let mut position = self.position();
+        let mut origin = self.origin.clone();
+        for delivery in deliveries.drain(..) {
+            self.receipts.push(delivery.receipt);
+            let frame = delivery.frame;
+            match continuity(position, &frame) {
+                Continuity::Old => origin.advance(&delivery.origin),
+                Continuity::Next => {
+                    origin.advance(&delivery.origin);
+                    position = Some(end_of(&frame));
+                    frames.push(frame);
+                }
+                Continuity::Gap | Continuity::NewEpoch => is_gap = true,
+            }
+        }
+        if !frames.is_empty() {
+            self.take(frames).await?;
+        }
+        self.origin = origin;
+        if self.receipts.len() >= MOST_RECEIPTS {
+            self.save().await?;
+        }
+        Ok(is_gap)
+    }
+
+    /// Makes estimates of frames that continue, and hands them to the bus.
+    pub(crate) async fn take(&mut self, frames: Vec<Arc<RowFrame>>) -> Result<(), End> {
+        let Some(first) = frames.first() else {
+            return Ok(());
+        };
+        self.begin_at(first.epoch);
+        let Some(mut steps) = self.steps.take() else {
+            return Ok(());
+        };
+        let before = steps.filter.progress().clone();
+        let rows: usize = frames.iter().map(|frame| frame.received.len()).sum();
+        let work = move || {
+            for frame in &frames {
+                steps.filter.take(frame, &mut steps.outbox);
+            }
+            let estimates = steps.outbox.take();
+            (steps, estimates)
+        };
+        let (steps, (estimate_frames, estimates)) = if rows <= ROWS_ON_ASYNC_THREADS {
+            work()
+        } else {
+            match tokio::task::spawn_blocking(work).await {
+                Ok(done) => done,
+                Err(error) if error.is_panic() => panic::resume_unwind(error.into_panic()),
+                Err(_runtime_ended) => return Err(End::Stopped),
+            }
+        };
+        let progress = steps.filter.progress();
+        let metrics = &self.worker.shared.metrics;
+        metrics
+            .rows
+            .inc_by(progress.rows.saturating_sub(before.rows));
+        metrics
+            .steps
+            .inc_by(progress.steps.saturating_sub(before.steps));
+        metrics.estimates.inc_by(estimates);
+        for (skip, &count) in &progress.skipped {
+            let known = before.skipped.get(skip).copied().unwrap_or_default();
+            let counter = metrics.skipped.with_label_values(&[skip.as_str()]);
+            counter.inc_by(count.saturating_sub(known));
+        }
+        self.steps = Some(steps);
+        self.unsaved_since.get_or_insert_with(Instant::now);
+        for frame in estimate_frames {
+            self.publisher.send(frame).await?;
+        }
+        let phase = self.worker.reports.borrow().phase;
+        self.tell(phase);
+        Ok(())
+    }
+
+    /// Counts rows that were read by the estimator itself.
+    pub(crate) fn count_past_rows<F: Borrow<RowFrame>>(&self, source: &str, frames: &[F]) {
+        let rows: usize = frames
+            .iter()
+            .map(|frame| frame.borrow().received.len())
+            .sum();
+        let metrics = &self.worker.shared.metrics;
+        let counter = metrics.caught_up_rows.with_label_values(&[source]);
+        counter.inc_by(u64::try_from(rows).unwrap_or_default());
+    }
+
+    /// Saves once a checkpoint is due.
+    pub(crate) async fn save_if_due(&mut self) -> Result<(), End> {
+        let interval = self.worker.shared.settings.checkpoint_interval;
+        match self.unsaved_since {
+            Some(since) if since.elapsed() >= interval => self.save().await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits for the bus to have all estimates, puts the checkpoint, acknowledges the frames.
+    ///
+    /// A checkpoint that cannot be written now is tried again at the next tick; until then nothing
+    /// is acknowledged.
+    pub(crate) async fn save(&mut self) -> Result<(), End> {
+        self.publisher.settle().await?;
+        if self.unsaved_since.is_some() {
+            match self.write_checkpoint().await {
+                Ok(entry) => {
+                    self.entry = entry;
+                    self.unsaved_since = None;
+                    self.worker.shared.metrics.checkpoints.inc();
+                    self.trouble(None);
+                }
+                Err(CheckpointError::Away(problem)) => {
+                    self.worker.shared.metrics.checkpoint_failures.inc();
+                    self.trouble(Some(format!("checkpoint: {problem}")));
+                    return Ok(());
+                }
+                Err(CheckpointError::Conflict) => return Err(End::TakenOver),
+            }
+        }
+        self.release().await;
+        Ok(())
+    }
+
+    /// Acknowledges frames without a checkpoint: the run that follows reads them from the stream.
+    pub(crate) async fn release(&mut self) {
+        for receipt in self.receipts.drain(..) {
+            receipt.done().await;
+        }
+    }
+
+    async fn write_checkpoint(&self) -> Result<u64, CheckpointError> {
+        let Some(steps) = &self.steps else {
+            return Ok(self.entry);
+        };
+        let (snapshot, progress) = steps.filter.save();
+        let checkpoint = Checkpoint {
+            v: CHECKPOINT_VERSION,
+            revision: self.registration.revision,
+            generation: GENERATION,
+            origin: self.origin.clone(),
+            progress,
+            snapshot,
+        };
+        let key = subjects::estimator_key(&self.worker.battery.name, &self.worker.estimator);
+        let checkpoints = &self.worker.shared.checkpoints;
+        match checkpoints.write(&key, &checkpoint, self.entry).await {
+            Err(CheckpointError::Conflict) => {}
+            answered => return answered,
+        }
+        // The bucket was wiped, an own write went through unheard, or another twin is at work: one
+        // that is further ahead keeps the estimator.
+        let found = checkpoints.read(&key).await?;
+        let is_ahead = found.checkpoint.is_some_and(|theirs| {
+            let (their_order, our_order) = (order(&theirs), order(&checkpoint));
+            their_order > our_order
+        });
+        if is_ahead {
+            return Err(CheckpointError::Conflict);
+        }
+        checkpoints.write(&key, &checkpoint, found.entry).await
+    }
+
+    /// Tells what goes wrong with bus or hub, or that nothing does any more.
+    pub(crate) fn trouble(&mut self, problem: Option<String>) {
+        if self.trouble != problem {
+            if let Some(problem) = &problem {
+                let (battery, estimator) = (&self.worker.battery.name, &self.worker.estimator);
+                tracing::warn!("{battery}.{estimator}: {problem}");
+            }
+            self.trouble = problem;
+        }
+        let phase = self.worker.reports.borrow().phase;
+        self.tell(phase);
+    }
+
+    /// Puts the present state into the report.
+    pub(crate) fn tell(&self, phase: Phase) {
+        self.worker.report(|report| {
+            report.phase = phase;
+            report.generation = GENERATION;
+            report.unsaved_since = self.unsaved_since;
+            report.last_error.clone_from(&self.trouble);
+            let Some(steps) = &self.steps else {
+                report.state_names = self.document.state_names();
+                return;
+            };
+            let (estimator, progress) = (steps.filter.estimator(), steps.filter.progress());
+            report.position = Some(progress.position);
+            report.state_names.clear();
+            report
+                .state_names
+                .extend_from_slice(estimator.state_names());
+            report.latest_time = estimator.latest_time();
+            report.mean.clear();
+            report.mean.extend_from_slice(estimator.mean());
+            report.covariance.clear();
+            report.covariance.extend_from_slice(estimator.covariance());
+            report.innovation = progress.innovation;
+            report.skipped.clone_from(&progress.skipped);
+            (report.rows, report.steps) = (progress.rows, progress.steps);
+            if self.trouble.is_none() {
+                report.last_error.clone_from(&progress.last_refusal);
+            }
+            report.warnings.truncate(self.warnings);
+            if let Some(seconds) = progress.first_step
+                && seconds > LONG_FIRST_STEP_S
+            {
+                report.warnings.push(format!(
+                    "initial_inputs.time: the first row came {seconds} s later, a long first step"
+                ));
+            }
+        });
+    }
+}
+
+/// The order of checkpoints: a newer registration, then the row further ahead.
+fn order(checkpoint: &Checkpoint) -> (i64, i64, Position) {
+    let position = checkpoint.progress.position;
+    (checkpoint.revision, checkpoint.generation, position)
+}
+
+fn sender(worker: &Worker, registration: &Registration) -> Sender {
+    Sender {
+        battery: worker.battery.name.clone(),
+        estimator: worker.estimator.clone(),
+        revision: registration.revision,
+        generation: GENERATION,
+    }
+}
+
+/// How a frame stands to a position; the first row of a new epoch continues any.
+pub(crate) fn continuity(position: Option<Position>, frame: &RowFrame) -> Continuity {
+    let found = match position {
+        Some(position) => position.continuity(frame.epoch, frame.first_seq, frame.last_seq()),
+        None => Continuity::NewEpoch,
+    };
+    if found == Continuity::NewEpoch && frame.first_seq == 1 {
+        return Continuity::Next;
+    }
+    found
+}
+
+/// The position after a frame.
+pub(crate) fn end_of(frame: &RowFrame) -> Position {
+    Position {
+        epoch: frame.epoch,
+        seq: frame.last_seq(),
+    }
+}

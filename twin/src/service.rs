@@ -1,0 +1,288 @@
+//! The composition root: what the service is made of, how it starts and how it stops.
+//!
+//! It starts and serves with NATS or the hub away and says so in `/ready`. It stops in this order:
+//! no more rows, last checkpoints, acknowledgements, partitions handed over, HTTP.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use actix_web::{App, HttpServer, dev::ServerHandle, middleware, web};
+use async_nats::jetstream;
+use rovi_common::{
+    config::{self, ServiceArgs},
+    http::{self, Readiness},
+    lifecycle::Lifecycle,
+    streams,
+    telemetry::{self, Metrics},
+};
+use tokio::sync::Semaphore;
+
+use crate::{
+    api,
+    checkpoint::Checkpoints,
+    config::{ENV_PREFIX, Settings},
+    fleet::{Fleet, Shared},
+    hub::Hub,
+    metrics::TwinMetrics,
+    registrations, status, subscribe,
+};
+
+const NATS_PART: &str = "nats";
+const HUB_PART: &str = "hub";
+const LOOK: Duration = Duration::from_secs(1);
+const HTTP_WORKERS: usize = 2;
+
+/// The command line of the service.
+#[derive(Debug, clap::Parser)]
+#[command(
+    name = "twin",
+    version,
+    about = "The Digital Twin: estimates the state of batteries"
+)]
+pub struct Flags {
+    /// The flags that every service takes.
+    #[command(flatten)]
+    pub service: ServiceArgs,
+}
+
+/// Why the service does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting cannot be used.
+    #[error("the settings are wrong: {0}")]
+    Settings(String),
+    /// The address is taken or not of this machine.
+    #[error("{address} cannot be listened on")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The URL of NATS cannot be used.
+    #[error("NATS cannot be used")]
+    Nats(#[from] async_nats::ConnectError),
+    /// The HTTP client or server cannot be made.
+    #[error("HTTP cannot be used: {0}")]
+    Http(String),
+}
+
+/// Reads the settings and runs the service until it is told to stop.
+///
+/// # Errors
+/// The settings are wrong or the address is taken.
+pub async fn start(flags: Flags) -> anyhow::Result<ExitCode> {
+    let args = &flags.service;
+    let loaded = match config::load::<Settings>(ENV_PREFIX, args, args) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            telemetry::init(telemetry::LogFormat::default(), "info");
+            return Err(error.into());
+        }
+    };
+    telemetry::init(loaded.settings.log_format, &loaded.settings.log);
+    if args.print_config {
+        loaded.print(&mut std::io::stdout())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    loaded.settings.check().map_err(StartError::Settings)?;
+    if args.check {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let clean = Service::from_config(loaded.settings).await?.run().await?;
+    Ok(if clean {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// The service, ready to run.
+#[derive(Debug)]
+pub struct Service {
+    listener: TcpListener,
+    fleet: Arc<Fleet>,
+    lifecycle: Lifecycle,
+    readiness: Readiness,
+    metrics: Metrics,
+    nats: async_nats::Client,
+}
+
+impl Service {
+    /// Opens the port and connects in the background; NATS and the hub may be away.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn from_config(settings: Settings) -> Result<Self, StartError> {
+        settings.check().map_err(StartError::Settings)?;
+        let address = settings.listen;
+        let listener =
+            TcpListener::bind(address).map_err(|source| StartError::Listen { address, source })?;
+        let nats = streams::connect(&settings.nats_url, "twin").await?;
+        let jetstream = jetstream::new(nats.clone());
+        let hub = Hub::new(nats.clone(), settings.hub_url.clone(), settings.hub_timeout)
+            .map_err(|error| StartError::Http(error.to_string()))?;
+        let lifecycle = Lifecycle::new();
+        let metrics = Metrics::new();
+        let shared = Shared {
+            checkpoints: Checkpoints::new(jetstream.clone(), settings.bus.clone()),
+            hub,
+            jetstream,
+            metrics: TwinMetrics::new(&metrics),
+            stop: lifecycle.stop_token(),
+            catch_ups: Semaphore::new(settings.concurrent_catch_ups.get()),
+            settings,
+        };
+        Ok(Self {
+            listener,
+            fleet: Fleet::new(Arc::new(shared)),
+            lifecycle,
+            readiness: Readiness::new(&[
+                NATS_PART,
+                HUB_PART,
+                subscribe::READY_PART,
+                registrations::READY_PART,
+            ]),
+            metrics,
+            nats,
+        })
+    }
+
+    /// Returns the address listened on; port 0 in the settings has become a free one.
+    ///
+    /// # Errors
+    /// The socket is gone.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Returns the lifecycle, to stop the service.
+    pub fn lifecycle(&self) -> Lifecycle {
+        self.lifecycle.clone()
+    }
+
+    /// Returns what keeps the service from being ready.
+    pub fn readiness(&self) -> Readiness {
+        self.readiness.clone()
+    }
+
+    /// Runs until stopped; tells whether everything ended in time and without failure.
+    ///
+    /// # Errors
+    /// [`StartError::Http`]: the HTTP server cannot be made.
+    pub async fn run(self) -> Result<bool, StartError> {
+        let address = self
+            .listener
+            .local_addr()
+            .map_err(|error| StartError::Http(error.to_string()))?;
+        let stop_timeout = self.fleet.shared().settings.stop_timeout;
+        let (lifecycle, nats) = (self.lifecycle.clone(), self.nats.clone());
+        let server = self
+            .start_http()
+            .map_err(|error| StartError::Http(error.to_string()))?;
+        self.start_tasks();
+        tracing::info!("the twin listens on http://{address}");
+        lifecycle.stop_requested().await;
+        let saved = self.workers_ended(stop_timeout).await;
+        server.stop(true).await;
+        let drained = lifecycle.drained(stop_timeout).await;
+        // What is still in the connection's buffer, acknowledgements among it, goes out.
+        let flushed = tokio::time::timeout(Duration::from_secs(2), nats.flush()).await;
+        Ok(saved && drained && flushed.is_ok())
+    }
+
+    async fn workers_ended(&self, within: Duration) -> bool {
+        let in_time = tokio::time::timeout(within, self.fleet.ended())
+            .await
+            .is_ok();
+        if !in_time {
+            tracing::error!(
+                "estimators did not stop within {within:?}; they go on from their last checkpoints"
+            );
+        }
+        in_time
+    }
+
+    fn start_http(&self) -> std::io::Result<ServerHandle> {
+        let fleet = web::Data::from(Arc::clone(&self.fleet));
+        let (readiness, metrics) = (self.readiness.clone(), self.metrics.clone());
+        let openapi = api::openapi();
+        let server = HttpServer::new(move || {
+            App::new()
+                .wrap(middleware::from_fn(http::same_origin))
+                .app_data(fleet.clone())
+                .configure(http::operations("twin", readiness.clone(), metrics.clone()))
+                .configure(http::docs(openapi.clone()))
+                .configure(api::routes)
+        });
+        let server = server
+            .disable_signals()
+            .workers(HTTP_WORKERS)
+            .shutdown_timeout(2)
+            .listen(self.listener.try_clone()?)?
+            .run();
+        let handle = server.handle();
+        self.lifecycle.supervise("http", async move {
+            if let Err(error) = server.await {
+                tracing::error!("HTTP ended: {error}");
+            }
+        });
+        Ok(handle)
+    }
+
+    fn start_tasks(&self) {
+        let (fleet, lifecycle) = (&self.fleet, &self.lifecycle);
+        let count = fleet.shared().settings.bus.partitions;
+        let partitions = Arc::new(subscribe::Partitions::new(count, self.readiness.clone()));
+        for partition in 0..count {
+            let task = subscribe::follow(Arc::clone(fleet), partition, Arc::clone(&partitions));
+            lifecycle.supervise("subscribe", task);
+        }
+        let registered = registrations::follow(Arc::clone(fleet), self.readiness.clone());
+        lifecycle.supervise("registrations", registered);
+        let looked = look(Arc::clone(fleet), self.nats.clone(), self.readiness.clone());
+        lifecycle.supervise("look", looked);
+    }
+}
+
+/// Looks at NATS, the hub and the fleet again and again, for readiness and metrics.
+async fn look(fleet: Arc<Fleet>, nats: async_nats::Client, readiness: Readiness) {
+    let shared = fleet.shared();
+    let mut tick = tokio::time::interval(LOOK);
+    loop {
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        readiness.set(NATS_PART, streams::problem(&nats));
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            problem = shared.hub.problem() => readiness.set(HUB_PART, problem),
+        }
+        measure(&fleet);
+    }
+}
+
+fn measure(fleet: &Fleet) {
+    let (mut rows_behind, mut oldest) = (0, Duration::ZERO);
+    let now = Instant::now();
+    for battery in fleet.all() {
+        let (newest, reports) = battery.reports();
+        for report in reports {
+            rows_behind = rows_behind.max(status::rows_behind(report.position, newest));
+            if let Some(since) = report.unsaved_since {
+                oldest = oldest.max(now.duration_since(since));
+            }
+        }
+    }
+    let metrics = &fleet.shared().metrics;
+    metrics.rows_behind.set(rows_behind);
+    metrics
+        .checkpoint_age
+        .set(i64::try_from(oldest.as_secs()).unwrap_or(i64::MAX));
+}

@@ -1,0 +1,174 @@
+//! Hop 7 of 7: what each estimator last said, for HTTP and metrics.
+//!
+//! Workers put a [`Report`] into a `watch`; readers take it without waiting for them.
+
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+
+use rovi_common::name::EstimatorName;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    filter::{Innovation, Position},
+    fleet::Link,
+    inputs::Skip,
+};
+
+/// What an estimator is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// It waits for its checkpoint to be read.
+    #[default]
+    Starting,
+    /// It reads past rows by itself.
+    CatchingUp,
+    /// It takes rows as they come.
+    Live,
+    /// It cannot run; the last error says why.
+    Broken,
+}
+
+/// The state of an estimator, as its worker last told it.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// What it is doing.
+    pub phase: Phase,
+    /// Raised whenever rows already estimated are estimated anew.
+    pub generation: i64,
+    /// The last row dealt with.
+    pub position: Option<Position>,
+    /// Names of the states.
+    pub state_names: Vec<String>,
+    /// `test_time` of the last row used, in seconds.
+    pub latest_time: Option<f64>,
+    /// Means of the states.
+    pub mean: Vec<f64>,
+    /// Covariance of the states, row-major.
+    pub covariance: Vec<f64>,
+    /// What the newest step showed.
+    pub innovation: Option<Innovation>,
+    /// Rows without a step, by reason.
+    pub skipped: BTreeMap<Skip, u64>,
+    /// Rows dealt with in this epoch.
+    pub rows: u64,
+    /// Steps made of them.
+    pub steps: u64,
+    /// What last went wrong and still holds, or the newest refused row.
+    pub last_error: Option<String>,
+    /// What is odd about the document or the first row.
+    pub warnings: Vec<String>,
+    /// Since when there is state that is not in a checkpoint.
+    pub unsaved_since: Option<Instant>,
+}
+
+/// The state of one estimator, as `GET /online/status` and `GET /online/{battery}` show it.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct EstimatorStatus {
+    /// Whether a row was used yet.
+    pub is_ready: bool,
+    /// Names of the states, in the order of `mean`.
+    pub state_names: Vec<String>,
+    /// `test_time` of the last row used, in seconds; left out before the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latest_time: Option<f64>,
+    /// Means of the states, in the units of the document.
+    pub mean: Vec<f64>,
+    /// Covariance of the states.
+    pub covariance: Vec<Vec<f64>>,
+    /// The estimator's name.
+    #[schema(value_type = String)]
+    pub estimator: EstimatorName,
+    /// The revision of its registration.
+    pub revision: i64,
+    /// Raised whenever rows already estimated are estimated anew.
+    pub generation: i64,
+    /// What the estimator is doing.
+    pub phase: Phase,
+    /// The life of the battery's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<i64>,
+    /// The last row dealt with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seq: Option<i64>,
+    /// Rows known to the twin that the estimator has yet to deal with.
+    pub rows_behind: i64,
+    /// Rows dealt with.
+    pub rows: u64,
+    /// Steps made of them.
+    pub steps: u64,
+    /// Measured less predicted voltage of the newest step, in volts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub innovation: Option<f64>,
+    /// The same in standard deviations of the prediction: about 1 for a filter that knows itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub normalised_innovation: Option<f64>,
+    /// Rows without a step, by reason.
+    pub skipped: BTreeMap<&'static str, u64>,
+    /// What last went wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+    /// What is odd about the document or the first row.
+    pub warnings: Vec<String>,
+}
+
+impl EstimatorStatus {
+    /// Shows what the worker of `link` last said; `newest` is the battery's newest known row.
+    pub fn of(estimator: &EstimatorName, link: &Link, newest: Option<Position>) -> Self {
+        let report: Arc<Report> = Arc::clone(&link.report.borrow());
+        let states = report.state_names.len().max(1);
+        let skipped = report.skipped.iter();
+        Self {
+            is_ready: report.latest_time.is_some(),
+            state_names: report.state_names.clone(),
+            latest_time: report.latest_time,
+            mean: report.mean.clone(),
+            covariance: report
+                .covariance
+                .chunks(states)
+                .map(<[f64]>::to_vec)
+                .collect(),
+            estimator: estimator.clone(),
+            revision: link.registration.revision,
+            generation: report.generation,
+            phase: report.phase,
+            epoch: report.position.map(|position| position.epoch),
+            seq: report.position.map(|position| position.seq),
+            rows_behind: rows_behind(report.position, newest),
+            rows: report.rows,
+            steps: report.steps,
+            innovation: report.innovation.map(|innovation| innovation.voltage),
+            normalised_innovation: report.innovation.map(|innovation| innovation.normalised),
+            skipped: skipped
+                .map(|(skip, &count)| (skip.as_str(), count))
+                .collect(),
+            last_error: report.last_error.clone(),
+            warnings: report.warnings.clone(),
+        }
+    }
+}
+
+/// Counts the rows from a position to the newest known one.
+pub fn rows_behind(position: Option<Position>, newest: Option<Position>) -> i64 {
+    let Some(newest) = newest else { return 0 };
+    match position {
+        Some(position) if position.epoch > newest.epoch => 0,
+        Some(position) if position.epoch == newest.epoch => (newest.seq - position.seq).max(0),
+        _ => newest.seq,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_a_new_epoch_are_all_ahead() {
+        let at = |epoch, seq| Some(Position { epoch, seq });
+        assert_eq!(rows_behind(at(1, 40), at(1, 100)), 60);
+        assert_eq!(rows_behind(at(1, 40), at(2, 7)), 7);
+        assert_eq!(rows_behind(at(2, 1), at(1, 100)), 0);
+        assert_eq!(rows_behind(None, at(1, 100)), 100);
+        assert_eq!(rows_behind(at(1, 40), None), 0);
+    }
+}

@@ -1,0 +1,208 @@
+//! Hop 6 of 7: one worker per registered estimator, for as long as it is registered.
+//!
+//! In: deliveries of the fleet, or past rows of [`catch_up`](crate::catch_up). Out: estimate frames
+//! on the bus and a [`Report`]. A row that makes no step is counted with its reason. Whatever happens
+//! to a worker, it goes on from its last checkpoint: rows it estimates again give the same
+//! estimates. What it does with the rows of one registration stands in `run.rs`.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use futures_util::FutureExt;
+use rovi_common::{error::ErrorChain, name::EstimatorName, registration::Registration, subjects};
+use rovi_estimation::Document;
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::{
+    checkpoint::Found,
+    estimates::Stopped,
+    fleet::{Battery, Delivery, Shared},
+    run::Run,
+    status::{Phase, Report},
+};
+
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// What a worker is started with.
+#[derive(Debug)]
+pub struct Worker {
+    /// What every worker uses.
+    pub shared: Arc<Shared>,
+    /// The battery.
+    pub battery: Arc<Battery>,
+    /// Its estimator.
+    pub estimator: EstimatorName,
+    /// Frames, while the worker is live.
+    pub mailbox: mpsc::Receiver<Delivery>,
+    /// Told when the mailbox was full: the worker is not live any more.
+    pub fell_behind: Arc<Notify>,
+    /// The registration in force, or nothing when it is removed.
+    pub registrations: watch::Receiver<Option<Arc<Registration>>>,
+    /// Where the worker tells its state.
+    pub reports: watch::Sender<Arc<Report>>,
+}
+
+/// Why a worker stops what it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The service stops.
+    Stopped,
+    /// The registration was replaced or removed.
+    Replaced,
+    /// Another twin wrote the checkpoint: its state is taken over.
+    TakenOver,
+}
+
+/// What happens to a worker that takes rows as they come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// It has to stop what it does.
+    End(End),
+    /// Frames have come.
+    Delivered,
+    /// Its mailbox was full: it gets no frames until it is live again.
+    FellBehind,
+}
+
+impl From<Stopped> for End {
+    fn from(_: Stopped) -> Self {
+        Self::Stopped
+    }
+}
+
+impl Worker {
+    /// Returns when the worker has to stop what it does.
+    pub(crate) async fn interrupted(&mut self) -> End {
+        tokio::select! {
+            biased;
+            () = self.shared.stop.cancelled() => End::Stopped,
+            changed = self.registrations.changed() => match changed {
+                Ok(()) => End::Replaced,
+                Err(_fleet_is_gone) => End::Stopped,
+            },
+        }
+    }
+
+    /// Returns what happens next; frames go into `deliveries`, at most `most` at once.
+    pub(crate) async fn event(&mut self, deliveries: &mut Vec<Delivery>, most: usize) -> Event {
+        tokio::select! {
+            biased;
+            () = self.shared.stop.cancelled() => Event::End(End::Stopped),
+            changed = self.registrations.changed() => match changed {
+                Ok(()) => Event::End(End::Replaced),
+                Err(_fleet_is_gone) => Event::End(End::Stopped),
+            },
+            count = self.mailbox.recv_many(deliveries, most) => match count {
+                0 => Event::End(End::Replaced),
+                _ => Event::Delivered,
+            },
+            () = self.fell_behind.notified() => Event::FellBehind,
+        }
+    }
+
+    /// Waits, unless the worker has to stop.
+    pub(crate) async fn pause(&mut self, time: Duration) -> Result<(), End> {
+        tokio::select! {
+            end = self.interrupted() => Err(end),
+            () = tokio::time::sleep(time) => Ok(()),
+        }
+    }
+
+    pub(crate) fn report(&self, change: impl FnOnce(&mut Report)) {
+        self.reports
+            .send_modify(|report| change(Arc::make_mut(report)));
+    }
+}
+
+/// Runs the estimator of whatever registration is in force, until it is removed.
+pub async fn run(mut worker: Worker) {
+    loop {
+        let registration = worker.registrations.borrow_and_update().clone();
+        let Some(registration) = registration else {
+            return remove_checkpoint(&worker).await;
+        };
+        worker.reports.send_replace(Arc::default());
+        let served = AssertUnwindSafe(Box::pin(serve(&mut worker, &registration))).catch_unwind();
+        match served.await {
+            Ok(End::Stopped) => return,
+            Ok(End::Replaced | End::TakenOver) => {}
+            Err(_panic) => {
+                let (battery, estimator) = (&worker.battery.name, &worker.estimator);
+                tracing::error!("estimator {estimator} of {battery} failed; it starts again");
+                worker.battery.hold_back(&worker.estimator);
+                worker.report(|report| {
+                    report.last_error = Some("the estimator failed and starts again".to_owned());
+                });
+                if worker.pause(TRY_AGAIN).await == Err(End::Stopped) {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+async fn remove_checkpoint(worker: &Worker) {
+    let key = subjects::estimator_key(&worker.battery.name, &worker.estimator);
+    let checkpoints = &worker.shared.checkpoints;
+    let removed = match checkpoints.read(&key).await {
+        Ok(Found {
+            checkpoint: Some(_),
+            entry,
+        }) => checkpoints.remove(&key, entry).await,
+        Ok(_) => Ok(()),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = removed {
+        tracing::info!("checkpoint {key} stays behind and will not be used: {error}");
+    }
+}
+
+/// Serves one registration.
+async fn serve(worker: &mut Worker, registration: &Arc<Registration>) -> End {
+    let (document, warnings) = match Document::from_json(&registration.definition) {
+        Ok(read) => read,
+        Err(error) => {
+            let error = ErrorChain(&error).to_string();
+            tracing::error!("{}.{}: {error}", worker.battery.name, worker.estimator);
+            worker.report(|report| {
+                report.phase = Phase::Broken;
+                report.last_error = Some(error);
+            });
+            return worker.interrupted().await;
+        }
+    };
+    let warnings = warnings.iter().map(ToString::to_string).collect();
+    worker.report(|report| report.warnings = warnings);
+    let found = match read_checkpoint(worker).await {
+        Ok(found) => found,
+        Err(end) => return end,
+    };
+    let mut run = Run::new(worker, registration, document, found);
+    match run.follow().await {
+        Ok(never) => match never {},
+        Err(End::Stopped) => {
+            // The state is kept in any case; what is not saved now is estimated again.
+            let _saved = run.save().await;
+            End::Stopped
+        }
+        Err(end) => {
+            run.release().await;
+            end
+        }
+    }
+}
+
+async fn read_checkpoint(worker: &mut Worker) -> Result<Found, End> {
+    let key = subjects::estimator_key(&worker.battery.name, &worker.estimator);
+    let checkpoints = worker.shared.checkpoints.clone();
+    loop {
+        let read = tokio::select! {
+            end = worker.interrupted() => return Err(end),
+            read = checkpoints.read(&key) => read,
+        };
+        match read {
+            Ok(found) => return Ok(found),
+            Err(error) => worker.report(|report| report.last_error = Some(error.to_string())),
+        }
+        worker.pause(TRY_AGAIN).await?;
+    }
+}

@@ -1,0 +1,154 @@
+//! A bus of its own, and the hub's part on it.
+
+use std::time::Duration;
+
+use async_nats::{
+    HeaderMap,
+    jetstream::{self, consumer::pull},
+};
+use futures_util::StreamExt;
+use rovi_common::{
+    frame::{EstimateFrame, RowFrame, SEQ_HEADER},
+    registration::Registration,
+    streams::{self, BusSettings},
+    subjects,
+    testing::{self, TestNats},
+};
+
+use crate::{
+    rows::{Estimates, add_estimates},
+    twin::PATIENCE,
+};
+
+pub(crate) struct Bus {
+    pub(crate) nats: TestNats,
+    pub(crate) client: async_nats::Client,
+    pub(crate) jetstream: jetstream::Context,
+    pub(crate) settings: BusSettings,
+}
+
+impl Bus {
+    /// Starts a server and makes what the hub makes.
+    pub(crate) async fn start() -> Self {
+        let nats = testing::nats();
+        let client = streams::connect(&nats.server.url().parse().unwrap(), "test")
+            .await
+            .unwrap();
+        let bus = Self {
+            jetstream: jetstream::new(client.clone()),
+            client,
+            settings: BusSettings {
+                partitions: 3,
+                ..BusSettings::default()
+            },
+            nats,
+        };
+        bus.make("first life").await;
+        bus
+    }
+
+    /// Makes streams and bucket, as the hub does for each life of the bus.
+    pub(crate) async fn make(&self, bus_epoch: &str) {
+        let rows = streams::rows_stream(&self.settings, bus_epoch);
+        testing::eventually(Duration::from_secs(10), async || {
+            self.jetstream
+                .get_or_create_stream(rows.clone())
+                .await
+                .map(drop)
+        })
+        .await;
+        streams::ensure_estimates(&self.jetstream, &self.settings)
+            .await
+            .unwrap();
+        let name = subjects::ESTIMATORS_BUCKET;
+        streams::bucket(&self.jetstream, name, &self.settings)
+            .await
+            .unwrap();
+    }
+
+    pub(crate) async fn publish(&self, frames: &[RowFrame]) {
+        for frame in frames {
+            self.publish_bytes(frame, frame.encode()).await;
+        }
+    }
+
+    /// Publishes any bytes under the header of a frame.
+    pub(crate) async fn publish_bytes(&self, frame: &RowFrame, bytes: bytes::Bytes) {
+        let mut headers = HeaderMap::new();
+        headers.insert(SEQ_HEADER, frame.seq_header());
+        let subject = subjects::rows_of(&frame.battery);
+        let sent = self.jetstream.publish_with_headers(subject, headers, bytes);
+        sent.await.unwrap().await.unwrap();
+    }
+
+    /// Puts a registration into the bucket.
+    pub(crate) async fn register(&self, battery: &str, revision: i64, definition: &str) {
+        self.put(&Registration {
+            battery: battery.parse().unwrap(),
+            estimator: "default".parse().unwrap(),
+            revision,
+            definition: definition.to_owned(),
+            valid_from: 0.0,
+            deleted: false,
+            changed: 0,
+        })
+        .await;
+    }
+
+    pub(crate) async fn put(&self, registration: &Registration) {
+        let name = subjects::ESTIMATORS_BUCKET;
+        let bucket = self.jetstream.get_key_value(name).await.unwrap();
+        let key = subjects::estimator_key(&registration.battery, &registration.estimator);
+        let value = serde_json::to_vec(registration).unwrap();
+        bucket.put(key, value.into()).await.unwrap();
+    }
+
+    /// Reads all estimates on the stream, asserting that none differs from an earlier one.
+    pub(crate) async fn estimates(&self) -> Estimates {
+        let name = subjects::ESTIMATES_STREAM;
+        let stream = self.jetstream.get_stream(name).await.unwrap();
+        let mut left = stream.cached_info().state.messages;
+        let consumer = stream
+            .create_consumer(pull::Config::default())
+            .await
+            .unwrap();
+        let mut messages = consumer.messages().await.unwrap();
+        let mut estimates = Estimates::new();
+        while left > 0 {
+            let message = messages.next().await.unwrap().unwrap();
+            add_estimates(
+                &mut estimates,
+                &EstimateFrame::decode(&message.payload).unwrap(),
+            );
+            left -= 1;
+        }
+        estimates
+    }
+
+    /// Forgets all rows of the stream up to a sequence, as retention does.
+    pub(crate) async fn forget_rows(&self, below: u64) {
+        let stream = self
+            .jetstream
+            .get_stream(subjects::ROWS_STREAM)
+            .await
+            .unwrap();
+        stream.purge().sequence(below).await.unwrap();
+    }
+
+    /// Returns when the twin has acknowledged every frame on the stream.
+    pub(crate) async fn all_acknowledged(&self) {
+        testing::eventually(PATIENCE, async || {
+            let stream = self.jetstream.get_stream(subjects::ROWS_STREAM).await?;
+            for partition in 0..self.settings.partitions {
+                let name = subjects::partition_consumer(partition);
+                let consumer = stream.get_consumer::<pull::Config>(&name).await?;
+                let info = consumer.cached_info();
+                if info.num_pending > 0 || info.num_ack_pending > 0 {
+                    return Err(async_nats::Error::from(format!("{name}: {info:?}")));
+                }
+            }
+            Ok(())
+        })
+        .await;
+    }
+}

@@ -1,0 +1,16 @@
+//! The twin against a real NATS server; rows and registrations are put on the bus as the hub does.
+
+#[cfg(test)]
+mod bus;
+#[cfg(test)]
+mod http;
+#[cfg(test)]
+mod hub;
+#[cfg(test)]
+mod path;
+#[cfg(test)]
+mod recovery;
+#[cfg(test)]
+mod rows;
+#[cfg(test)]
+mod twin;
