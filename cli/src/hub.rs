@@ -1,5 +1,6 @@
 //! The hub's HTTP interface, as far as the commands use it; `/online/*` is forwarded to the twin.
 
+mod export;
 mod status;
 
 use std::{collections::BTreeMap, path::Path, time::Duration};

@@ -96,6 +96,9 @@ pub struct Settings {
     /// no pings, too high keeps dead sockets.
     #[serde(with = "humantime_serde")]
     pub idle_timeout: Duration,
+    /// Exports that run at once; each holds some pages of rows in memory, and a battdat file on
+    /// the disk. Too many take the pool's connections, too few refuse people.
+    pub exports: usize,
     /// How much the bus keeps.
     pub bus: BusSettings,
     /// How stored rows get to the bus.
@@ -136,6 +139,7 @@ impl Default for Settings {
             segment_horizon_s: 3600.0,
             ping_interval: Duration::from_secs(15),
             idle_timeout: Duration::from_mins(5),
+            exports: 4,
             bus: BusSettings::default(),
             relay: RelaySettings::default(),
             shutdown_timeout: Duration::from_secs(10),
@@ -196,6 +200,10 @@ impl Settings {
         need(
             self.segment_horizon_s >= 0.0,
             "segment_horizon_s must be 0 or more",
+        );
+        need(
+            1 <= self.exports && self.exports <= 1000,
+            "exports must be 1 to 1000",
         );
         need(self.relay.is_usable(), RelaySettings::NEEDS);
         need(

@@ -1,9 +1,13 @@
 //! What handlers are handed: made once in `service.rs`.
 
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    config::Settings, metrics::HubMetrics, store::Pool, upload::room::Rooms, writer::Writers,
+    config::Settings, history::roller::Roller, metrics::HubMetrics, store::Pool,
+    upload::room::Rooms, writer::Writers,
 };
 
 /// The parts of the hub that requests use.
@@ -19,6 +23,10 @@ pub struct Hub {
     pub rooms: Rooms,
     /// The metrics.
     pub metrics: HubMetrics,
+    /// Makes rollups of batteries whose history is reduced.
+    pub roller: Roller,
+    /// Exports that may begin now.
+    pub exports: Arc<Semaphore>,
     /// Cancelled when the service shall stop.
     pub stop: CancellationToken,
     /// Upload sockets, which close before the HTTP server stops.

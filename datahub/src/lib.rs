@@ -25,6 +25,7 @@ pub mod estimates;
 pub mod registrations;
 
 mod api;
+mod history;
 pub mod hub;
 pub mod metrics;
 mod prepare;

@@ -18,7 +18,7 @@ use rovi_common::{
     streams,
     telemetry::Metrics,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 use utoipa::OpenApi;
 
@@ -27,6 +27,7 @@ use crate::{
     bus::{Bus, READY_NATS},
     config::Settings,
     estimates::EstimateWriter,
+    history::roller::Roller,
     hub::Hub,
     metrics::HubMetrics,
     prepare,
@@ -123,6 +124,8 @@ impl Service {
             .map_err(ServiceError::Start)?;
         let hub = web::Data::new(Hub {
             rooms: Rooms::new(settings.queue_bytes, settings.battery_queue_bytes),
+            roller: Roller::start(&pool, &lifecycle),
+            exports: Arc::new(Semaphore::new(settings.exports)),
             settings,
             pool,
             writers,

@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod export;
 mod metadata;
 mod register;
 mod simulate;
@@ -46,6 +47,8 @@ enum Command {
     Register(register::Args),
     /// Streams a battdat file into the hub, at the pace it was measured or faster.
     Stream(stream::Args),
+    /// Writes history of a battery into a file: battdat's HDF5, CSV, Parquet or NDJSON.
+    Export(export::Args),
     /// Shows batteries, their rows and what their estimators say.
     Status(status::Args),
     /// Prints a line whenever the estimate of a battery changes, until Ctrl-C.
@@ -92,6 +95,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
             Command::Metadata(args) => metadata::run(&hub?, &args).await.and(done),
             Command::Register(args) => register::run(&hub?, args).await.and(done),
             Command::Stream(args) => stream::run(&hub?, args).await,
+            Command::Export(args) => export::run(&hub?, &args).await.and(done),
             Command::Status(args) => status::run(&hub?, &args).await.and(done),
             Command::Watch(args) => watch::run(&hub?, &args).await.and(done),
         }
@@ -152,6 +156,9 @@ mod tests {
             "rovicli register module -60 estimator.json",
             "rovicli stream module.h5 --speedup 100",
             "rovicli stream module.h5 --speedup max --max-rows 10 --again --url http://h:1",
+            "rovicli export module --out module.h5",
+            "rovicli export module --out m.csv --time -5h..-1h --columns a,b --column x,y --force",
+            "rovicli export module --out m.parquet --seq 1..9 --test-time 0..1 --estimator default",
             "rovicli --url http://h:1 status module",
             "rovicli watch module",
         ] {

@@ -1,9 +1,9 @@
 //! The HTTP interface of the hub.
 
 mod forward;
+mod history;
 mod list_batteries;
 mod read_metadata;
-mod read_rows;
 mod register_battery;
 
 use actix_web::{HttpRequest, HttpResponse, error::InternalError, web};
@@ -11,6 +11,7 @@ use rovi_common::{http::Problem, name::BatteryName};
 use utoipa::OpenApi;
 
 pub(crate) use self::forward::TwinProxy;
+use self::history::{export_rows, read_rows, read_statistics, signals};
 use crate::upload;
 
 /// The routes' documentation.
@@ -24,6 +25,14 @@ use crate::upload;
         upload::upload_by_socket,
         upload::post::upload_by_post,
         read_rows::read_rows,
+        export_rows::export_rows,
+        read_statistics::read_statistics,
+        read_rows::read_estimates,
+        export_rows::export_estimates,
+        signals::list_signals,
+        signals::put_signal,
+        signals::get_signal,
+        signals::delete_signal,
     )
 )]
 pub(crate) struct ApiDoc;
@@ -51,9 +60,40 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
             "/db/{battery}/metadata",
             web::get().to(read_metadata::read_metadata),
         )
-        .route("/db/{battery}/rows", web::get().to(read_rows::read_rows))
+        .configure(history_routes)
         .configure(TwinProxy::routes)
         .default_service(web::to(no_such_path));
+}
+
+fn history_routes(config: &mut web::ServiceConfig) {
+    config
+        .route("/db/{battery}/rows", web::get().to(read_rows::read_rows))
+        .route(
+            "/db/{battery}/rows/export",
+            web::get().to(export_rows::export_rows),
+        )
+        .route(
+            "/db/{battery}/statistics",
+            web::get().to(read_statistics::read_statistics),
+        )
+        .route(
+            "/db/{battery}/estimates",
+            web::get().to(read_rows::read_estimates),
+        )
+        .route(
+            "/db/{battery}/estimates/export",
+            web::get().to(export_rows::export_estimates),
+        )
+        .route(
+            "/db/{battery}/signals",
+            web::get().to(signals::list_signals),
+        )
+        .service(
+            web::resource("/db/{battery}/signals/{signal}")
+                .route(web::put().to(signals::put_signal))
+                .route(web::get().to(signals::get_signal))
+                .route(web::delete().to(signals::delete_signal)),
+        );
 }
 
 /// Tells where to look.

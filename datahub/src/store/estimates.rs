@@ -15,6 +15,7 @@ use rovi_common::name::{BatteryName, EstimatorName};
 use super::{
     StoreError,
     statement::{ArrayBind, Statement},
+    tables::{self, ColumnType},
 };
 
 /// Columns that every table has before those of the parameters.
@@ -151,6 +152,21 @@ fn form(conn: &mut PgConnection, battery: &BatteryName) -> QueryResult<Option<Fo
     let names = columns.into_iter().map(|column| column.name);
     let form = names.filter(|name| !OWN_COLUMNS.contains(&name.as_str()));
     Ok(Some(form.collect()))
+}
+
+/// Reads the columns that tell of estimates besides their keys, in the order of the table; none
+/// where there is no table.
+///
+/// # Errors
+/// As diesel's.
+pub fn columns(
+    conn: &mut PgConnection,
+    battery: &BatteryName,
+) -> QueryResult<Vec<(String, ColumnType)>> {
+    let columns = tables::catalog(conn, "estimates", battery.as_str())?.into_iter();
+    Ok(columns
+        .filter(|(name, _)| !["estimator", "epoch", "seq"].contains(&name.as_str()))
+        .collect())
 }
 
 fn create(conn: &mut PgConnection, battery: &BatteryName) -> QueryResult<()> {

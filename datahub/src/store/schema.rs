@@ -42,3 +42,12 @@ diesel::table! {
 
 diesel::joinable!(metadata -> batteries (battery_id));
 diesel::allow_tables_to_appear_in_same_query!(batteries, metadata);
+
+diesel::table! {
+    hub.signals (battery_id, name) {
+        battery_id -> BigInt,
+        name -> Text,
+        expression -> Text,
+        unit -> Nullable<Text>,
+    }
+}

@@ -8,6 +8,7 @@ use std::io::Write;
 
 use diesel::{
     PgConnection, QueryResult, RunQueryDsl,
+    data_types::PgTimestamp,
     pg::Pg,
     query_builder::{AstPass, Query, QueryFragment, QueryId},
     serialize::{self, IsNull, Output, ToSql},
@@ -34,6 +35,7 @@ enum Part {
     Long(i64),
     Real(f64),
     Text(String),
+    Time(PgTimestamp),
 }
 
 impl Statement {
@@ -90,6 +92,16 @@ impl Statement {
         self
     }
 
+    /// Binds a time in microseconds since 1970; the ends of the range are PostgreSQL's infinities.
+    pub(super) fn time(mut self, us: i64) -> Self {
+        let since_2000 = match us {
+            i64::MIN | i64::MAX => us,
+            us => us.saturating_sub(US_1970_TO_2000),
+        };
+        self.parts.push(Part::Time(PgTimestamp(since_2000)));
+        self
+    }
+
     /// Applies `add` for each item.
     pub(super) fn each<T>(
         self,
@@ -113,6 +125,7 @@ impl QueryFragment<Pg> for Statement {
                 Part::Long(value) => out.push_bind_param::<BigInt, _>(value)?,
                 Part::Real(value) => out.push_bind_param::<Double, _>(value)?,
                 Part::Text(value) => out.push_bind_param::<Text, _>(value)?,
+                Part::Time(value) => out.push_bind_param::<Timestamptz, _>(value)?,
             }
         }
         Ok(())

@@ -112,23 +112,35 @@ pub fn load(connection: &mut PgConnection, line: &Line) -> QueryResult<Table> {
     if line.form == 0 {
         return Ok(Table::new(line, Vec::new()));
     }
+    let columns = catalog(connection, "battery", &line.name)?
+        .into_iter()
+        .filter(|(name, _)| !OWN_COLUMNS.contains(&name.as_str()))
+        .collect();
+    Ok(Table::new(line, columns))
+}
+
+/// Reads names and types of the columns of a table, in order; none where there is no table.
+pub(super) fn catalog(
+    connection: &mut PgConnection,
+    schema: &str,
+    table: &str,
+) -> QueryResult<Vec<(String, ColumnType)>> {
     let columns: Vec<CatalogColumn> = Statement::cached()
         .sql(
             "SELECT a.attname::text AS name, format_type(a.atttypid, NULL) AS kind \
              FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid \
              JOIN pg_namespace n ON n.oid = c.relnamespace \
-             WHERE n.nspname = 'battery' AND a.attnum > 0 AND NOT a.attisdropped \
-             AND c.relname = ",
+             WHERE a.attnum > 0 AND NOT a.attisdropped AND n.nspname = ",
         )
-        .text(&line.name)
+        .text(schema)
+        .sql(" AND c.relname = ")
+        .text(table)
         .sql(" ORDER BY a.attnum")
         .load(connection)?;
-    let columns = columns
-        .into_iter()
-        .filter(|column| !OWN_COLUMNS.contains(&column.name.as_str()))
+    let columns = columns.into_iter();
+    Ok(columns
         .map(|column| (column.name, ColumnType::from_sql(&column.kind)))
-        .collect();
-    Ok(Table::new(line, columns))
+        .collect())
 }
 
 /// Changes a battery's table; the caller holds its line.

@@ -10,4 +10,6 @@ mod faults;
 #[cfg(test)]
 mod forms;
 #[cfg(test)]
+mod history;
+#[cfg(test)]
 mod sessions;

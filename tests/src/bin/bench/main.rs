@@ -9,6 +9,7 @@
 mod copy;
 mod ingest;
 mod path;
+mod reduce;
 mod rows;
 mod summary;
 
@@ -42,6 +43,7 @@ enum Measurement {
     Columnar,
     Single,
     Path,
+    Reduce,
 }
 
 #[tokio::main]
@@ -60,6 +62,9 @@ async fn main() -> anyhow::Result<()> {
     }
     if wanted(Measurement::Single) {
         ingest::single_rows(&stack, &mut summary, SINGLE_ROWS).await?;
+    }
+    if wanted(Measurement::Reduce) {
+        reduce::reduce_beside_date_bin(&stack, &mut summary).await?;
     }
     if wanted(Measurement::Path) {
         stack.start_twin();
