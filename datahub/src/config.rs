@@ -167,10 +167,8 @@ impl Settings {
             "writers must be 1 to 64",
         );
         need(self.pool_size >= 2, "pool_size must be 2 or more");
-        need(
-            1 <= self.columns && self.columns <= MOST_COLUMNS,
-            "columns must be 1 to 800",
-        );
+        let columns = (1..=MOST_COLUMNS).contains(&self.columns);
+        need(columns, "columns must be 1 to 800");
         need(
             1 <= self.row_bytes && self.row_bytes <= MAX_ROW_BYTES,
             "row_bytes must be 1 to 262144",
@@ -201,10 +199,8 @@ impl Settings {
             self.segment_horizon_s >= 0.0,
             "segment_horizon_s must be 0 or more",
         );
-        need(
-            1 <= self.exports && self.exports <= 1000,
-            "exports must be 1 to 1000",
-        );
+        let exports = (1..=1000).contains(&self.exports);
+        need(exports, "exports must be 1 to 1000");
         need(self.relay.is_usable(), RelaySettings::NEEDS);
         need(
             !self.ping_interval.is_zero(),

@@ -79,9 +79,10 @@ pub(super) async fn run(hub: &Hub, args: &Args) -> Result<()> {
     let bar = ProgressBar::new_spinner();
     bar.set_message("waiting for the hub");
     bar.enable_steady_tick(Duration::from_millis(250));
+    let lifecycle = Lifecycle::new();
     let received = tokio::select! {
         received = receive(hub, (args, of, form), &mut part, &bar) => received?,
-        () = Lifecycle::new().stop_requested() => bail!("stopped; {} was not written", out.display()),
+        () = lifecycle.stop_requested() => bail!("stopped; {} was not written", out.display()),
     };
     part.finish(out)?;
     bar.finish_and_clear();
@@ -101,14 +102,15 @@ async fn receive(
     part: &mut Part,
     bar: &ProgressBar,
 ) -> Result<u64> {
-    let answer = timeout(SILENCE, hub.export(&args.battery, of, &query(args, form)));
-    let mut answer = answer.await.map_err(|_| silent())??;
+    let query = query(args, form);
+    let answer = timeout(SILENCE, hub.export(&args.battery, of, &query));
+    let mut answer = answer.await.map_err(|_elapsed| silent())??;
     show(bar, &answer);
     let mut received = 0;
     loop {
         let chunk = timeout(SILENCE, answer.chunk())
             .await
-            .map_err(|_| silent())?;
+            .map_err(|_elapsed| silent())?;
         let Some(chunk) = chunk.map_err(|error| broken_off(&args.out, received, &error))? else {
             return Ok(received);
         };

@@ -93,13 +93,14 @@ impl Sending {
                     self.stage = Stage::Rows;
                     self.write(|writer, out| writer.begin(out)).await?
                 }
-                Stage::Rows => match self.pages.next().await? {
-                    Some(page) => self.write(|writer, out| writer.rows(page, out)).await?,
-                    None => {
+                Stage::Rows => {
+                    if let Some(page) = self.pages.next().await? {
+                        self.write(|writer, out| writer.rows(page, out)).await?
+                    } else {
                         self.stage = Stage::Done;
                         self.write(|writer, out| writer.end(out)).await?
                     }
-                },
+                }
                 Stage::Done => return Ok(None),
             };
             if !out.is_empty() {

@@ -54,7 +54,7 @@ pub(crate) fn seq(field: &str, text: &str) -> Result<(i64, i64), Problem> {
         None => Ok(open),
         Some(number) => number
             .parse()
-            .map_err(|_| wrong(field, text_of(number), wants)),
+            .map_err(|_no_number| wrong(field, text_of(number), wants)),
     };
     ordered(field, text, end(from, 1)?, end(to, i64::MAX)?)
 }
@@ -125,9 +125,9 @@ fn moment(field: &str, text: &str, now_us: i64) -> Result<i64, Problem> {
     }
     // In a URL, `+` of an offset arrives as a space unless it is written as %2B.
     let moment = OffsetDateTime::parse(&text.replace(' ', "+"), &Rfc3339);
-    let moment = moment.map_err(|_| wrong(field, text_of(text), MOMENTS))?;
+    let moment = moment.map_err(|_no_moment| wrong(field, text_of(text), MOMENTS))?;
     i64::try_from(moment.unix_timestamp_nanos() / 1000)
-        .map_err(|_| wrong(field, text_of(text), MOMENTS))
+        .map_err(|_no_moment| wrong(field, text_of(text), MOMENTS))
 }
 
 /// Reads a number with a unit of time, such as `-5h`, as microseconds.

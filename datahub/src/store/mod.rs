@@ -1,6 +1,7 @@
 //! PostgreSQL: the pool for queries, and everything that is written there.
 
 pub mod batteries;
+mod cells;
 mod column_type;
 pub mod estimates;
 mod fit;

@@ -2,22 +2,18 @@
 
 use std::ops::RangeInclusive;
 
-use diesel::{
-    Connection, PgConnection, QueryResult, QueryableByName, RunQueryDsl, deserialize,
-    pg::{Pg, PgRowByRowLoadingMode, PgValue},
-    row::{Field, NamedRow, Row as DieselRow},
-    sql_types,
-};
+use diesel::{Connection, PgConnection, QueryResult, QueryableByName, RunQueryDsl, sql_types};
 use rovi_common::{
     name::BatteryName,
-    rows::{Column, Columns, Value},
+    rows::{Column, Columns},
 };
 
 use super::{
     StoreError,
     batteries::Line,
+    cells::collect,
     source::{Of, Source, SourceError},
-    statement::{ArrayBind, Statement, US_1970_TO_2000},
+    statement::{ArrayBind, Statement},
     tables::ColumnType,
 };
 use crate::stored::StoredRows;
@@ -163,7 +159,7 @@ pub fn page(
     collect(connection, statement, columns, limits)
 }
 
-/// Reads the rows of these `seq`, in ascending order.
+/// Reads the rows of these `seq`, in ascending order, up to so many bytes of cells.
 ///
 /// # Errors
 /// As diesel's.
@@ -172,6 +168,7 @@ pub fn of_seqs(
     source: &Source,
     seqs: &[i64],
     columns: &Form,
+    bytes: usize,
 ) -> QueryResult<Selected> {
     if source.is_empty() {
         return Ok(Selected::default());
@@ -182,7 +179,7 @@ pub fn of_seqs(
         .sql(") ORDER BY own.seq");
     let limits = PageLimits {
         rows: usize::MAX,
-        bytes: usize::MAX,
+        bytes,
         descending: false,
     };
     collect(connection, statement, columns, limits)
@@ -264,92 +261,6 @@ fn chosen(statement: Statement, source: &Source, selection: &Selection) -> State
 )]
 fn us(seconds: f64) -> i64 {
     (seconds * 1e6).round() as i64
-}
-
-/// Reads an answer row by row, so that what a bound leaves out is never kept.
-fn collect(
-    connection: &mut PgConnection,
-    statement: Statement,
-    columns: &Form,
-    limits: PageLimits,
-) -> QueryResult<Selected> {
-    let mut selected = Selected::default();
-    let mut cells: Vec<Column> = columns.iter().map(|(_, kind)| kind.empty()).collect();
-    let mut bytes = 0_usize;
-    for row in statement.load_iter::<Row, PgRowByRowLoadingMode>(connection)? {
-        let row = row?;
-        if selected.seq.len() == limits.rows || bytes > limits.bytes {
-            selected.more = true;
-            break;
-        }
-        selected.seq.push(row.seq);
-        selected.received.push(row.received);
-        selected.segment.push(row.segment);
-        for (column, value) in cells.iter_mut().zip(row.values) {
-            bytes = bytes
-                .saturating_add(size_of::<Value>())
-                .saturating_add(text_bytes(&value));
-            column.push(value);
-        }
-    }
-    let names = columns.iter().map(|(name, _)| name.clone());
-    // PostgreSQL's names are unique, and every row gave each column a cell.
-    selected.columns = Columns::new(names.zip(cells).collect()).unwrap_or_default();
-    Ok(selected)
-}
-
-fn text_bytes(value: &Value) -> usize {
-    match value {
-        Value::Text(text) => text.len(),
-        _ => 0,
-    }
-}
-
-/// A row with as many cells as were asked for.
-struct Row {
-    seq: i64,
-    received: Option<i64>,
-    segment: Option<i32>,
-    values: Vec<Value>,
-}
-
-impl QueryableByName<Pg> for Row {
-    fn build<'a>(row: &impl NamedRow<'a, Pg>) -> deserialize::Result<Self> {
-        let cell =
-            |place| DieselRow::get(row, place).ok_or("a column is missing in PostgreSQL's answer");
-        let integer = |place| match value_of(cell(place)?.value())? {
-            Value::Null => deserialize::Result::Ok(None),
-            Value::Int(value) | Value::Time(value) => Ok(Some(value)),
-            value => Err(format!("seq, received or segment is {}", value.kind()).into()),
-        };
-        let values = (3..row.field_count()).map(|place| value_of(cell(place)?.value()));
-        Ok(Self {
-            seq: integer(0)?.ok_or("a row has no seq")?,
-            received: integer(1)?,
-            segment: integer(2)?.map(i32::try_from).transpose()?,
-            values: values.collect::<deserialize::Result<_>>()?,
-        })
-    }
-}
-
-/// Reads a cell by the type that PostgreSQL says it has.
-fn value_of(value: Option<PgValue<'_>>) -> deserialize::Result<Value> {
-    let Some(value) = value else {
-        return Ok(Value::Null);
-    };
-    let bytes = value.as_bytes();
-    Ok(match value.get_oid().get() {
-        16 => Value::Bool(bytes.first().is_some_and(|byte| *byte != 0)),
-        20 => Value::Int(i64::from_be_bytes(bytes.try_into()?)),
-        23 => Value::Int(i32::from_be_bytes(bytes.try_into()?).into()),
-        25 => Value::Text(str::from_utf8(bytes)?.to_owned()),
-        701 => Value::Float(f64::from_be_bytes(bytes.try_into()?)),
-        1184 => {
-            let since_2000 = i64::from_be_bytes(bytes.try_into()?);
-            Value::Time(since_2000.saturating_add(US_1970_TO_2000))
-        }
-        oid => return Err(format!("PostgreSQL's type {oid} is not expected here").into()),
-    })
 }
 
 /// Cuts rows where the segment changes, and at holes in `seq`.

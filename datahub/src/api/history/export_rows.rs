@@ -97,12 +97,14 @@ async fn answer(
     let question = Question::take(&mut pairs)?;
     let format = Format::choose(Format::EXPORTS, pairs.take("format")?.as_deref(), request)?;
     pairs.end()?;
-    let permit = Arc::clone(&hub.exports).try_acquire_owned().map_err(|_| {
-        let most = hub.settings.exports;
-        Problem::unavailable(format!(
-            "{most} exports run already (setting `exports`); try again soon"
-        ))
-    })?;
+    let permit = Arc::clone(&hub.exports)
+        .try_acquire_owned()
+        .map_err(|_none_left| {
+            let most = hub.settings.exports;
+            Problem::unavailable(format!(
+                "{most} exports run already (setting `exports`); try again soon"
+            ))
+        })?;
     let (source, signals) = open(hub, &battery, of, question.epoch).await?;
     let selection = question.selection(&source)?;
     let picks = Arc::new(question.picks(&source, &signals)?);
@@ -121,15 +123,11 @@ async fn answer(
         .insert_header((header::CONTENT_DISPOSITION, name))
         .content_type(format.content_type());
     let writer = files::writer(format, &source, &picks, &metadata);
-    match writer.map_err(|error| Problem::internal(&error))? {
-        Some(writer) => Ok(response.streaming(export::body(pages, writer, permit))),
-        None => {
-            let body = export::battdat_body(pages, metadata, permit)
-                .await
-                .map_err(problem)?;
-            Ok(response.body(BoxBody::new(body)))
-        }
+    if let Some(writer) = writer.map_err(|error| Problem::internal(&error))? {
+        return Ok(response.streaming(export::body(pages, writer, permit)));
     }
+    let body = export::battdat_body(pages, metadata, permit).await;
+    Ok(response.body(BoxBody::new(body.map_err(problem)?)))
 }
 
 /// Returns the battery's metadata; without any there is only its name.

@@ -36,7 +36,7 @@ impl Pairs {
         let Some(text) = self.take(field)? else {
             return Ok(None);
         };
-        text.parse().map(Some).map_err(|_| {
+        text.parse().map(Some).map_err(|_no_number| {
             let detail = format!("{field}={text} is not a whole number that fits");
             Problem::bad_request(detail).at(field)
         })

@@ -202,10 +202,10 @@ pub(crate) async fn delete_signal(
 ) -> Result<HttpResponse, Problem> {
     let (battery, name) = path.into_inner();
     let removed = at_source(&hub, &battery, move |connection, source| {
-        Ok(match signals::remove(connection, source.line.id, &name)? {
-            true => Ok(()),
-            false => Err(no_such_signal(source, &name)),
-        })
+        let was_there = signals::remove(connection, source.line.id, &name)?;
+        Ok(was_there
+            .then_some(())
+            .ok_or_else(|| no_such_signal(source, &name)))
     });
     removed.await?;
     Ok(HttpResponse::NoContent().finish())

@@ -138,26 +138,19 @@ fn write_group(
     while let Some(mut column) = group.next_column()? {
         for page in pages {
             let cells = |at: usize| page.columns.iter().nth(at).map(|(_, column)| column);
+            let of_table = place.checked_sub(3).and_then(cells);
             match (place, column.untyped()) {
-                (0, Typed::Int64ColumnWriter(to)) => write(to, page.seq.iter().copied().map(Some))?,
-                (1, Typed::Int64ColumnWriter(to)) => write(to, page.received.iter().copied())?,
-                (2, Typed::Int32ColumnWriter(to)) => write(to, page.segment.iter().copied())?,
-                (place, Typed::BoolColumnWriter(to)) => {
-                    write(to, values(cells(place - 3), boolean))?
-                }
-                (place, Typed::Int64ColumnWriter(to)) => write(to, values(cells(place - 3), long))?,
-                (place, Typed::DoubleColumnWriter(to)) => {
-                    write(to, values(cells(place - 3), double))?
-                }
-                (place, Typed::ByteArrayColumnWriter(to)) => {
-                    write(to, values(cells(place - 3), text))?
-                }
-                _ => {
-                    return Err(ParquetError::General(format!(
-                        "column {place} has another type than its field"
-                    )));
-                }
-            }
+                (0, Typed::Int64ColumnWriter(to)) => write(to, page.seq.iter().copied().map(Some)),
+                (1, Typed::Int64ColumnWriter(to)) => write(to, page.received.iter().copied()),
+                (2, Typed::Int32ColumnWriter(to)) => write(to, page.segment.iter().copied()),
+                (_, Typed::BoolColumnWriter(to)) => write(to, values(of_table, boolean)),
+                (_, Typed::Int64ColumnWriter(to)) => write(to, values(of_table, long)),
+                (_, Typed::DoubleColumnWriter(to)) => write(to, values(of_table, double)),
+                (_, Typed::ByteArrayColumnWriter(to)) => write(to, values(of_table, text)),
+                _ => Err(ParquetError::General(format!(
+                    "column {place} has no such type"
+                ))),
+            }?;
         }
         column.close()?;
         place += 1;
@@ -180,36 +173,36 @@ fn write<T: DataType>(
 /// Takes the cells of a column; one of another kind, as after a change of the table, is null.
 fn values<T>(
     column: Option<&Column>,
-    of: fn(Value) -> Option<T>,
+    of: fn(&Value) -> Option<T>,
 ) -> impl Iterator<Item = Option<T>> {
     let rows = column.map_or(0, Column::len);
-    (0..rows).map(move |row| column.and_then(|column| of(column.get(row))))
+    (0..rows).map(move |row| column.and_then(|column| of(&column.get(row))))
 }
 
-fn boolean(value: Value) -> Option<bool> {
+fn boolean(value: &Value) -> Option<bool> {
     match value {
-        Value::Bool(value) => Some(value),
+        Value::Bool(value) => Some(*value),
         _ => None,
     }
 }
 
-fn long(value: Value) -> Option<i64> {
+fn long(value: &Value) -> Option<i64> {
     match value {
-        Value::Int(value) | Value::Time(value) => Some(value),
+        Value::Int(value) | Value::Time(value) => Some(*value),
         _ => None,
     }
 }
 
-fn double(value: Value) -> Option<f64> {
+fn double(value: &Value) -> Option<f64> {
     match value {
-        Value::Float(value) => Some(value),
+        Value::Float(value) => Some(*value),
         _ => None,
     }
 }
 
-fn text(value: Value) -> Option<ByteArray> {
+fn text(value: &Value) -> Option<ByteArray> {
     match value {
-        Value::Text(text) => Some(ByteArray::from(text.into_bytes())),
+        Value::Text(text) => Some(ByteArray::from(text.as_str())),
         _ => None,
     }
 }

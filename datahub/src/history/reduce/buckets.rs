@@ -88,11 +88,12 @@ mod tests {
             let buckets = (points - 2) / 4;
             let seqs = choose(&runs(&rows), 2, buckets);
             prop_assert!(seqs.len() <= points);
-            prop_assert!(seqs.is_sorted() && seqs.iter().all(|&seq| 1 <= seq && seq <= rows.len() as i64));
-            prop_assert!(seqs.contains(&1) && seqs.contains(&(rows.len() as i64)));
+            let newest = i64::try_from(rows.len()).unwrap();
+            prop_assert!(seqs.is_sorted() && seqs.iter().all(|&seq| 1 <= seq && seq <= newest));
+            prop_assert!(seqs.contains(&1) && seqs.contains(&newest));
             let kept = |value: fn(&(Option<f64>, Option<f64>, f64)) -> Option<f64>| {
                 let all = rows.iter().filter_map(value).filter(|value| !value.is_nan());
-                let few = seqs.iter().filter_map(|&seq| value(&rows[seq as usize - 1]));
+                let few = seqs.iter().filter_map(|&seq| value(&rows[usize::try_from(seq).unwrap() - 1]));
                 let few = few.filter(|value| !value.is_nan());
                 let ends = |values: &mut dyn Iterator<Item = f64>| values.fold(
                     (f64::INFINITY, f64::NEG_INFINITY), |(a, b), x| (a.min(x), b.max(x)));

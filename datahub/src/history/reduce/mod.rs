@@ -31,6 +31,8 @@ use crate::store::{
 
 /// Runs to a bucket, at least: what decides how far a bucket's border may be off.
 const RUNS_A_BUCKET: usize = 4;
+/// Bytes of cells after which an answer ends: long texts may stand beside the numbers.
+const ANSWER_BYTES: usize = 64 << 20;
 
 /// Reduces all rows of `pages` to at most `points`.
 ///
@@ -63,7 +65,13 @@ pub(crate) async fn rows(
     let seqs = choose(&runs, columns, buckets);
     let read = pool.run(move |connection| {
         let rows = pages::current(connection, &source, |connection| {
-            Ok(rows::of_seqs(connection, &source, &seqs, picks.fetched())?)
+            Ok(rows::of_seqs(
+                connection,
+                &source,
+                &seqs,
+                picks.fetched(),
+                ANSWER_BYTES,
+            )?)
         })?;
         Ok(rows.map(|rows| pages::finish(&picks, rows)))
     });

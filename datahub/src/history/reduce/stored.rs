@@ -105,9 +105,10 @@ impl Stored {
             current(connection, &source, |connection| {
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
                 let units = rollups::made(connection, &source, units)?;
-                let lines = match units.is_empty() {
-                    true => Vec::new(),
-                    false => rollups::blocks(connection, &source, level, &names, blocks)?,
+                let lines = if units.is_empty() {
+                    Vec::new()
+                } else {
+                    rollups::blocks(connection, &source, level, &names, blocks)?
                 };
                 Ok(Self { units, rows, lines })
             })
