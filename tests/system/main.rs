@@ -6,6 +6,8 @@ mod cell;
 #[cfg(test)]
 mod broken_link;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod life_of_a_row;
 #[cfg(test)]
 mod restart;

@@ -4,7 +4,7 @@ use diesel::{
     Connection, OptionalExtension, PgConnection, QueryableByName, RunQueryDsl, sql_query,
     sql_types::{Array, BigInt, Nullable, Text, Uuid as SqlUuid},
 };
-use rovi_common::name::BatteryName;
+use rovi_common::{fault, name::BatteryName};
 use uuid::Uuid;
 
 use super::stream::{LastMessage, LastRow};
@@ -342,6 +342,7 @@ pub(super) fn mark_relayed(
         .bind::<Array<BigInt>, _>(epochs)
         .bind::<Array<BigInt>, _>(seqs)
         .execute(conn)?;
+        fault::passed("hub.mark_relayed");
         Ok(moved)
     })
 }
