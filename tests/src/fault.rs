@@ -24,6 +24,8 @@ const KILL_POINTS: [(&str, u64); 9] = [
     ("hub.after_publish", 20),
     ("hub.schema_change", 4),
 ];
+/// Memory of a hub that refused a frame of 64 MB, in KiB: about half of it without the frame.
+const MOST_KIB_BESIDE_A_HUGE_FRAME: i64 = 160 << 10;
 /// How long something stands still.
 const PAUSE: Duration = Duration::from_millis(1500);
 
@@ -108,6 +110,12 @@ impl Fault {
             !points.contains("kill") || seen.deaths == 1,
             "the hub did not die at {points}, but {} times",
             seen.deaths
+        );
+        // A frame that is refused takes no memory beyond that of one that is not.
+        ensure!(
+            self != Self::HugeFrame || seen.peak_kib < MOST_KIB_BESIDE_A_HUGE_FRAME,
+            "the hub took {} KiB",
+            seen.peak_kib
         );
         Ok(seen)
     }

@@ -10,6 +10,8 @@ mod faults;
 #[cfg(test)]
 mod life_of_a_row;
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod restart;
 #[cfg(test)]
 mod shutdown;

@@ -11,7 +11,7 @@ mod rejected;
 pub mod rows;
 pub(crate) mod schema;
 pub mod sessions;
-mod statement;
+pub(crate) mod statement;
 mod steps;
 pub mod tables;
 mod work;

@@ -17,11 +17,11 @@ use rovi_common::{name::BatteryName, rows::Column};
 use uuid::Uuid;
 
 /// Microseconds from 1970, where our times begin, to 2000, where PostgreSQL's do.
-pub(super) const US_1970_TO_2000: i64 = 946_684_800_000_000;
+pub(crate) const US_1970_TO_2000: i64 = 946_684_800_000_000;
 
 /// A statement; its text alone, not the length of its arrays, decides which one is prepared.
 #[derive(Debug, Default)]
-pub(super) struct Statement {
+pub(crate) struct Statement {
     parts: Vec<Part>,
     cached: bool,
 }
@@ -46,22 +46,22 @@ impl Statement {
     }
 
     /// Begins a statement that is used once.
-    pub(super) fn once() -> Self {
+    pub(crate) fn once() -> Self {
         Self::default()
     }
 
-    pub(super) fn sql(mut self, text: &'static str) -> Self {
+    pub(crate) fn sql(mut self, text: &'static str) -> Self {
         self.parts.push(Part::Sql(text));
         self
     }
 
-    pub(super) fn identifier(mut self, name: &str) -> Self {
+    pub(crate) fn identifier(mut self, name: &str) -> Self {
         self.parts.push(Part::Identifier(name.to_owned()));
         self
     }
 
     /// Names the table of a battery.
-    pub(super) fn battery(self, name: &str) -> Self {
+    pub(crate) fn battery(self, name: &str) -> Self {
         self.sql("battery.").identifier(name)
     }
 
@@ -75,7 +75,7 @@ impl Statement {
         self
     }
 
-    pub(super) fn long(mut self, value: i64) -> Self {
+    pub(crate) fn long(mut self, value: i64) -> Self {
         self.parts.push(Part::Long(value));
         self
     }
