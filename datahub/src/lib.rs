@@ -25,6 +25,8 @@ pub mod estimates;
 pub mod registrations;
 
 mod api;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod hub;
 pub mod metrics;
 mod prepare;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use rand::Rng;
 use rovi_common::local::Signal;
 
@@ -64,6 +64,8 @@ pub enum Fault {
     TwoHubs,
     /// Three hubs take rows of the same batteries and one after the other is killed.
     ThreeHubs,
+    /// `datahub relay rebuild` runs beside two hubs, is killed, and runs again.
+    Rebuild,
     /// PostgreSQL says that its disk is full (by a trigger that raises 53100).
     DiskFull,
     /// PostgreSQL breaks off statements that take too long.
@@ -87,7 +89,7 @@ impl Fault {
     /// What did not hold.
     pub async fn trial(self, seed: u64) -> Result<Seen> {
         let hubs = match self {
-            Self::TwoHubs => 2,
+            Self::TwoHubs | Self::Rebuild => 2,
             Self::ThreeHubs => 3,
             _ => 1,
         };
@@ -179,6 +181,7 @@ impl Fault {
             }
             Self::HubFrozen | Self::PostgresFrozen | Self::NatsFrozen => self.freeze(trial).await,
             Self::TwoHubs | Self::ThreeHubs => kill_one_after_the_other(trial).await,
+            Self::Rebuild => rebuild(trial).await?,
             Self::DiskFull => refused_for_a_while(trial, DISK_FULL).await,
             Self::StatementTimeout => refused_for_a_while(trial, TOO_SLOW).await,
             Self::Overload | Self::ConnectionCut => {}
@@ -234,6 +237,22 @@ async fn kill_one_after_the_other(trial: &mut Trial) {
             hub.start("");
         }
     }
+}
+
+/// Rebuilds the stream while rows come; the first time it is killed half-way.
+async fn rebuild(trial: &mut Trial) -> Result<()> {
+    let first = trial.hubs.first().context("a trial has a hub")?;
+    let mut killed = first.task(&["relay", "rebuild"]).spawn()?;
+    trial.open_gate();
+    let pause = trial.rng.random_range(50..500);
+    tokio::time::sleep(Duration::from_millis(pause)).await;
+    killed.kill()?;
+    killed.wait()?;
+    let mut whole = first.task(&["relay", "rebuild"]);
+    let whole = tokio::task::spawn_blocking(move || whole.output()).await??;
+    let told = String::from_utf8_lossy(&whole.stdout);
+    ensure!(whole.status.success(), "the rebuild failed: {told}");
+    Ok(())
 }
 
 /// Restarts NATS with less room than the streams were promised, and later with enough.

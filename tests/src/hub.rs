@@ -61,6 +61,16 @@ impl HubProcess {
         self.process = Some(process.expect("the hub was built"));
     }
 
+    /// Prepares a task of the same binary with the same settings.
+    pub fn task(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(binary("datahub"));
+        command
+            .current_dir(&self.folder)
+            .envs(self.environment.iter().cloned())
+            .args(args);
+        command
+    }
+
     /// Starts it again, without faults, if it died; tells whether it did.
     pub fn revive(&mut self) -> bool {
         let died = self.process.as_mut().is_some_and(|p| p.ended().is_some());

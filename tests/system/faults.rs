@@ -66,6 +66,11 @@ async fn three_hubs_on_the_same_batteries_keep_order_whichever_dies() {
 }
 
 #[tokio::test]
+async fn a_rebuild_beside_two_hubs_ends_with_every_row_once_and_in_order() {
+    survives(Fault::Rebuild, 1).await;
+}
+
+#[tokio::test]
 async fn a_full_disk_of_postgresql_rejects_no_row() {
     survives(Fault::DiskFull, 1).await;
 }

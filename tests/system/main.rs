@@ -14,4 +14,6 @@ mod model;
 #[cfg(test)]
 mod restart;
 #[cfg(test)]
+mod restore;
+#[cfg(test)]
 mod shutdown;

@@ -270,6 +270,12 @@ impl EstimateWriter {
     }
 }
 
+/// Tells whether a frame could be stored.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn check(subject: &str, payload: &[u8]) -> Result<(), String> {
+    accept::accept(subject, payload).map(|accepted| drop(accept::merge([accepted.estimates])))
+}
+
 /// Adds what else is there, up to the bounds of a batch.
 async fn collect(
     first: Result<jetstream::Message, pull::MessagesError>,

@@ -132,7 +132,7 @@ impl RunQueryDsl<PgConnection> for Statement {}
 
 /// Types that columns of a table may have, and those of the hub's own arrays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Element {
+pub(crate) enum Element {
     Bool,
     Long,
     Int,
@@ -159,7 +159,7 @@ impl Element {
 
 /// An array in PostgreSQL's binary form.
 #[derive(Debug)]
-pub(super) struct ArrayBind {
+pub(crate) struct ArrayBind {
     element: Element,
     cells: i32,
     bytes: Vec<u8>,
@@ -171,7 +171,7 @@ const NULL: i32 = -1;
 
 impl ArrayBind {
     /// Begins an array with room for `cells`.
-    pub(super) fn new(element: Element, cells: usize) -> Self {
+    pub(crate) fn new(element: Element, cells: usize) -> Self {
         let mut bytes = Vec::with_capacity(HEADER_BYTES + 12 * cells);
         for word in [1, 1, element.oid(), 0, 1] {
             bytes.extend_from_slice(&word.to_be_bytes());
@@ -236,6 +236,12 @@ impl ArrayBind {
         array
     }
 
+    /// Returns the cells without what stands before them.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn into_cells(mut self) -> Vec<u8> {
+        self.bytes.split_off(HEADER_BYTES)
+    }
+
     pub(super) fn put_long(&mut self, value: i64) {
         self.put(&value.to_be_bytes());
     }
@@ -259,7 +265,7 @@ impl ArrayBind {
     ///
     /// The column has the array's type: fitting saw to that. A cell of another type would be
     /// written as null.
-    pub(super) fn put_column(&mut self, column: &Column, from: usize, to: usize) {
+    pub(crate) fn put_column(&mut self, column: &Column, from: usize, to: usize) {
         match (self.element, column) {
             (Element::Bool, Column::Bool(cells)) => {
                 self.put_cells(cells, from, to, |array, cell| array.put(&[u8::from(*cell)]));

@@ -73,13 +73,13 @@ enum Place {
 }
 
 #[derive(Debug)]
-struct Guard {
+pub(crate) struct Guard {
     place: Place,
     most: u64,
 }
 
 impl Guard {
-    fn new(frame_bytes: usize) -> Self {
+    pub(crate) fn new(frame_bytes: usize) -> Self {
         Self {
             place: Place::Header(Bytes::new()),
             most: u64::try_from(frame_bytes).unwrap_or(u64::MAX),
@@ -87,7 +87,7 @@ impl Guard {
     }
 
     /// Returns what may be passed on of the bytes that came next.
-    fn pass(&mut self, chunk: Bytes) -> Bytes {
+    pub(crate) fn pass(&mut self, chunk: Bytes) -> Bytes {
         let chunk = match &mut self.place {
             Place::Header(begun) if !begun.is_empty() => {
                 let mut joined = BytesMut::from(mem::take(begun));

@@ -1,9 +1,9 @@
 //! Uploads: `GET` (WebSocket) and `POST /db/upload/{battery}`.
 
-mod body;
+pub(crate) mod body;
 pub mod decode;
 mod decoded;
-mod guard;
+pub(crate) mod guard;
 pub mod intake;
 pub(crate) mod post;
 pub mod protocol;

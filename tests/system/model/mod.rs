@@ -119,7 +119,7 @@ fn cells() -> impl Strategy<Value = Row> {
     let time = prop_oneof![
         1 => Just(Missing),
         1 => Just(Null),
-        6 => proptest::sample::select(&times[..]).prop_map(Float),
+        6 => proptest::sample::select(times.to_vec()).prop_map(Float),
     ];
     let number = prop_oneof![
         2 => Just(Missing),
