@@ -13,7 +13,7 @@ use tokio_tungstenite::{
 };
 
 /// How long a bad client is borne.
-const LONG: Duration = Duration::from_secs(2);
+const LONG: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes that a body unpacks to.
 const BOMB_BYTES: usize = 256 << 20;

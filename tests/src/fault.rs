@@ -27,7 +27,7 @@ const KILL_POINTS: [(&str, u64); 9] = [
 /// Memory of a hub that refused a frame of 64 MB, in KiB: about half of it without the frame.
 const MOST_KIB_BESIDE_A_HUGE_FRAME: i64 = 160 << 10;
 /// How long something stands still.
-const PAUSE: Duration = Duration::from_millis(1500);
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// A fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
