@@ -26,6 +26,8 @@ pub mod registrations;
 
 mod api;
 mod history;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod hub;
 pub mod metrics;
 mod prepare;

@@ -8,8 +8,14 @@ mod broken_link;
 #[cfg(test)]
 mod export;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod life_of_a_row;
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod restart;
+#[cfg(test)]
+mod restore;
 #[cfg(test)]
 mod shutdown;

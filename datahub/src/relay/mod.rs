@@ -7,11 +7,13 @@
 //!
 //! Reading order: `Relay::run` gives each battery with work a lane; a lane (`battery`) knows
 //! the end of its battery on the `stream`, compares it with the `table`, and sends
-//! `frames`; `hints` remember what was acknowledged; `sweep` finds what is missing.
+//! `frames`; `hints` remember what was acknowledged; `sweep` finds what is missing; `rebuild` sends all anew.
 
 mod battery;
 mod frames;
 mod hints;
+pub(crate) mod lag;
+pub mod rebuild;
 mod stream;
 mod sweep;
 mod table;
@@ -122,6 +124,8 @@ struct RelayMetrics {
     refusals: IntCounter,
     not_kept: IntCounter,
     behind: IntGauge,
+    batteries_behind: IntGauge,
+    oldest_s: IntGauge,
     lanes: IntGauge,
     unreadable: IntGauge,
 }
@@ -148,6 +152,15 @@ impl RelayMetrics {
             behind: metrics.gauge(
                 "datahub_rows_not_relayed",
                 "Stored rows that were not marked as relayed at the last sweep.",
+            ),
+            batteries_behind: metrics.gauge(
+                "datahub_batteries_not_relayed",
+                "Batteries with such rows at the last sweep.",
+            ),
+            oldest_s: metrics.gauge(
+                "datahub_relay_oldest_seconds",
+                "Age of the oldest row that was found missing on the bus, of the batteries \
+                 furthest behind.",
             ),
             unreadable: metrics.gauge(
                 "datahub_relay_unreadable_tables",

@@ -12,7 +12,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use diesel::{Connection, PgConnection, result::Error as DieselError};
-use rovi_common::rows::Columns;
+use rovi_common::{
+    fault::{self, InjectedFault},
+    rows::Columns,
+};
 
 use super::{
     StoreError,
@@ -85,6 +88,17 @@ impl From<DieselError> for Failure {
     }
 }
 
+impl From<InjectedFault> for Failure {
+    /// As if the connection was lost, so that nobody knows what was written.
+    fn from(fault: InjectedFault) -> Self {
+        Self {
+            battery: None,
+            is_of_rows: false,
+            error: StoreError::Away(fault.into()),
+        }
+    }
+}
+
 impl Failure {
     pub(super) fn of(battery: i64) -> impl Fn(DieselError) -> Self {
         move |error| Self {
@@ -140,6 +154,7 @@ pub(crate) fn write(
         }
         lines.retain(|line| by_battery.contains_key(&line.id));
         steps::take(connection, batches, &mut by_battery, &mut outcomes)?;
+        fault::point("hub.in_write")?;
         lines.retain(|line| by_battery.contains_key(&line.id));
         for line in &mut lines {
             let table = current(connection, tables, line)?;
@@ -154,6 +169,7 @@ pub(crate) fn write(
         if !lines.is_empty() {
             batteries::advance(connection, &lines)?;
         }
+        fault::point("hub.before_commit")?;
         Ok(outcomes.into_vec())
     })
 }
@@ -208,6 +224,7 @@ pub(crate) fn write_alone(
         }
         work.write(connection, line, &table, &mut outcomes)?;
         batteries::advance(connection, &lines)?;
+        fault::point("hub.before_commit")?;
         Ok((outcomes.into_vec(), Some(table)))
     });
     let (outcomes, table) = written.map_err(|failure: Failure| Failure {

@@ -143,14 +143,27 @@ pub(super) struct Step {
     pub(super) to: i64,
 }
 
+impl Step {
+    /// Names the connection whose rows these are.
+    pub(super) fn key(&self) -> (Uuid, i64) {
+        (self.session, self.attempt)
+    }
+}
+
 #[derive(QueryableByName)]
 struct Moved {
     #[diesel(sql_type = sql_types::Uuid)]
     id: Uuid,
+    #[diesel(sql_type = sql_types::BigInt)]
+    attempt: i64,
 }
 
-/// Moves positions where attempt and old position match; returns the sessions that moved.
-pub(super) fn advance(connection: &mut PgConnection, steps: &[Step]) -> QueryResult<Vec<Uuid>> {
+/// Moves positions where attempt and old position match; returns session and attempt of those
+/// that moved: a group may hold rows of an older connection beside those of the newest.
+pub(super) fn advance(
+    connection: &mut PgConnection,
+    steps: &[Step],
+) -> QueryResult<Vec<(Uuid, i64)>> {
     let moved: Vec<Moved> = Statement::cached()
         .sql("UPDATE hub.sessions s SET position = p.new, used = now() FROM unnest(")
         .array(ArrayBind::uuids(
@@ -164,10 +177,13 @@ pub(super) fn advance(connection: &mut PgConnection, steps: &[Step]) -> QueryRes
         .array(ArrayBind::longs(steps.iter().map(|step| step.to)))
         .sql(
             ") AS p(id, attempt, old, new) \
-             WHERE s.id = p.id AND s.attempt = p.attempt AND s.position = p.old RETURNING s.id",
+             WHERE s.id = p.id AND s.attempt = p.attempt AND s.position = p.old RETURNING s.id, s.attempt",
         )
         .load(connection)?;
-    Ok(moved.into_iter().map(|session| session.id).collect())
+    Ok(moved
+        .into_iter()
+        .map(|session| (session.id, session.attempt))
+        .collect())
 }
 
 /// Reads attempt and position of sessions and holds them until the transaction ends.

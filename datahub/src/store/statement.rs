@@ -18,11 +18,11 @@ use rovi_common::{name::BatteryName, rows::Column};
 use uuid::Uuid;
 
 /// Microseconds from 1970, where our times begin, to 2000, where PostgreSQL's do.
-pub(super) const US_1970_TO_2000: i64 = 946_684_800_000_000;
+pub(crate) const US_1970_TO_2000: i64 = 946_684_800_000_000;
 
 /// A statement; its text alone, not the length of its arrays, decides which one is prepared.
 #[derive(Debug, Default)]
-pub(super) struct Statement {
+pub(crate) struct Statement {
     parts: Vec<Part>,
     cached: bool,
 }
@@ -48,22 +48,22 @@ impl Statement {
     }
 
     /// Begins a statement that is used once.
-    pub(super) fn once() -> Self {
+    pub(crate) fn once() -> Self {
         Self::default()
     }
 
-    pub(super) fn sql(mut self, text: &'static str) -> Self {
+    pub(crate) fn sql(mut self, text: &'static str) -> Self {
         self.parts.push(Part::Sql(text));
         self
     }
 
-    pub(super) fn identifier(mut self, name: &str) -> Self {
+    pub(crate) fn identifier(mut self, name: &str) -> Self {
         self.parts.push(Part::Identifier(name.to_owned()));
         self
     }
 
     /// Names the table of a battery.
-    pub(super) fn battery(self, name: &str) -> Self {
+    pub(crate) fn battery(self, name: &str) -> Self {
         self.sql("battery.").identifier(name)
     }
 
@@ -77,7 +77,7 @@ impl Statement {
         self
     }
 
-    pub(super) fn long(mut self, value: i64) -> Self {
+    pub(crate) fn long(mut self, value: i64) -> Self {
         self.parts.push(Part::Long(value));
         self
     }
@@ -145,7 +145,7 @@ impl RunQueryDsl<PgConnection> for Statement {}
 
 /// Types that columns of a table may have, and those of the hub's own arrays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Element {
+pub(crate) enum Element {
     Bool,
     Long,
     Int,
@@ -172,7 +172,7 @@ impl Element {
 
 /// An array in PostgreSQL's binary form.
 #[derive(Debug)]
-pub(super) struct ArrayBind {
+pub(crate) struct ArrayBind {
     element: Element,
     cells: i32,
     bytes: Vec<u8>,
@@ -184,7 +184,7 @@ const NULL: i32 = -1;
 
 impl ArrayBind {
     /// Begins an array with room for `cells`.
-    pub(super) fn new(element: Element, cells: usize) -> Self {
+    pub(crate) fn new(element: Element, cells: usize) -> Self {
         let mut bytes = Vec::with_capacity(HEADER_BYTES + 12 * cells);
         for word in [1, 1, element.oid(), 0, 1] {
             bytes.extend_from_slice(&word.to_be_bytes());
@@ -249,6 +249,12 @@ impl ArrayBind {
         array
     }
 
+    /// Returns the cells without what stands before them.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn into_cells(mut self) -> Vec<u8> {
+        self.bytes.split_off(HEADER_BYTES)
+    }
+
     pub(super) fn put_long(&mut self, value: i64) {
         self.put(&value.to_be_bytes());
     }
@@ -272,7 +278,7 @@ impl ArrayBind {
     ///
     /// The column has the array's type: fitting saw to that. A cell of another type would be
     /// written as null.
-    pub(super) fn put_column(&mut self, column: &Column, from: usize, to: usize) {
+    pub(crate) fn put_column(&mut self, column: &Column, from: usize, to: usize) {
         match (self.element, column) {
             (Element::Bool, Column::Bool(cells)) => {
                 self.put_cells(cells, from, to, |array, cell| array.put(&[u8::from(*cell)]));

@@ -29,9 +29,9 @@ pub(super) fn take(
     }
     // Some did not stand where their connections believe them to be: look, and move those whose
     // first batches were stored before.
-    let moved: HashSet<Uuid> = moved.into_iter().collect();
-    let mut others: Vec<Uuid> = steps.iter().map(|step| step.session).collect();
-    others.retain(|session| !moved.contains(session));
+    let moved: HashSet<(Uuid, i64)> = moved.into_iter().collect();
+    let others = steps.iter().filter(|step| !moved.contains(&step.key()));
+    let others: Vec<Uuid> = others.map(|step| step.session).collect();
     let held = sessions::hold(connection, &others)?;
     let held: HashMap<Uuid, (i64, i64)> = held
         .into_iter()
@@ -42,7 +42,7 @@ pub(super) fn take(
             let Some(batch) = batches.get(place) else {
                 return false;
             };
-            if moved.contains(&batch.uploader.claim.session) {
+            if moved.contains(&key(batch)) {
                 return true;
             }
             let verdict = judge(batch, &held);
@@ -54,19 +54,17 @@ pub(super) fn take(
     });
     let left: Vec<Step> = joined(batches, by_battery)
         .into_iter()
-        .filter(|step| !moved.contains(&step.session))
+        .filter(|step| !moved.contains(&step.key()))
         .collect();
     let moved_now = sessions::advance(connection, &left)?;
     if moved_now.len() == left.len() {
         return Ok(());
     }
     // Positions are held; only a hole between batches of one connection can bring us here.
-    let moved_now: HashSet<Uuid> = moved_now.into_iter().collect();
+    let moved_now: HashSet<(Uuid, i64)> = moved_now.into_iter().collect();
     let stuck = |place: &usize| {
-        let session = batches
-            .get(*place)
-            .map(|batch| batch.uploader.claim.session);
-        session.is_none_or(|id| !moved.contains(&id) && !moved_now.contains(&id))
+        let connection = batches.get(*place).map(key);
+        connection.is_none_or(|id| !moved.contains(&id) && !moved_now.contains(&id))
     };
     by_battery.retain(|_, places| {
         let refused = places.extract_if(.., |place| stuck(place)).collect();
@@ -76,7 +74,13 @@ pub(super) fn take(
     Ok(())
 }
 
-/// Joins the batches of each session into one step.
+/// Names the connection of a batch: its session, and which connection of that.
+fn key(batch: &Batch) -> (Uuid, i64) {
+    let claim = &batch.uploader.claim;
+    (claim.session, claim.attempt)
+}
+
+/// Joins the batches of each connection into one step.
 fn joined(batches: &[Batch], by_battery: &ByBattery) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     let mut known: HashMap<(Uuid, i64), usize> = HashMap::new();
@@ -86,7 +90,7 @@ fn joined(batches: &[Batch], by_battery: &ByBattery) -> Vec<Step> {
         .filter_map(|&place| batches.get(place))
     {
         let claim = &batch.uploader.claim;
-        let key = (claim.session, claim.attempt);
+        let key = key(batch);
         let step = known.get(&key).and_then(|&at| steps.get_mut(at));
         if let Some(step) = step {
             step.to = batch.end();

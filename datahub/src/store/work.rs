@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use diesel::{Connection, PgConnection};
+use rovi_common::fault;
 
 use super::{
     batteries::Line,
@@ -33,6 +34,7 @@ pub(super) fn change(
     let done = connection.transaction(|connection| {
         tables::change(connection, &mut new_line, &mut new_table, &changes)
     });
+    fault::point("hub.schema_change")?;
     match done {
         Ok(()) => (*line, *table) = (new_line, new_table),
         Err(error) if is_away(&error) => return Err(error.into()),

@@ -1,8 +1,9 @@
 //! Uploads: `GET` (WebSocket) and `POST /db/upload/{battery}`.
 
-mod body;
+pub(crate) mod body;
 pub mod decode;
 mod decoded;
+pub(crate) mod guard;
 pub mod intake;
 pub(crate) mod post;
 pub mod protocol;
@@ -82,6 +83,7 @@ pub(crate) async fn upload_by_socket(
     let begins_segment = query.begins_segment()?;
     let speaks = offers(&request, SUBPROTOCOL);
     // The handshake is checked before a session is opened for it.
+    let body = guard::guarded(&request, body, hub.settings.frame_bytes).await?;
     let (response, session, frames) =
         actix_ws::handle_with_protocols(&request, body, &[SUBPROTOCOL])?;
     if hub.stop.is_cancelled() {

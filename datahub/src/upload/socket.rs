@@ -11,6 +11,7 @@ use std::{
 
 use actix_ws::{AggregatedMessage, AggregatedMessageStream, ProtocolError, Session};
 use prometheus::IntCounter;
+use rovi_common::fault;
 use tokio::{
     sync::watch,
     time::{MissedTickBehavior, timeout},
@@ -328,7 +329,9 @@ impl Voice {
         let stored = progress.stored;
         if self.acknowledged != (received, stored) {
             self.acknowledged = (received, stored);
+            fault::passed("hub.before_acknowledgement");
             self.say(&Message::Ack { received, stored }).await?;
+            fault::passed("hub.after_acknowledgement");
         }
         progress.ending.map_or(Ok(()), |ending| Err(ending.into()))
     }

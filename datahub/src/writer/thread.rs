@@ -6,7 +6,7 @@ use std::{
 };
 
 use diesel::{Connection, PgConnection, connection::SimpleConnection};
-use rovi_common::error::ErrorChain;
+use rovi_common::{error::ErrorChain, fault};
 use tokio::{runtime::Runtime, sync::mpsc, time::timeout};
 
 use super::{Wiring, answer, parked::Parking};
@@ -264,12 +264,15 @@ impl Writer {
                 None => self.connect().map_err(|GivenUp| None)?,
             };
             let timer = self.wiring.metrics.commit_seconds.start_timer();
-            let written = work(
-                &mut connection,
-                &mut self.tables,
-                batches,
-                &self.wiring.rules,
-            );
+            let mut written = Ok(())
+                .and_then(|()| Ok(fault::point("hub.before_write")?))
+                .and_then(|()| {
+                    let rules = &self.wiring.rules;
+                    work(&mut connection, &mut self.tables, batches, rules)
+                });
+            if let (Ok(_), Err(fault)) = (&written, fault::point("hub.after_commit")) {
+                written = Err(fault.into());
+            }
             match written {
                 Ok(outcomes) => {
                     timer.observe_duration();
@@ -337,5 +340,6 @@ fn open(wiring: &Wiring) -> Result<PgConnection, StoreError> {
          SET TIME ZONE 'UTC'; SELECT set_config('synchronous_commit', 'on', false) \
          WHERE current_setting('synchronous_commit') = 'off'"
     ))?;
+    store::plain_messages(&mut connection);
     Ok(connection)
 }

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod estimates;
 #[cfg(test)]
+mod rebuild;
+#[cfg(test)]
 mod registrations;
 #[cfg(test)]
 mod relay;

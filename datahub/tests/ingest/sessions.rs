@@ -194,6 +194,43 @@ async fn too_many_rows_in_a_frame_are_refused_with_1008() {
     );
 }
 
+#[tokio::test]
+async fn rows_of_an_older_connection_that_wait_beside_those_of_the_newest_are_not_stored() {
+    let postgres = postgres();
+    let hub = TestHub::start(&postgres).await;
+    let path = format!("b7?session={SESSION}");
+    let (mut first, _) = hub.speaking(&path).await;
+    first.send(&rows(0, 10)).await;
+    first.until_stored(10).await;
+    let mut lock = postgres_lock(&postgres);
+    let waiting = async |rows: i64| {
+        eventually(PATIENCE, async || {
+            match hub.metric("datahub_rows_waiting").await {
+                found if found == rows => Ok(()),
+                found => Err(format!("{found} rows wait")),
+            }
+        })
+        .await;
+    };
+    first.send(&rows(10, 20)).await;
+    first.send(&rows(20, 30)).await;
+    waiting(20).await;
+    let (mut second, hello) = hub.speaking(&format!("{path}&from=10")).await;
+    assert_eq!(hello["position"], 10);
+    second.send(&rows(10, 25)).await;
+    waiting(35).await;
+    lock.unlock();
+    second.until_stored(25).await;
+    assert_eq!(
+        query(
+            &postgres,
+            r#"SELECT count(*), max(seq), bool_and(seq = n + 1) FROM battery."b7""#
+        ),
+        json!([{"count": 25, "max": 25, "bool_and": true}])
+    );
+    assert_eq!(first.closed().await.0, 1008);
+}
+
 fn postgres_lock(postgres: &rovi_common::testing::TestPostgres) -> crate::support::TableLock {
     crate::support::TableLock::take(postgres, "b7")
 }
