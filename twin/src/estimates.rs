@@ -15,7 +15,7 @@ use rovi_common::{
     streams::{self, BusSettings},
     subjects,
 };
-use rovi_estimation::{Estimator, Step};
+use rovi_estimation::{Estimator, Step, TrustState};
 use tokio_util::sync::CancellationToken;
 
 /// Frames sent and not yet acknowledged.
@@ -23,6 +23,14 @@ const IN_FLIGHT: usize = 64;
 /// The most bytes of a float in msgpack.
 const FLOAT_BYTES: usize = 9;
 const INNOVATION: &str = "innovation";
+/// Columns behind the states and the innovation.
+const HEALTH: [&str; 5] = [
+    "state_of_health",
+    "state_of_health__std",
+    "equivalent_full_cycles",
+    "energy_throughput",
+    "trust",
+];
 
 /// Whose estimates these are.
 #[derive(Debug, Clone)]
@@ -57,6 +65,7 @@ impl Outbox {
         let mut names: Vec<String> = states.iter().map(|state| estimate_column(state)).collect();
         names.extend(states.iter().map(|state| deviation_column(state)));
         names.extend([INNOVATION.to_owned(), deviation_column(INNOVATION)]);
+        names.extend(HEALTH.map(str::to_owned));
         let row_bytes = FLOAT_BYTES * (names.len() + 2);
         Self {
             sender,
@@ -88,9 +97,11 @@ impl Outbox {
         let means = estimator.mean().iter().copied();
         let values = means
             .chain(estimator.standard_deviations())
-            .chain(innovation);
+            .chain(innovation)
+            .map(Some)
+            .chain(health(estimator));
         for (column, value) in self.cells.iter_mut().zip(values) {
-            column.push(Some(value));
+            column.push(value);
         }
     }
 
@@ -124,6 +135,23 @@ impl Outbox {
         };
         self.frames.push(frame.encode());
     }
+}
+
+/// The values of [`HEALTH`].
+fn health(estimator: &Estimator) -> [Option<f64>; 5] {
+    let health = estimator.health();
+    let trust = match estimator.trust().state {
+        TrustState::Healthy => 0.0,
+        TrustState::Suspect => 1.0,
+        TrustState::Diverged => 2.0,
+    };
+    [
+        Some(health.state_of_health.value),
+        health.state_of_health.deviation,
+        Some(health.equivalent_full_cycles),
+        Some(health.charged_wh + health.discharged_wh),
+        Some(trust),
+    ]
 }
 
 /// The service stopped before the bus took everything.

@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 
 use rovi_common::frame::RowFrame;
-use rovi_estimation::{Document, Estimator, Observation, RestoreError, Snapshot, Step, StepError};
+use rovi_estimation::{
+    Document, Estimator, Found, Observation, RestoreError, Snapshot, Step, StepError,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -82,6 +84,9 @@ pub struct Progress {
     pub first_step: Option<f64>,
     /// Why the newest row that the estimator refused was refused.
     pub last_refusal: Option<String>,
+    /// What was found in the first rows, where the document asks for it.
+    #[serde(default)]
+    pub found: Option<Found>,
 }
 
 impl Progress {
@@ -96,6 +101,7 @@ impl Progress {
             innovation: None,
             first_step: None,
             last_refusal: None,
+            found: None,
         }
     }
 }
@@ -117,6 +123,7 @@ pub struct Filter {
     every: i64,
     estimator: Estimator,
     progress: Progress,
+    gathering: Option<Gathering>,
 }
 
 impl Filter {
@@ -126,6 +133,7 @@ impl Filter {
             every: i64::from(document.every()).max(1),
             estimator: Estimator::new(&document),
             progress: Progress::at_start_of(epoch),
+            gathering: Gathering::wanted_by(&document),
             document,
             rules,
         }
@@ -140,9 +148,15 @@ impl Filter {
         rules: Rules,
         (snapshot, progress): (&Snapshot, Progress),
     ) -> Result<Self, RestoreError> {
+        let initialised = progress
+            .found
+            .as_ref()
+            .and_then(|found| document.with_found(found).ok());
+        let begun = initialised.as_ref().unwrap_or(&document);
         Ok(Self {
             every: i64::from(document.every()).max(1),
-            estimator: Estimator::restore(&document, snapshot)?,
+            estimator: Estimator::restore(begun, snapshot)?,
+            gathering: None,
             progress,
             document,
             rules,
@@ -164,6 +178,16 @@ impl Filter {
         &self.progress
     }
 
+    /// Returns the rows gathered so far, while the estimator waits for what they tell.
+    ///
+    /// They are in no checkpoint: until it starts, none is worth writing, and whoever goes on reads
+    /// the rows again, which gives the same bits.
+    pub fn gathered(&self) -> Option<usize> {
+        self.gathering
+            .as_ref()
+            .map(|gathering| gathering.rows.len())
+    }
+
     /// Returns the last row dealt with.
     pub fn position(&self) -> Position {
         self.progress.position
@@ -172,6 +196,7 @@ impl Filter {
     /// Forgets everything: the battery's name began a new life.
     pub fn start_over(&mut self, epoch: i64) {
         self.estimator = Estimator::new(&self.document);
+        self.gathering = Gathering::wanted_by(&self.document);
         self.progress = Progress::at_start_of(epoch);
     }
 
@@ -237,6 +262,12 @@ impl Filter {
             voltage: inputs.voltage.read(row)?,
             temperature: inputs.temperature.and_then(|column| column.number(row)),
         };
+        if let Some(gathering) = &mut self.gathering {
+            if gathering.take(observation) {
+                self.initialise();
+            }
+            return Ok(None);
+        }
         let is_first = self.estimator.latest_time().is_none();
         match self.estimator.observe(&observation) {
             Ok(Some(step)) => {
@@ -261,6 +292,22 @@ impl Filter {
         }
     }
 
+    /// Looks into the rows gathered, and starts the estimator with the last of them.
+    fn initialise(&mut self) {
+        let rows = self.gathering.take().unwrap_or_default().rows;
+        match self.document.initialised(&rows) {
+            Ok((document, found)) => {
+                self.estimator = Estimator::new(&document);
+                self.progress.found = Some(found);
+            }
+            Err(error) => self.progress.last_refusal = Some(format!("initialise: {error}")),
+        }
+        if let Some(last) = rows.last() {
+            // A first row only starts; it was checked when it was read.
+            let _starts = self.estimator.observe(last);
+        }
+    }
+
     fn check_time(&mut self, time: f64) -> Result<(), Skip> {
         if let Some(largest) = self.progress.largest_test_time
             && time < largest
@@ -277,6 +324,36 @@ impl Filter {
             return Err(Skip::BeforeValidFrom);
         }
         Ok(())
+    }
+}
+
+/// The most rows that are gathered: then what they tell must do.
+const MOST_GATHERED: usize = 500_000;
+
+/// Rows kept until they tell how the estimator starts.
+#[derive(Debug, Default)]
+struct Gathering {
+    rows: Vec<Observation>,
+    required_time: f64,
+}
+
+impl Gathering {
+    fn wanted_by(document: &Document) -> Option<Self> {
+        document.initialise().map(|wanted| Self {
+            rows: Vec::new(),
+            required_time: wanted.required_time_s.unwrap_or_default(),
+        })
+    }
+
+    /// Keeps a row; tells whether there are enough. Time that begins anew makes the rows before
+    /// useless.
+    fn take(&mut self, row: Observation) -> bool {
+        if self.rows.last().is_some_and(|last| row.time < last.time) {
+            self.rows.clear();
+        }
+        self.rows.push(row);
+        let began = self.rows.first().map_or(row.time, |first| first.time);
+        row.time - began >= self.required_time || self.rows.len() >= MOST_GATHERED
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     estimates::{Outbox, Publisher, Sender},
     filter::{Continuity, Filter, Position, Rules},
     fleet::{Delivery, Receipt},
-    status::Phase,
+    status::{HealthStatus, Phase, TrustStatus},
     worker::{End, Event, Worker},
 };
 
@@ -329,6 +329,10 @@ impl<'a> Run<'a> {
         let Some(steps) = &self.steps else {
             return Ok(self.entry);
         };
+        if steps.filter.gathered().is_some() {
+            // The rows gathered are read again after a restart.
+            return Ok(self.entry);
+        }
         let (snapshot, progress) = steps.filter.save();
         let checkpoint = Checkpoint {
             v: CHECKPOINT_VERSION,
@@ -393,6 +397,10 @@ impl<'a> Run<'a> {
             report.covariance.clear();
             report.covariance.extend_from_slice(estimator.covariance());
             report.innovation = progress.innovation;
+            report.trust = Some(TrustStatus::of(estimator));
+            report.health = Some(HealthStatus::from(&estimator.health()));
+            report.gathered = steps.filter.gathered();
+            report.found.clone_from(&progress.found);
             report.skipped.clone_from(&progress.skipped);
             (report.rows, report.steps) = (progress.rows, progress.steps);
             if self.trouble.is_none() {

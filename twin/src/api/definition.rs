@@ -22,13 +22,42 @@ pub(super) fn read(definition: &str) -> Result<(Document, Vec<Warning>), Problem
                       their form is at /online/schema, and Python scripts are not run";
         return Err(Problem::bad_request(detail).at(field));
     }
-    Document::from_json(definition).map_err(|error| {
+    let read = Document::from_json(definition).map_err(|error| {
         let problem = Problem::bad_request(ErrorChain(&error));
         match error.path() {
             Some(path) if !path.is_empty() => problem.at(format!("{field}.{path}")),
             _ => problem.at(field),
         }
-    })
+    })?;
+    let wanted = read.0.initialise();
+    if wanted.is_some_and(|wanted| wanted.required_time_s.is_none()) {
+        let detail = "initialise.required_time: missing; say for how many seconds rows are to be \
+                      gathered, there or in the form field required_time";
+        return Err(Problem::bad_request(detail).at(format!("{field}.initialise.required_time")));
+    }
+    Ok(read)
+}
+
+/// Puts the form's `required_time` (s) into a definition whose `initialise` says none, so that it is
+/// kept with it; others stay as they are.
+pub(super) fn require_time(definition: &mut String, seconds: Option<f64>) {
+    let (Some(seconds), Ok(mut document)) = (
+        seconds.filter(|seconds| *seconds > 0.0),
+        serde_json::from_str::<serde_json::Value>(definition),
+    ) else {
+        return;
+    };
+    let Some(initialise) = document
+        .get_mut("initialise")
+        .and_then(|it| it.as_object_mut())
+    else {
+        return;
+    };
+    let said = initialise.get("required_time");
+    if said.is_none_or(serde_json::Value::is_null) {
+        initialise.insert("required_time".to_owned(), seconds.into());
+        *definition = document.to_string();
+    }
 }
 
 /// The JSON schema of native estimator documents.

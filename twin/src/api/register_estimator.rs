@@ -7,6 +7,7 @@ use rovi_common::{
     name::EstimatorName,
     registration::{Register, Registration},
 };
+use rovi_estimation::Document;
 use utoipa::ToSchema;
 
 use super::{
@@ -28,7 +29,8 @@ struct RegisterForm {
     estimator: Option<String>,
     /// Rows with `test_time` below this, in seconds, are not used.
     valid_from: Option<f64>,
-    /// Taken for compatibility; a native document needs no offline estimation.
+    /// How long rows are gathered, in seconds, for a document whose `initialise` does not say; without effect for
+    /// others.
     required_time: Option<f64>,
     /// Taken for compatibility, without effect.
     start_time: Option<f64>,
@@ -56,16 +58,18 @@ pub(super) async fn register_estimator(
     body: web::Payload,
 ) -> Result<web::Json<String>, Problem> {
     let form = Form::read(&request, body).await?;
-    seconds(
+    let required = seconds(
         "required_time",
         query.get("required_time").map(String::as_str),
     )?;
+    let required = seconds("required_time", form.required_time.as_deref())?.or(required);
     let files = form.files;
-    let register = read(form)?;
+    let mut register = read(form)?;
+    definition::require_time(&mut register.definition, required);
     let (document, warnings) = definition::read(&register.definition)?;
     let reply = fleet.shared().hub.register(&register).await;
     let registration = committed(reply.map_err(|error| hub_problem(&error))?)?;
-    let mut words = describe(&registration, &document.state_names());
+    let mut words = describe(&registration, &document);
     if files > 0 {
         words.push_str("; the attached files are not used by a native document");
     }
@@ -92,7 +96,6 @@ fn read(form: Form) -> Result<Register, Problem> {
         Some(name) => estimator_name(name)?,
     };
     let valid_from = seconds("valid_from", form.valid_from.as_deref())?;
-    seconds("required_time", form.required_time.as_deref())?;
     seconds("start_time", form.start_time.as_deref())?;
     Ok(Register {
         battery,
@@ -102,13 +105,21 @@ fn read(form: Form) -> Result<Register, Problem> {
     })
 }
 
-fn describe(registration: &Registration, states: &[String]) -> String {
+fn describe(registration: &Registration, document: &Document) -> String {
     let Registration {
         battery,
         estimator,
         revision,
         ..
     } = registration;
-    let states = states.join(", ");
-    format!("joint UKF `{estimator}` of `{battery}`, revision {revision}: {states}")
+    let states = document.state_names().join(", ");
+    let filter = document.filter_name();
+    let words = format!("{filter} `{estimator}` of `{battery}`, revision {revision}: {states}");
+    match document
+        .initialise()
+        .and_then(|wanted| wanted.required_time_s)
+    {
+        Some(seconds) => format!("{words}; it starts after {seconds} s of rows"),
+        None => words,
+    }
 }
