@@ -1,9 +1,16 @@
 //! What handlers are handed: made once in `service.rs`.
 
+use std::sync::Arc;
+
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    config::Settings, metrics::HubMetrics, store::Pool, upload::room::Rooms, writer::Writers,
+    config::Settings,
+    deletions::Deletions,
+    metrics::HubMetrics,
+    store::Pool,
+    upload::{open::OpenUploads, room::Rooms},
+    writer::Writers,
 };
 
 /// The parts of the hub that requests use.
@@ -17,6 +24,10 @@ pub struct Hub {
     pub writers: Writers,
     /// Room in the writers' queues.
     pub rooms: Rooms,
+    /// The connections that are open.
+    pub uploads: Arc<OpenUploads>,
+    /// What follows a deletion.
+    pub deletions: Arc<Deletions>,
     /// The metrics.
     pub metrics: HubMetrics,
     /// Cancelled when the service shall stop.

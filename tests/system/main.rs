@@ -6,6 +6,10 @@ mod cell;
 #[cfg(test)]
 mod broken_link;
 #[cfg(test)]
+mod cycles;
+#[cfg(test)]
+mod deletion;
+#[cfg(test)]
 mod life_of_a_row;
 #[cfg(test)]
 mod restart;

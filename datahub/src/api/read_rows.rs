@@ -62,6 +62,8 @@ enum Format {
 pub(crate) struct RowsBody<'a> {
     battery: &'a str,
     epoch: i64,
+    /// The first row that is not gone.
+    first_seq: i64,
     /// `seq` of the battery's newest row.
     last_seq: i64,
     /// Whether the limit left rows out.
@@ -105,6 +107,7 @@ pub(crate) async fn read_rows(
     let mut response = HttpResponse::Ok();
     response
         .insert_header(("Rovi-Epoch", line.epoch))
+        .insert_header(("Rovi-First-Seq", line.first_seq))
         .insert_header(("Rovi-Last-Seq", line.last_seq))
         .insert_header((header::VARY, "Accept"))
         .content_type(format.content_type());
@@ -244,6 +247,7 @@ fn write(
         Format::Json => serde_json::to_vec(&RowsBody {
             battery: battery.as_str(),
             epoch: line.epoch,
+            first_seq: line.first_seq,
             last_seq: line.last_seq,
             more: selected.more,
             seq: selected.seq,

@@ -2,13 +2,21 @@
 
 pub mod batteries;
 mod column_type;
+pub mod cycles;
+pub(crate) mod deletion;
 pub mod estimates;
+pub(crate) mod file_tables;
+pub(crate) mod find;
 mod fit;
 pub(crate) mod group;
 mod insert;
+pub mod intervals;
+pub(crate) mod metadata;
 pub mod registrations;
 mod rejected;
+pub mod retention;
 pub mod rows;
+pub(crate) mod samples;
 pub(crate) mod schema;
 pub mod sessions;
 mod statement;

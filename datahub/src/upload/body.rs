@@ -10,7 +10,7 @@ use super::{
 
 /// The form of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum BodyForm {
+pub(crate) enum BodyForm {
     Json,
     Ndjson,
     Csv,
@@ -21,7 +21,7 @@ pub(super) enum BodyForm {
 ///
 /// # Errors
 /// Why nothing of it is used, and where.
-pub(super) fn decode_body(
+pub(crate) fn decode_body(
     bytes: &[u8],
     form: BodyForm,
     limits: &Limits,

@@ -1,9 +1,10 @@
 //! Uploads: `GET` (WebSocket) and `POST /db/upload/{battery}`.
 
-mod body;
+pub(crate) mod body;
 pub mod decode;
 mod decoded;
 pub mod intake;
+pub mod open;
 pub(crate) mod post;
 pub mod protocol;
 mod raw;
