@@ -7,7 +7,10 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
 use reqwest::{RequestBuilder, Response, multipart};
-use rovi_common::name::{BatteryName, EstimatorName};
+use rovi_common::{
+    name::{BatteryName, EstimatorName},
+    rows::Columns,
+};
 use serde::Deserialize;
 use url::Url;
 
@@ -111,6 +114,61 @@ impl Hub {
         Ok(metadata
             .context("the hub's metadata are not as expected")?
             .name)
+    }
+
+    /// Says what deleting a battery would delete.
+    ///
+    /// # Errors
+    /// The hub is away or knows no such battery.
+    pub async fn what_deleting_means(&self, battery: &BatteryName) -> Result<String> {
+        let request = self.http.delete(self.path(&format!("db/{battery}"))?);
+        let answer = self.answer(request).await?;
+        if answer.status() != 409 {
+            checked(answer).await?;
+            bail!("the hub deleted {battery} without a confirmation; it is of another version");
+        }
+        let body = answer.bytes().await.unwrap_or_default();
+        let detail = serde_json::from_slice::<serde_json::Value>(&body).unwrap_or_default();
+        Ok(detail["detail"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Deletes a battery; returns where its tables are kept.
+    ///
+    /// # Errors
+    /// The hub is away, knows no such battery, or somebody holds a table.
+    pub async fn delete(&self, battery: &BatteryName, drops: bool) -> Result<Vec<String>> {
+        #[derive(Deserialize)]
+        struct Deleted {
+            kept_as: Vec<String>,
+        }
+        let drops = drops.to_string();
+        let query = [("confirm", battery.as_str()), ("drop", &drops)];
+        let request = self.http.delete(self.path(&format!("db/{battery}"))?);
+        let deleted = self.send(request.query(&query)).await?.json().await;
+        let deleted: Deleted = deleted.context("the hub's answer is not as expected")?;
+        Ok(deleted.kept_as)
+    }
+
+    /// Stores a table beside a battery's rows, in place of one of that name.
+    ///
+    /// # Errors
+    /// The hub is away, knows no such battery, or refuses a row.
+    pub async fn store_table(
+        &self,
+        battery: &BatteryName,
+        table: &str,
+        columns: &Columns,
+    ) -> Result<()> {
+        let body = rmp_serde::to_vec(columns).context("the table cannot be written")?;
+        let mut url = self.path(&format!("db/{battery}/tables"))?;
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.push(table);
+        }
+        let request = self
+            .http
+            .put(url)
+            .header("content-type", "application/msgpack");
+        self.send(request.body(body)).await.map(drop)
     }
 
     /// Returns every battery that the hub knows.

@@ -59,6 +59,11 @@ pub fn estimates_of(battery: &BatteryName, estimator: &EstimatorName) -> String 
     format!("{ESTIMATES}.{battery}.{estimator}")
 }
 
+/// Filter for the estimates of every estimator of one battery.
+pub fn all_estimates_of(battery: &BatteryName) -> String {
+    format!("{ESTIMATES}.{battery}.*")
+}
+
 /// Filter for the estimates of every estimator of every battery.
 pub fn all_estimates() -> String {
     format!("{ESTIMATES}.*.*")

@@ -14,7 +14,7 @@ use rovi_common::{
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::relay::RelaySettings;
+use crate::{cycles::CycleSettings, relay::RelaySettings, retention::RetentionSettings};
 
 /// Port of the hub.
 pub const DEFAULT_PORT: u16 = 8000;
@@ -103,6 +103,10 @@ pub struct Settings {
     pub bus: BusSettings,
     /// How stored rows get to the bus.
     pub relay: RelaySettings,
+    /// Which rows stay.
+    pub retention: RetentionSettings,
+    /// How cycles are kept up to date.
+    pub cycles: CycleSettings,
     /// How long a stop waits for rows to be stored and sockets to close. Too low cuts uploads
     /// that would have been acknowledged, too high keeps an orchestrator waiting.
     #[serde(with = "humantime_serde")]
@@ -142,6 +146,8 @@ impl Default for Settings {
             exports: 4,
             bus: BusSettings::default(),
             relay: RelaySettings::default(),
+            retention: RetentionSettings::default(),
+            cycles: CycleSettings::default(),
             shutdown_timeout: Duration::from_secs(10),
         }
     }
@@ -202,6 +208,8 @@ impl Settings {
         let exports = (1..=1000).contains(&self.exports);
         need(exports, "exports must be 1 to 1000");
         need(self.relay.is_usable(), RelaySettings::NEEDS);
+        need(self.retention.is_usable(), RetentionSettings::NEEDS);
+        need(self.cycles.is_usable(), CycleSettings::NEEDS);
         need(
             !self.ping_interval.is_zero(),
             "ping_interval must be above 0",

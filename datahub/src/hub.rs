@@ -6,8 +6,13 @@ use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    config::Settings, history::roller::Roller, metrics::HubMetrics, store::Pool,
-    upload::room::Rooms, writer::Writers,
+    config::Settings,
+    deletions::Deletions,
+    history::roller::Roller,
+    metrics::HubMetrics,
+    store::Pool,
+    upload::{open::OpenUploads, room::Rooms},
+    writer::Writers,
 };
 
 /// The parts of the hub that requests use.
@@ -21,6 +26,10 @@ pub struct Hub {
     pub writers: Writers,
     /// Room in the writers' queues.
     pub rooms: Rooms,
+    /// The connections that are open.
+    pub uploads: Arc<OpenUploads>,
+    /// What follows a deletion.
+    pub deletions: Arc<Deletions>,
     /// The metrics.
     pub metrics: HubMetrics,
     /// Makes rollups of batteries whose history is reduced.

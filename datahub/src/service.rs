@@ -26,6 +26,8 @@ use crate::{
     api::{self, TwinProxy},
     bus::{Bus, READY_NATS},
     config::Settings,
+    cycles::Cycles,
+    deletions::Deletions,
     estimates::EstimateWriter,
     history::roller::Roller,
     hub::Hub,
@@ -33,9 +35,10 @@ use crate::{
     prepare,
     registrations::Registrations,
     relay::{READY_RELAY, Relay, RelayParts},
+    retention::Retention,
     store::Pool,
     stored::StoredSender,
-    upload::room::Rooms,
+    upload::{open::OpenUploads, room::Rooms},
     writer::Writers,
 };
 
@@ -111,8 +114,20 @@ impl Service {
         let checks =
             Arc::clone(&bus).keep_checking(pool.clone(), readiness.clone(), lifecycle.stop_token());
         lifecycle.supervise("bus", checks);
-        Registrations::new(Arc::clone(&bus), pool.clone(), &registry).start(&lifecycle);
+        let registrations = Registrations::new(Arc::clone(&bus), pool.clone(), &registry);
+        registrations.clone().start(&lifecycle);
+        let uploads = Arc::new(OpenUploads::default());
+        let deletions = Deletions::new(
+            Arc::clone(&bus),
+            pool.clone(),
+            registrations,
+            Arc::clone(&uploads),
+        );
+        let deletions = Arc::new(deletions);
+        deletions.start(&lifecycle);
         EstimateWriter::new(Arc::clone(&bus), pool.clone(), &registry).start(&lifecycle);
+        Retention::new(pool.clone(), settings.retention.clone(), &registry).start(&lifecycle);
+        Cycles::new(pool.clone(), settings.cycles.clone(), &registry).start(&lifecycle);
         let relay = RelayParts {
             bus,
             pool: pool.clone(),
@@ -129,6 +144,8 @@ impl Service {
             settings,
             pool,
             writers,
+            uploads,
+            deletions,
             metrics,
             stop: lifecycle.stop_token(),
             sockets: TaskTracker::new(),

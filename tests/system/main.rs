@@ -6,6 +6,10 @@ mod cell;
 #[cfg(test)]
 mod broken_link;
 #[cfg(test)]
+mod cycles;
+#[cfg(test)]
+mod deletion;
+#[cfg(test)]
 mod export;
 #[cfg(test)]
 mod faults;

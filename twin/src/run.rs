@@ -13,6 +13,7 @@ use crate::{
     estimates::{Outbox, Publisher, Sender},
     filter::{Continuity, Filter, Position, Rules},
     fleet::{Delivery, Receipt},
+    inputs::Skip,
     status::{HealthStatus, Phase, TrustStatus},
     worker::{End, Event, Worker},
 };
@@ -407,6 +408,11 @@ impl<'a> Run<'a> {
                 report.last_error.clone_from(&progress.last_refusal);
             }
             report.warnings.truncate(self.warnings);
+            if let Some(gone) = progress.skipped.get(&Skip::Gone) {
+                report.warnings.push(format!(
+                    "{gone} rows were gone from bus and hub before they could be used"
+                ));
+            }
             if let Some(seconds) = progress.first_step
                 && seconds > LONG_FIRST_STEP_S
             {

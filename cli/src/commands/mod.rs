@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod delete;
 mod export;
 mod metadata;
 mod register;
@@ -51,6 +52,8 @@ enum Command {
     Export(export::Args),
     /// Shows batteries, their rows and what their estimators say.
     Status(status::Args),
+    /// Deletes a battery: its rows, estimates, metadata and registrations.
+    Delete(delete::Args),
     /// Prints a line whenever the estimate of a battery changes, until Ctrl-C.
     Watch(watch::Args),
 }
@@ -97,6 +100,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
             Command::Stream(args) => stream::run(&hub?, args).await,
             Command::Export(args) => export::run(&hub?, &args).await.and(done),
             Command::Status(args) => status::run(&hub?, &args).await.and(done),
+            Command::Delete(args) => delete::run(&hub?, &args).await.and(done),
             Command::Watch(args) => watch::run(&hub?, &args).await.and(done),
         }
     })
@@ -154,13 +158,14 @@ mod tests {
             "rovicli register module 0. estimator.py coefficients.csv",
             "rovicli register module 0 estimator.json --estimator second",
             "rovicli register module -60 estimator.json",
-            "rovicli stream module.h5 --speedup 100",
+            "rovicli stream module.h5 --speedup 100 --all-tables",
             "rovicli stream module.h5 --speedup max --max-rows 10 --again --url http://h:1",
             "rovicli export module --out module.h5",
             "rovicli export module --out m.csv --time -5h..-1h --columns a,b --column x,y --force",
             "rovicli export module --out m.parquet --seq 1..9 --test-time 0..1 --estimator default",
             "rovicli --url http://h:1 status module",
             "rovicli watch module",
+            "rovicli delete module --drop --yes",
         ] {
             Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
         }

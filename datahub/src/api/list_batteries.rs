@@ -34,7 +34,12 @@ pub(crate) struct RelayStats {
 /// What is known of a battery's table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct DataStats {
+    /// Rows that are not gone.
     rows: i64,
+    /// The first of them.
+    first_seq: i64,
+    /// The newest.
+    last_seq: i64,
     /// PostgreSQL's types by column.
     columns: BTreeMap<String, String>,
 }
@@ -44,7 +49,9 @@ struct Battery {
     #[diesel(sql_type = sql_types::Text)]
     name: String,
     #[diesel(sql_type = sql_types::BigInt)]
-    rows: i64,
+    first_seq: i64,
+    #[diesel(sql_type = sql_types::BigInt)]
+    last_seq: i64,
     #[diesel(sql_type = sql_types::BigInt)]
     relayed_seq: i64,
     #[diesel(sql_type = sql_types::Bool)]
@@ -81,7 +88,8 @@ pub(crate) async fn list_batteries(
 
 fn stats(connection: &mut PgConnection) -> QueryResult<BTreeMap<String, BatteryStats>> {
     let batteries: Vec<Battery> = sql_query(
-        "SELECT b.name, b.last_seq AS rows, b.relayed_seq, m.battery_id IS NOT NULL AS has_metadata, \
+        "SELECT b.name, b.first_seq, b.last_seq, b.relayed_seq, \
+         m.battery_id IS NOT NULL AS has_metadata, \
          EXISTS (SELECT FROM hub.estimators e WHERE e.battery_id = b.id AND NOT e.deleted) \
          AS has_estimator \
          FROM hub.batteries b LEFT JOIN hub.metadata m ON m.battery_id = b.id",
@@ -104,14 +112,16 @@ fn stats(connection: &mut PgConnection) -> QueryResult<BTreeMap<String, BatteryS
     let stats = |battery: Battery| {
         let columns = by_battery.remove(&battery.name);
         let data_stats = columns
-            .filter(|_| battery.rows > 0)
+            .filter(|_| battery.last_seq > 0)
             .map(|columns| DataStats {
-                rows: battery.rows,
+                rows: battery.last_seq - battery.first_seq + 1,
+                first_seq: battery.first_seq,
+                last_seq: battery.last_seq,
                 columns,
             });
         let stats = BatteryStats {
             has_metadata: battery.has_metadata,
-            has_data: battery.rows > 0,
+            has_data: battery.last_seq > 0,
             has_estimator: battery.has_estimator,
             relay_stats: relay_stats(&battery, &oldest_s),
             data_stats,

@@ -1,10 +1,16 @@
 //! The HTTP interface of the hub.
 
+mod cycles;
+mod delete_battery;
+mod find_batteries;
 mod forward;
 mod history;
+mod intervals;
 mod list_batteries;
-mod read_metadata;
+mod metadata;
 mod register_battery;
+mod retention;
+mod tables;
 
 use actix_web::{HttpRequest, HttpResponse, error::InternalError, web};
 use rovi_common::{http::Problem, name::BatteryName};
@@ -12,7 +18,7 @@ use utoipa::OpenApi;
 
 pub(crate) use self::forward::TwinProxy;
 use self::history::{export_rows, read_rows, read_statistics, signals};
-use crate::upload;
+use crate::{metadata::MAX_BYTES, upload};
 
 /// The routes' documentation.
 #[derive(OpenApi)]
@@ -21,7 +27,22 @@ use crate::upload;
     paths(
         register_battery::register_battery,
         list_batteries::list_batteries,
-        read_metadata::read_metadata,
+        find_batteries::find_batteries,
+        delete_battery::delete_battery,
+        metadata::read_metadata,
+        metadata::list_versions,
+        metadata::replace_metadata,
+        metadata::patch_metadata,
+        retention::read_retention,
+        retention::set_retention,
+        cycles::list_cycles,
+        intervals::put_interval,
+        intervals::list_intervals,
+        intervals::read_interval,
+        intervals::delete_interval,
+        tables::put_table,
+        tables::list_tables,
+        tables::read_table,
         upload::upload_by_socket,
         upload::post::upload_by_post,
         read_rows::read_rows,
@@ -47,7 +68,7 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
         .route("/", web::get().to(front_page))
         .service(
             web::resource("/db/register")
-                .app_data(web::PayloadConfig::new(register_battery::MAX_BYTES))
+                .app_data(web::PayloadConfig::new(MAX_BYTES))
                 .route(web::post().to(register_battery::register_battery)),
         )
         .route("/db/stats", web::get().to(list_batteries::list_batteries))
@@ -57,9 +78,48 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
                 .route(web::post().to(upload::post::upload_by_post)),
         )
         .route(
-            "/db/{battery}/metadata",
-            web::get().to(read_metadata::read_metadata),
+            "/db/batteries",
+            web::get().to(find_batteries::find_batteries),
         )
+        .route(
+            "/db/{battery}",
+            web::delete().to(delete_battery::delete_battery),
+        )
+        .service(
+            web::resource("/db/{battery}/metadata")
+                .app_data(web::PayloadConfig::new(MAX_BYTES))
+                .route(web::get().to(metadata::read_metadata))
+                .route(web::put().to(metadata::replace_metadata))
+                .route(web::patch().to(metadata::patch_metadata)),
+        )
+        .route(
+            "/db/{battery}/metadata/revisions",
+            web::get().to(metadata::list_versions),
+        )
+        .service(
+            web::resource("/db/{battery}/retention")
+                .app_data(web::PayloadConfig::new(MAX_BYTES))
+                .route(web::get().to(retention::read_retention))
+                .route(web::put().to(retention::set_retention)),
+        )
+        .route(
+            "/db/{battery}/intervals",
+            web::get().to(intervals::list_intervals),
+        )
+        .service(
+            web::resource("/db/{battery}/intervals/{label}")
+                .app_data(web::PayloadConfig::new(MAX_BYTES))
+                .route(web::get().to(intervals::read_interval))
+                .route(web::put().to(intervals::put_interval))
+                .route(web::delete().to(intervals::delete_interval)),
+        )
+        .route("/db/{battery}/tables", web::get().to(tables::list_tables))
+        .service(
+            web::resource("/db/{battery}/tables/{table}")
+                .route(web::get().to(tables::read_table))
+                .route(web::put().to(tables::put_table)),
+        )
+        .route("/db/{battery}/cycles", web::get().to(cycles::list_cycles))
         .configure(history_routes)
         .configure(TwinProxy::routes)
         .default_service(web::to(no_such_path));

@@ -15,6 +15,7 @@ use prometheus::IntCounterVec;
 use rovi_common::{
     error::ErrorChain,
     lifecycle::Lifecycle,
+    name::{BatteryName, EstimatorName},
     registration::{Deregister, Register, Registration, Reply},
     subjects,
     telemetry::Metrics,
@@ -80,6 +81,11 @@ impl Registrations {
         });
     }
 
+    /// Makes the bucket say of an estimator what the table says; failing that, it is done later.
+    pub(crate) async fn tell_of(&self, battery: &BatteryName, estimator: &EstimatorName) {
+        self.projection.tell(battery, estimator).await;
+    }
+
     /// Answers requests; the client renews its subscriptions by itself after it lost the bus.
     async fn serve(self) {
         while self.bus.ready().await.is_some() {
@@ -122,7 +128,8 @@ impl Registrations {
             }
         }
         if let Reply::Done(registration) = reply {
-            self.projection.tell(&registration).await;
+            self.tell_of(&registration.battery, &registration.estimator)
+                .await;
         }
     }
 

@@ -93,18 +93,15 @@ impl Projection {
     }
 
     /// Puts one registration into the bucket after its commit; failing that, [`Self::keep`] does.
-    pub(super) async fn tell(&self, registration: &Registration) {
+    pub(super) async fn tell(&self, battery: &BatteryName, estimator: &EstimatorName) {
         let told = async {
             let bucket = self.bucket().await?;
-            self.project(&bucket, &registration.battery, &registration.estimator)
-                .await
+            self.project(&bucket, battery, estimator).await
         };
         if let Err(error) = told.await {
             tracing::warn!(
-                battery.id = %registration.battery,
-                "twins will hear of estimator {} of {} later: {}",
-                registration.estimator,
-                registration.battery,
+                battery.id = %battery,
+                "twins will hear of estimator {estimator} of {battery} later: {}",
                 ErrorChain(&error)
             );
         }

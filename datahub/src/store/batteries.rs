@@ -29,6 +29,8 @@ pub struct Line {
     pub latest_test_time: Option<f64>,
     /// Raised by every change of the table; 0 while there is no table.
     pub form: i64,
+    /// Rows below this are gone.
+    pub first_seq: i64,
 }
 
 /// Looks a battery up.

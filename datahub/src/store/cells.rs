@@ -79,7 +79,7 @@ impl QueryableByName<Pg> for Row {
 }
 
 /// Reads a cell by the type that PostgreSQL says it has.
-fn value_of(value: Option<PgValue<'_>>) -> deserialize::Result<Value> {
+pub(super) fn value_of(value: Option<PgValue<'_>>) -> deserialize::Result<Value> {
     let Some(value) = value else {
         return Ok(Value::Null);
     };

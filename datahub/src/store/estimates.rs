@@ -106,10 +106,11 @@ pub fn prepare(
 ) -> Result<Form, EstimatesError> {
     conn.transaction(|conn| {
         wait_briefly(conn)?;
-        let known: Option<Found> = sql_query("SELECT name FROM hub.batteries WHERE name = $1")
-            .bind::<sql_types::Text, _>(battery.as_str())
-            .get_result(conn)
-            .optional()?;
+        let known: Option<Found> =
+            sql_query("SELECT name FROM hub.batteries WHERE name = $1 FOR KEY SHARE")
+                .bind::<sql_types::Text, _>(battery.as_str())
+                .get_result(conn)
+                .optional()?;
         if known.is_none() {
             return Err(EstimatesError::NoBattery(battery.clone()));
         }
@@ -308,6 +309,11 @@ pub fn upsert(
         .each(0..names.len(), |statement, place| {
             statement.sql(", ").identifier(&alias(place))
         })
+        // Estimates of a life of the name that is over must not show in this one.
+        .sql(") WHERE EXISTS (SELECT FROM hub.batteries b WHERE b.epoch <= ")
+        .long(estimates.epoch)
+        .sql(" AND b.name = ")
+        .text(battery.as_str())
         .sql(
             ") ON CONFLICT (estimator, epoch, seq) DO UPDATE SET revision = excluded.revision, \
              generation = excluded.generation, test_time = excluded.test_time",

@@ -11,13 +11,7 @@ diesel::table! {
         segment -> Integer,
         latest_test_time -> Nullable<Double>,
         form -> BigInt,
-    }
-}
-
-diesel::table! {
-    hub.metadata (battery_id) {
-        battery_id -> BigInt,
-        body -> Json,
+        first_seq -> BigInt,
     }
 }
 
@@ -49,5 +43,14 @@ diesel::table! {
         name -> Text,
         expression -> Text,
         unit -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    hub.tables (battery_id, name) {
+        battery_id -> BigInt,
+        name -> Text,
+        sql_name -> Text,
+        rows -> BigInt,
     }
 }

@@ -5,7 +5,9 @@
 //! position also tells what became of a commit whose answer was lost.
 
 use diesel::{
-    ExpressionMethods, PgConnection, QueryDsl, QueryResult, QueryableByName, RunQueryDsl, sql_types,
+    ExpressionMethods, PgConnection, QueryDsl, QueryResult, QueryableByName, RunQueryDsl,
+    result::{DatabaseErrorKind, Error},
+    sql_types,
 };
 use uuid::Uuid;
 
@@ -76,7 +78,13 @@ pub fn open(
     use diesel::Connection;
     connection.transaction(|connection| {
         let battery_id = batteries::find_or_add(connection, battery)?;
-        let opened = raise_attempt(connection, battery_id, session)?;
+        let opened = match raise_attempt(connection, battery_id, session) {
+            Err(Error::DatabaseError(DatabaseErrorKind::ForeignKeyViolation, _)) => {
+                let problem = format!("{battery} was deleted just now; connect again");
+                return Err(SessionError::Refused(problem));
+            }
+            opened => opened?,
+        };
         if opened.battery_id != battery_id {
             let problem = format!("the session {session} belongs to another battery");
             return Err(SessionError::Refused(problem));

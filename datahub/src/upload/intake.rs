@@ -61,9 +61,11 @@ impl Intake {
             .await?
             .map_err(|why| Problem::conflict(why).at("session"))?;
         let room = hub.rooms.of(claim.battery_id);
+        let uploader = Arc::new(Uploader::new(claim, request.battery, request.speaks));
+        hub.uploads.add(&uploader);
         Ok(Self {
             hub,
-            uploader: Arc::new(Uploader::new(claim, request.battery, request.speaks)),
+            uploader,
             room,
             begins_segment: request.begins_segment,
             is_nameless,

@@ -5,6 +5,7 @@ pub mod decode;
 mod decoded;
 pub(crate) mod guard;
 pub mod intake;
+pub mod open;
 pub(crate) mod post;
 pub mod protocol;
 mod raw;

@@ -110,7 +110,11 @@ fn check_resumed(known: i64, rows: usize, batch_rows: usize) -> Result<(), Probl
     Err(Problem::conflict(detail).at("Idempotency-Key"))
 }
 
-async fn read(payload: web::Payload, limit: usize) -> Result<web::Bytes, Problem> {
+/// Reads a whole body, up to a limit.
+///
+/// # Errors
+/// 413 beyond the limit, 400 where the body broke off.
+pub(crate) async fn read(payload: web::Payload, limit: usize) -> Result<web::Bytes, Problem> {
     let too_large = || {
         let detail = format!("the body is larger than {limit} bytes; cut it, or use the socket");
         Problem::too_large(detail)
@@ -146,7 +150,7 @@ async fn store(hub: &Hub, mut intake: Intake, mut decoded: Decoded) -> Result<()
 
 impl BodyForm {
     /// Reads the form of a body; JSON where none is given.
-    fn of(headers: &header::HeaderMap) -> Self {
+    pub(crate) fn of(headers: &header::HeaderMap) -> Self {
         let given = headers.get(header::CONTENT_TYPE);
         let given = given
             .and_then(|value| value.to_str().ok())

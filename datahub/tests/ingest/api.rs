@@ -85,7 +85,7 @@ async fn metadata_join_the_battery_whose_rows_came_first() {
             200,
             json!({"b7": {
                 "has_metadata": true, "has_data": true, "has_estimator": false,
-                "data_stats": {"rows": 1, "columns": columns},
+                "data_stats": {"rows": 1, "first_seq": 1, "last_seq": 1, "columns": columns},
                 // There is no bus in this test.
                 "relay_stats": {"relayed_seq": 0, "rows_behind": 1, "oldest_s": 0},
             }})

@@ -6,10 +6,18 @@ mod support;
 #[cfg(test)]
 mod api;
 #[cfg(test)]
+mod cycles;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod forms;
 #[cfg(test)]
 mod history;
 #[cfg(test)]
+mod intervals;
+#[cfg(test)]
+mod metadata;
+#[cfg(test)]
 mod sessions;
+#[cfg(test)]
+mod tables;

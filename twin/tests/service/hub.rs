@@ -85,6 +85,7 @@ async fn answer(
     let last = rows.last().unwrap();
     HttpResponse::Ok()
         .insert_header(("Rovi-Epoch", last.epoch))
+        .insert_header(("Rovi-First-Seq", rows[0].first_seq))
         .insert_header(("Rovi-Last-Seq", last.last_seq()))
         .content_type("application/msgpack")
         .body(body)

@@ -27,6 +27,8 @@ pub(super) struct Source {
     pub(super) fingerprint: [u8; 32],
     pub(super) prefix: Option<String>,
     pub(super) metadata: Option<String>,
+    /// Names and rows of the battery's other tables.
+    pub(super) others: Vec<(String, usize)>,
     /// What is left out or changed, a sentence each.
     pub(super) notes: Vec<String>,
     batch_rows: usize,
@@ -65,6 +67,7 @@ impl Source {
                 .as_deref()
                 .or(file.metadata_json())
                 .map(str::to_owned),
+            others: others(battery),
             notes,
             batch_rows: if paced { PACED_ROWS } else { ROWS_AT_ONCE },
             table,
@@ -103,17 +106,21 @@ pub(in crate::commands) fn choose_battery<'a>(
     })
 }
 
-/// Names what of the file is not sent.
+/// Names the tables beside the one that is sent row by row.
+fn others(battery: &BatteryEntry) -> Vec<(String, usize)> {
+    let others = battery.tables.iter().filter(|table| table.name != TABLE);
+    others
+        .map(|table| (table.name.clone(), table.rows))
+        .collect()
+}
+
+/// Names what of the file is not sent, tables aside.
 fn left_out(file: &BattdatFile, battery: &BatteryEntry) -> Vec<String> {
     let mut notes: Vec<String> = file
         .problems()
         .iter()
         .map(|text| format!("note: {text}"))
         .collect();
-    let tables = battery.tables.iter().filter(|table| table.name != TABLE);
-    notes.extend(
-        tables.map(|table| format!("not sent: table {} ({} rows)", table.name, table.rows)),
-    );
     let unread = battery.left_out.iter().chain(file.left_out());
     notes.extend(unread.map(|node| format!("not sent: {node}")));
     let others = file
@@ -221,10 +228,7 @@ mod tests {
         let source = Source::open(&path, None, Some(2), true).unwrap();
         assert_eq!(source.rows, 2);
         let notes = source.notes.join("\n");
-        assert!(
-            notes.contains("not sent: table cycle_stats (3 rows)"),
-            "{notes}"
-        );
+        assert_eq!(source.others, [("cycle_stats".to_owned(), 3)]);
         assert!(
             notes.contains(
                 "array column `spectrum` is sent as columns `spectrum[0]` … `spectrum[1]`"

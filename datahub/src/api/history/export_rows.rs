@@ -118,6 +118,7 @@ async fn answer(
     let name = format!("attachment; filename=\"{battery}.{}\"", format.name());
     response
         .insert_header(("Rovi-Epoch", source.line.epoch))
+        .insert_header(("Rovi-First-Seq", source.line.first_seq))
         .insert_header(("Rovi-Last-Seq", source.line.last_seq))
         .insert_header((header::VARY, "Accept"))
         .insert_header((header::CONTENT_DISPOSITION, name))

@@ -60,6 +60,8 @@ pub(crate) struct PageParams {
 pub(crate) struct RowsBody<'a> {
     battery: &'a str,
     epoch: i64,
+    /// The first row that is not gone.
+    first_seq: i64,
     /// `seq` of the battery's newest row.
     last_seq: i64,
     /// Whether a limit left rows out.
@@ -210,6 +212,7 @@ async fn answer(
     let mut response = HttpResponse::Ok();
     response
         .insert_header(("Rovi-Epoch", source.line.epoch))
+        .insert_header(("Rovi-First-Seq", source.line.first_seq))
         .insert_header(("Rovi-Last-Seq", source.line.last_seq))
         .insert_header((header::VARY, "Accept"))
         .content_type(form.format.content_type());
@@ -263,6 +266,7 @@ fn write(
     let body = RowsBody {
         battery: source.battery.as_str(),
         epoch: source.line.epoch,
+        first_seq: source.line.first_seq,
         last_seq: source.line.last_seq,
         more: selected.more,
         seq: &selected.seq,

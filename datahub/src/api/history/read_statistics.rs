@@ -64,6 +64,7 @@ pub(crate) async fn read_statistics(
     let statistics = statistics::gather(pages, axis, every).await?;
     Ok(HttpResponse::Ok()
         .insert_header(("Rovi-Epoch", source.line.epoch))
+        .insert_header(("Rovi-First-Seq", source.line.first_seq))
         .insert_header(("Rovi-Last-Seq", source.line.last_seq))
         .json(statistics))
 }
