@@ -1,9 +1,12 @@
 //! What handlers are handed: made once in `service.rs`.
 
+use std::sync::Arc;
+
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    config::Settings, metrics::HubMetrics, store::Pool, upload::room::Rooms, writer::Writers,
+    config::Settings, metrics::HubMetrics, relayed::Board, store::Pool, upload::room::Rooms,
+    writer::Writers,
 };
 
 /// The parts of the hub that requests use.
@@ -17,6 +20,8 @@ pub struct Hub {
     pub writers: Writers,
     /// Room in the writers' queues.
     pub rooms: Rooms,
+    /// How far batteries are on the bus.
+    pub board: Arc<Board>,
     /// The metrics.
     pub metrics: HubMetrics,
     /// Cancelled when the service shall stop.

@@ -20,6 +20,7 @@ pub mod stored;
 
 pub mod bus;
 pub mod relay;
+pub mod relayed;
 
 pub mod estimates;
 pub mod registrations;

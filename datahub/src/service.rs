@@ -33,7 +33,6 @@ use crate::{
     registrations::Registrations,
     relay::{READY_RELAY, Relay, RelayParts},
     store::Pool,
-    stored::StoredSender,
     upload::room::Rooms,
     writer::Writers,
 };
@@ -118,7 +117,12 @@ impl Service {
             settings: settings.relay.clone(),
             readiness: readiness.clone(),
         };
-        let stored = start_relay(relay, &registry, &lifecycle);
+        let relay = Relay::new(relay, &registry);
+        let board = relay.board();
+        let asking = Arc::clone(&board).keep_asking(pool.clone(), lifecycle.stop_token());
+        lifecycle.supervise("relayed", asking);
+        let (stored, inbox) = mpsc::channel(STORED_QUEUE);
+        relay.start(&lifecycle, inbox);
         let writers = Writers::start(&settings, &lifecycle, Some(stored), &metrics)
             .map_err(ServiceError::Start)?;
         let hub = web::Data::new(Hub {
@@ -126,6 +130,7 @@ impl Service {
             settings,
             pool,
             writers,
+            board,
             metrics,
             stop: lifecycle.stop_token(),
             sockets: TaskTracker::new(),
@@ -202,12 +207,6 @@ async fn close_sockets(hub: &Hub, handle: &ServerHandle, patience: Duration) -> 
 
 fn listen(address: SocketAddr) -> Result<TcpListener, ServiceError> {
     TcpListener::bind(address).map_err(|source| ServiceError::Listen { address, source })
-}
-
-fn start_relay(parts: RelayParts, metrics: &Metrics, lifecycle: &Lifecycle) -> StoredSender {
-    let (stored, inbox) = mpsc::channel(STORED_QUEUE);
-    Relay::new(parts, metrics).start(lifecycle, inbox);
-    stored
 }
 
 fn serve(

@@ -2,6 +2,7 @@
 
 mod metadata;
 mod register;
+mod rejected;
 mod simulate;
 mod status;
 mod stream;
@@ -46,6 +47,8 @@ enum Command {
     Register(register::Args),
     /// Streams a battdat file into the hub, at the pace it was measured or faster.
     Stream(stream::Args),
+    /// Lists rows that no table took, with the reasons; `--replay` sends them again.
+    Rejected(rejected::Args),
     /// Shows batteries, their rows and what their estimators say.
     Status(status::Args),
     /// Prints a line whenever the estimate of a battery changes, until Ctrl-C.
@@ -92,6 +95,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
             Command::Metadata(args) => metadata::run(&hub?, &args).await.and(done),
             Command::Register(args) => register::run(&hub?, args).await.and(done),
             Command::Stream(args) => stream::run(&hub?, args).await,
+            Command::Rejected(args) => rejected::run(&hub?, &args).await.and(done),
             Command::Status(args) => status::run(&hub?, &args).await.and(done),
             Command::Watch(args) => watch::run(&hub?, &args).await.and(done),
         }
@@ -154,6 +158,8 @@ mod tests {
             "rovicli stream module.h5 --speedup max --max-rows 10 --again --url http://h:1",
             "rovicli --url http://h:1 status module",
             "rovicli watch module",
+            "rovicli rejected module",
+            "rovicli rejected module --replay --id 3,7..9",
         ] {
             Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
         }

@@ -73,6 +73,9 @@ pub(super) async fn run(hub: &Hub, args: Args) -> Result<ExitCode> {
     };
     let events = Arc::clone(&display);
     let client = UploadClient::connect(target, Box::new(move |event| events.event(&event))).await?;
+    if let Err(error) = hub.offer_meanings(&battery, &source.meanings).await {
+        display.note(&format!("units and descriptions are not sent: {error:#}"));
+    }
     display.begin(client.position());
     tokio::select! {
         ended = upload(client, source, &display, &args) => ended,

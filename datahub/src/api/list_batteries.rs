@@ -8,7 +8,10 @@ use rovi_common::http::Problem;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::hub::Hub;
+use crate::{
+    hub::Hub,
+    store::columns::{self, Meaning},
+};
 
 /// What is known of one battery.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -25,6 +28,32 @@ pub(crate) struct DataStats {
     rows: i64,
     /// PostgreSQL's types by column.
     columns: BTreeMap<String, String>,
+    /// Units by column, where one is known.
+    units: BTreeMap<String, String>,
+    /// Descriptions by column, where one is known.
+    descriptions: BTreeMap<String, String>,
+}
+
+impl DataStats {
+    fn new(
+        rows: i64,
+        columns: BTreeMap<String, String>,
+        given: Option<&BTreeMap<String, Meaning>>,
+    ) -> Self {
+        let mut units = BTreeMap::new();
+        let mut descriptions = BTreeMap::new();
+        let names = columns.keys().map(String::as_str);
+        for (name, meaning) in columns::meanings(given, names) {
+            units.extend(meaning.unit.map(|unit| (name.clone(), unit)));
+            descriptions.extend(meaning.description.map(|text| (name, text)));
+        }
+        Self {
+            rows,
+            columns,
+            units,
+            descriptions,
+        }
+    }
 }
 
 #[derive(QueryableByName)]
@@ -81,6 +110,7 @@ fn stats(connection: &mut PgConnection) -> QueryResult<BTreeMap<String, BatteryS
          WHERE a.attnum > 0 AND NOT a.attisdropped",
     )
     .load(connection)?;
+    let given = columns::given(connection, None)?;
     let mut by_battery: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
     for column in columns {
         let columns = by_battery.entry(column.battery).or_default();
@@ -90,10 +120,7 @@ fn stats(connection: &mut PgConnection) -> QueryResult<BTreeMap<String, BatteryS
         let columns = by_battery.remove(&battery.name);
         let data_stats = columns
             .filter(|_| battery.rows > 0)
-            .map(|columns| DataStats {
-                rows: battery.rows,
-                columns,
-            });
+            .map(|columns| DataStats::new(battery.rows, columns, given.get(&battery.name)));
         let stats = BatteryStats {
             has_metadata: battery.has_metadata,
             has_data: battery.rows > 0,

@@ -1,5 +1,7 @@
 //! `GET /db/{battery}/rows`: history; see `docs/PROTOCOL.md`.
 
+use std::collections::BTreeMap;
+
 use actix_web::{
     HttpRequest, HttpResponse,
     http::header::{self, HeaderMap},
@@ -72,6 +74,8 @@ pub(crate) struct RowsBody<'a> {
     segment: Vec<i32>,
     #[schema(value_type = Object)]
     columns: &'a Columns,
+    /// Units by column, where one is known.
+    units: &'a BTreeMap<String, String>,
 }
 
 /// Reads rows of a battery, by `seq` or `test_time`.
@@ -250,6 +254,7 @@ fn write(
             received: selected.received,
             segment: selected.segment,
             columns: &selected.columns,
+            units: &selected.units,
         })?,
         Format::Csv => csv(&selected)?,
         Format::Msgpack => frames(battery, line, selected),

@@ -2,12 +2,13 @@
 
 pub mod batteries;
 mod column_type;
+pub mod columns;
 pub mod estimates;
 mod fit;
 pub(crate) mod group;
 mod insert;
 pub mod registrations;
-mod rejected;
+pub(crate) mod rejected;
 pub mod rows;
 pub(crate) mod schema;
 pub mod sessions;

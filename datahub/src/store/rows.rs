@@ -1,6 +1,6 @@
 //! Rows read back from a battery's table.
 
-use std::ops::RangeInclusive;
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use diesel::{
     Connection, PgConnection, QueryResult, QueryableByName, RunQueryDsl, deserialize,
@@ -15,6 +15,7 @@ use rovi_common::{
 use super::{
     StoreError,
     batteries::{self, Line},
+    columns,
     statement::{Statement, US_1970_TO_2000},
     tables::{self, ColumnType},
 };
@@ -44,6 +45,8 @@ pub struct Selected {
     pub segment: Vec<i32>,
     /// The columns asked for.
     pub columns: Columns,
+    /// Units by column, where one is known.
+    pub units: BTreeMap<String, String>,
     /// Whether the limit left rows out.
     pub more: bool,
 }
@@ -119,8 +122,14 @@ pub fn select(
             .collect::<Result<Vec<_>, _>>()?,
         None => table.columns().to_vec(),
     };
-    let selected = load(connection, line, selection, &columns);
-    Ok(selected.map_err(StoreError::from)?)
+    let mut selected = load(connection, line, selection, &columns).map_err(StoreError::from)?;
+    let names = columns.iter().map(|(name, _)| name.as_str());
+    let meanings = columns::of_battery(connection, line, names).map_err(StoreError::from)?;
+    let units = meanings.into_iter();
+    selected.units = units
+        .filter_map(|(name, meaning)| Some((name, meaning.unit?)))
+        .collect();
+    Ok(selected)
 }
 
 fn load(

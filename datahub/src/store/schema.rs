@@ -27,6 +27,7 @@ diesel::table! {
         battery_id -> BigInt,
         attempt -> BigInt,
         position -> BigInt,
+        body -> Nullable<Binary>,
     }
 }
 

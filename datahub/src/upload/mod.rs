@@ -3,13 +3,18 @@
 mod body;
 pub mod decode;
 mod decoded;
+mod encoding;
 pub mod intake;
+mod integers;
+pub(crate) mod kept;
+pub mod marks;
 pub(crate) mod post;
 pub mod protocol;
 mod raw;
 pub mod room;
 mod sift;
 mod socket;
+mod voice;
 
 use std::sync::Arc;
 
@@ -19,6 +24,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 pub use self::decoded::{Decoded, RefusedBy, RejectedRow};
+pub(crate) use self::sift::column_name;
 use self::{
     intake::{Intake, Request},
     protocol::SUBPROTOCOL,
@@ -93,6 +99,7 @@ pub(crate) async fn upload_by_socket(
         from: query.from,
         begins_segment,
         speaks,
+        body: None,
     };
     let hub = hub.into_inner();
     let intake = Intake::open(Arc::clone(&hub), asked).await?;

@@ -9,18 +9,25 @@ use tokio::task::JoinSet;
 use crate::support::{PATIENCE, Servers};
 
 /// A running hub.
-struct Hub {
-    address: SocketAddr,
+pub(crate) struct Hub {
+    pub(crate) address: SocketAddr,
     lifecycle: Lifecycle,
     running: JoinSet<bool>,
 }
 
 impl Hub {
-    async fn start(servers: &Servers) -> Self {
+    pub(crate) async fn start(servers: &Servers) -> Self {
+        let hub = Self::start_with(servers, servers.nats.server.url()).await;
+        hub.ready("").await;
+        hub
+    }
+
+    /// Starts a hub that looks for NATS at `nats_url`.
+    pub(crate) async fn start_with(servers: &Servers, nats_url: String) -> Self {
         let settings = Settings {
             listen: "127.0.0.1:0".parse().unwrap(),
             database_url: servers.postgres.server.url().parse().unwrap(),
-            nats_url: servers.nats.server.url().parse().unwrap(),
+            nats_url: nats_url.parse().unwrap(),
             // Nothing listens there.
             twin_url: "http://127.0.0.1:9".parse().unwrap(),
             http_workers: 1,
@@ -30,27 +37,32 @@ impl Hub {
         let (address, lifecycle) = (service.address(), service.lifecycle());
         let mut running = JoinSet::new();
         running.spawn(service.run());
-        let hub = Self {
+        Self {
             address,
             lifecycle,
             running,
-        };
+        }
+    }
+
+    /// Waits until a part is ready; all of them if it is not named.
+    pub(crate) async fn ready(&self, part: &str) {
         eventually(PATIENCE, async || {
-            let ready = reqwest::get(hub.url("/ready")).await.unwrap();
-            if ready.status().is_success() {
+            let ready = reqwest::get(self.url("/ready")).await.unwrap();
+            let is_ready = ready.status().is_success();
+            let text = ready.text().await.unwrap();
+            if is_ready || !(part.is_empty() || text.contains(part)) {
                 return Ok(());
             }
-            Err(ready.text().await.unwrap())
+            Err(text)
         })
         .await;
-        hub
     }
 
     fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.lifecycle.stop();
         assert!(self.running.join_next().await.unwrap().unwrap());
     }

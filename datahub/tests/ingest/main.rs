@@ -6,8 +6,18 @@ mod support;
 #[cfg(test)]
 mod api;
 #[cfg(test)]
+mod bodies;
+#[cfg(test)]
+mod columns;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod forms;
 #[cfg(test)]
+mod rejected;
+#[cfg(test)]
+mod schema;
+#[cfg(test)]
 mod sessions;
+#[cfg(test)]
+mod set_aside;

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Result, anyhow, ensure};
 use rovi_battdat::{BattdatError, BattdatFile, BatteryEntry, ColumnInfo, Table};
 use rovi_common::rows::Columns;
+use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
 /// The table that is sent.
@@ -14,6 +15,9 @@ pub(super) const TIME_COLUMN: &str = "test_time";
 /// Rows read at a time: many where they leave at once, few where they leave one by one.
 const ROWS_AT_ONCE: usize = 8192;
 const PACED_ROWS: usize = 1024;
+/// The longest unit and description that the hub takes.
+const UNIT_BYTES: usize = 63;
+const DESCRIPTION_BYTES: usize = 4096;
 /// Batches read ahead.
 const BATCHES_AHEAD: usize = 2;
 
@@ -27,6 +31,8 @@ pub(super) struct Source {
     pub(super) fingerprint: [u8; 32],
     pub(super) prefix: Option<String>,
     pub(super) metadata: Option<String>,
+    /// Units and descriptions of columns, as the hub takes them.
+    pub(super) meanings: Map<String, Value>,
     /// What is left out or changed, a sentence each.
     pub(super) notes: Vec<String>,
     batch_rows: usize,
@@ -65,6 +71,7 @@ impl Source {
                 .as_deref()
                 .or(file.metadata_json())
                 .map(str::to_owned),
+            meanings: meanings(table.columns()),
             notes,
             batch_rows: if paced { PACED_ROWS } else { ROWS_AT_ONCE },
             table,
@@ -101,6 +108,21 @@ pub(in crate::commands) fn choose_battery<'a>(
         }
         _ => error.into(),
     })
+}
+
+/// Collects what the file says of its columns.
+fn meanings(columns: &[ColumnInfo]) -> Map<String, Value> {
+    let said = |column: &ColumnInfo| {
+        let unit = column
+            .unit
+            .as_deref()
+            .filter(|unit| unit.len() <= UNIT_BYTES);
+        let text = column.description.as_deref();
+        let text = text.filter(|text| text.len() <= DESCRIPTION_BYTES);
+        let meaning = json!({"unit": unit, "description": text});
+        (unit.is_some() || text.is_some()).then(|| (column.name.clone(), meaning))
+    };
+    columns.iter().filter_map(said).collect()
 }
 
 /// Names what of the file is not sent.
