@@ -256,6 +256,22 @@ mod tests {
     }
 
     #[test]
+    fn what_the_file_says_of_its_columns_goes_to_the_hub() {
+        let columns = [
+            ColumnInfo::new("voltage", ColumnKind::Float).with_unit("V"),
+            ColumnInfo::new("note", ColumnKind::Text),
+            ColumnInfo::new("p", ColumnKind::Float)
+                .with_unit("x".repeat(64))
+                .with_description("Pressure"),
+        ];
+        let expected = json!({
+            "voltage": {"unit": "V", "description": null},
+            "p": {"unit": null, "description": "Pressure"},
+        });
+        assert_eq!(Value::Object(meanings(&columns)), expected);
+    }
+
+    #[test]
     fn a_pace_needs_times() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("cell.h5");
