@@ -1,6 +1,7 @@
 //! The hub's HTTP interface, as far as the commands use it; `/online/*` is forwarded to the twin.
 
 mod export;
+mod rejected;
 mod status;
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
@@ -14,7 +15,10 @@ use rovi_common::{
 use serde::Deserialize;
 use url::Url;
 
-pub use self::status::{EstimatorStatus, Estimators, Parameter};
+pub use self::{
+    rejected::{Reason, Rejected, RejectedRow, Replayed},
+    status::{EstimatorStatus, Estimators, Parameter},
+};
 
 /// How long a request may take. Registering a Python estimator fits offline data first.
 const TIMEOUT: Duration = Duration::from_mins(2);
@@ -169,6 +173,24 @@ impl Hub {
             .put(url)
             .header("content-type", "application/msgpack");
         self.send(request.body(body)).await.map(drop)
+    }
+
+    /// Tells what a file says of a battery's columns, by name a map of `unit` and `description`;
+    /// what somebody said before stays.
+    ///
+    /// # Errors
+    /// The hub is away or refuses them.
+    pub async fn offer_meanings(
+        &self,
+        battery: &BatteryName,
+        meanings: &serde_json::Map<String, serde_json::Value>,
+    ) -> Result<()> {
+        if meanings.is_empty() {
+            return Ok(());
+        }
+        let path = format!("db/{battery}/columns?offered=true");
+        let request = self.http.patch(self.path(&path)?).json(meanings);
+        self.send(request).await.map(drop)
     }
 
     /// Returns every battery that the hub knows.

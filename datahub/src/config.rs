@@ -58,6 +58,10 @@ pub struct Settings {
     pub frame_bytes: usize,
     /// Most bytes of the body of one `POST`. Too high costs memory for each request.
     pub body_bytes: usize,
+    /// How long a `POST` waits for its rows to be durable. Too low sends clients away that need
+    /// not go, too high keeps them in the dark while a table is locked.
+    #[serde(with = "humantime_serde")]
+    pub post_timeout: Duration,
     /// Most rows of one frame. Too high lets one frame hold a writer for long.
     pub rows_per_frame: usize,
     /// Most bytes of one row, at most 256 KiB so that it fits a frame on the bus.
@@ -71,7 +75,8 @@ pub struct Settings {
     /// whose table is locked take the memory, too low makes its uploaders stutter.
     pub battery_queue_bytes: u32,
     /// Most bytes of decoded rows of all batteries that wait to be stored: the memory that an
-    /// absent PostgreSQL may cost.
+    /// absent PostgreSQL may cost. Half of it is for batteries that are set aside, so that the
+    /// others keep theirs.
     pub queue_bytes: u32,
     /// Frames that wait for one writer. Too low makes groups small, too high makes stopping slow.
     pub queue_frames: usize,
@@ -129,6 +134,7 @@ impl Default for Settings {
             pool_size: 8,
             frame_bytes: 4 << 20,
             body_bytes: 64 << 20,
+            post_timeout: Duration::from_secs(30),
             rows_per_frame: 65_536,
             row_bytes: MAX_ROW_BYTES,
             columns: MOST_COLUMNS,
@@ -190,8 +196,8 @@ impl Settings {
         );
         need(self.queue_frames >= 1, "queue_frames must be 1 or more");
         need(
-            self.battery_queue_bytes >= 1 && self.queue_bytes >= self.battery_queue_bytes,
-            "queue_bytes must be battery_queue_bytes or more",
+            self.battery_queue_bytes >= 1 && self.queue_bytes / 2 >= self.battery_queue_bytes,
+            "queue_bytes must be twice battery_queue_bytes or more",
         );
         need(
             self.group_rows >= 1 && self.group_bytes >= 1 && self.group_tables >= 1,
@@ -207,6 +213,7 @@ impl Settings {
         );
         let exports = (1..=1000).contains(&self.exports);
         need(exports, "exports must be 1 to 1000");
+        need(!self.post_timeout.is_zero(), "post_timeout must be above 0");
         need(self.relay.is_usable(), RelaySettings::NEEDS);
         need(self.retention.is_usable(), RetentionSettings::NEEDS);
         need(self.cycles.is_usable(), CycleSettings::NEEDS);

@@ -10,6 +10,7 @@ use crate::{
     deletions::Deletions,
     history::roller::Roller,
     metrics::HubMetrics,
+    relayed::Board,
     store::Pool,
     upload::{open::OpenUploads, room::Rooms},
     writer::Writers,
@@ -30,6 +31,8 @@ pub struct Hub {
     pub uploads: Arc<OpenUploads>,
     /// What follows a deletion.
     pub deletions: Arc<Deletions>,
+    /// How far batteries are on the bus.
+    pub board: Arc<Board>,
     /// The metrics.
     pub metrics: HubMetrics,
     /// Makes rollups of batteries whose history is reduced.

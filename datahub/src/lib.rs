@@ -21,6 +21,7 @@ pub mod stored;
 
 pub mod bus;
 pub mod relay;
+pub mod relayed;
 
 pub mod cycles;
 pub mod deletions;

@@ -37,7 +37,6 @@ use crate::{
     relay::{READY_RELAY, Relay, RelayParts},
     retention::Retention,
     store::Pool,
-    stored::StoredSender,
     upload::{open::OpenUploads, room::Rooms},
     writer::Writers,
 };
@@ -134,7 +133,12 @@ impl Service {
             settings: settings.relay.clone(),
             readiness: readiness.clone(),
         };
-        let stored = start_relay(relay, &registry, &lifecycle);
+        let relay = Relay::new(relay, &registry);
+        let board = relay.board();
+        let asking = Arc::clone(&board).keep_asking(pool.clone(), lifecycle.stop_token());
+        lifecycle.supervise("relayed", asking);
+        let (stored, inbox) = mpsc::channel(STORED_QUEUE);
+        relay.start(&lifecycle, inbox);
         let writers = Writers::start(&settings, &lifecycle, Some(stored), &metrics)
             .map_err(ServiceError::Start)?;
         let hub = web::Data::new(Hub {
@@ -146,6 +150,7 @@ impl Service {
             writers,
             uploads,
             deletions,
+            board,
             metrics,
             stop: lifecycle.stop_token(),
             sockets: TaskTracker::new(),
@@ -222,12 +227,6 @@ async fn close_sockets(hub: &Hub, handle: &ServerHandle, patience: Duration) -> 
 
 fn listen(address: SocketAddr) -> Result<TcpListener, ServiceError> {
     TcpListener::bind(address).map_err(|source| ServiceError::Listen { address, source })
-}
-
-fn start_relay(parts: RelayParts, metrics: &Metrics, lifecycle: &Lifecycle) -> StoredSender {
-    let (stored, inbox) = mpsc::channel(STORED_QUEUE);
-    Relay::new(parts, metrics).start(lifecycle, inbox);
-    stored
 }
 
 fn serve(

@@ -4,6 +4,7 @@ mod delete;
 mod export;
 mod metadata;
 mod register;
+mod rejected;
 mod simulate;
 mod status;
 mod stream;
@@ -50,6 +51,8 @@ enum Command {
     Stream(stream::Args),
     /// Writes history of a battery into a file: battdat's HDF5, CSV, Parquet or NDJSON.
     Export(export::Args),
+    /// Lists rows that no table took, with the reasons; `--replay` sends them again.
+    Rejected(rejected::Args),
     /// Shows batteries, their rows and what their estimators say.
     Status(status::Args),
     /// Deletes a battery: its rows, estimates, metadata and registrations.
@@ -99,6 +102,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
             Command::Register(args) => register::run(&hub?, args).await.and(done),
             Command::Stream(args) => stream::run(&hub?, args).await,
             Command::Export(args) => export::run(&hub?, &args).await.and(done),
+            Command::Rejected(args) => rejected::run(&hub?, &args).await.and(done),
             Command::Status(args) => status::run(&hub?, &args).await.and(done),
             Command::Delete(args) => delete::run(&hub?, &args).await.and(done),
             Command::Watch(args) => watch::run(&hub?, &args).await.and(done),
@@ -166,6 +170,8 @@ mod tests {
             "rovicli --url http://h:1 status module",
             "rovicli watch module",
             "rovicli delete module --drop --yes",
+            "rovicli rejected module",
+            "rovicli rejected module --replay --id 3,7..9",
         ] {
             Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
         }

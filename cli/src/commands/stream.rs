@@ -95,6 +95,9 @@ pub(super) async fn run(hub: &Hub, args: Args) -> Result<ExitCode> {
             ));
         }
     }
+    if let Err(error) = hub.offer_meanings(&battery, &source.meanings).await {
+        display.note(&format!("units and descriptions are not sent: {error:#}"));
+    }
     display.begin(client.position());
     tokio::select! {
         ended = upload(client, source, &display, &args) => ended,

@@ -8,7 +8,11 @@ use rovi_common::http::Problem;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{hub::Hub, relay::lag};
+use crate::{
+    hub::Hub,
+    relay::lag,
+    store::columns::{self, Meaning},
+};
 
 /// What is known of one battery.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -42,6 +46,34 @@ pub(crate) struct DataStats {
     last_seq: i64,
     /// PostgreSQL's types by column.
     columns: BTreeMap<String, String>,
+    /// Units by column, where one is known.
+    units: BTreeMap<String, String>,
+    /// Descriptions by column, where one is known.
+    descriptions: BTreeMap<String, String>,
+}
+
+impl DataStats {
+    fn new(
+        battery: &Battery,
+        columns: BTreeMap<String, String>,
+        given: Option<&BTreeMap<String, Meaning>>,
+    ) -> Self {
+        let mut units = BTreeMap::new();
+        let mut descriptions = BTreeMap::new();
+        let names = columns.keys().map(String::as_str);
+        for (name, meaning) in columns::meanings(given, names) {
+            units.extend(meaning.unit.map(|unit| (name.clone(), unit)));
+            descriptions.extend(meaning.description.map(|text| (name, text)));
+        }
+        Self {
+            rows: battery.last_seq - battery.first_seq + 1,
+            first_seq: battery.first_seq,
+            last_seq: battery.last_seq,
+            columns,
+            units,
+            descriptions,
+        }
+    }
 }
 
 #[derive(QueryableByName)]
@@ -103,6 +135,7 @@ fn stats(connection: &mut PgConnection) -> QueryResult<BTreeMap<String, BatteryS
          WHERE a.attnum > 0 AND NOT a.attisdropped",
     )
     .load(connection)?;
+    let given = columns::given(connection, None)?;
     let mut by_battery: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
     for column in columns {
         let columns = by_battery.entry(column.battery).or_default();
@@ -113,12 +146,7 @@ fn stats(connection: &mut PgConnection) -> QueryResult<BTreeMap<String, BatteryS
         let columns = by_battery.remove(&battery.name);
         let data_stats = columns
             .filter(|_| battery.last_seq > 0)
-            .map(|columns| DataStats {
-                rows: battery.last_seq - battery.first_seq + 1,
-                first_seq: battery.first_seq,
-                last_seq: battery.last_seq,
-                columns,
-            });
+            .map(|columns| DataStats::new(&battery, columns, given.get(&battery.name)));
         let stats = BatteryStats {
             has_metadata: battery.has_metadata,
             has_data: battery.last_seq > 0,
@@ -133,7 +161,7 @@ fn stats(connection: &mut PgConnection) -> QueryResult<BTreeMap<String, BatteryS
 
 /// Returns the age in seconds of the oldest row that the bus lacks, by battery.
 fn oldest(connection: &mut PgConnection, batteries: &[Battery]) -> BTreeMap<String, i64> {
-    let rows_behind = |battery: &Battery| battery.rows - battery.relayed_seq;
+    let rows_behind = |battery: &Battery| battery.last_seq - battery.relayed_seq;
     let mut behind: Vec<&Battery> = batteries.iter().filter(|b| rows_behind(b) > 0).collect();
     behind.sort_by_key(|battery| std::cmp::Reverse(rows_behind(battery)));
     behind.truncate(usize::try_from(lag::LOOKED_AT).unwrap_or_default());
@@ -149,9 +177,9 @@ fn oldest(connection: &mut PgConnection, batteries: &[Battery]) -> BTreeMap<Stri
 }
 
 fn relay_stats(battery: &Battery, oldest_s: &BTreeMap<String, i64>) -> Option<RelayStats> {
-    (battery.rows > 0).then(|| RelayStats {
+    (battery.last_seq > 0).then(|| RelayStats {
         relayed_seq: battery.relayed_seq,
-        rows_behind: (battery.rows - battery.relayed_seq).max(0),
+        rows_behind: (battery.last_seq - battery.relayed_seq).max(0),
         oldest_s: oldest_s.get(&battery.name).copied(),
     })
 }

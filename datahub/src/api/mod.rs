@@ -1,5 +1,7 @@
 //! The HTTP interface of the hub.
 
+mod changes;
+mod columns;
 mod cycles;
 mod delete_battery;
 mod find_batteries;
@@ -9,10 +11,19 @@ mod intervals;
 mod list_batteries;
 mod metadata;
 mod register_battery;
+mod rejected;
 mod retention;
 mod tables;
 
-use actix_web::{HttpRequest, HttpResponse, error::InternalError, web};
+use actix_web::{
+    HttpRequest, HttpResponse, Route,
+    error::InternalError,
+    http::{
+        Method, StatusCode,
+        header::{self, HeaderValue},
+    },
+    web,
+};
 use rovi_common::{http::Problem, name::BatteryName};
 use utoipa::OpenApi;
 
@@ -54,6 +65,11 @@ use crate::{metadata::MAX_BYTES, upload};
         signals::put_signal,
         signals::get_signal,
         signals::delete_signal,
+        rejected::list_rejected,
+        rejected::replay_rejected,
+        rejected::drop_rejected,
+        columns::describe_columns,
+        changes::list_changes,
     )
 )]
 pub(crate) struct ApiDoc;
@@ -69,13 +85,15 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
         .service(
             web::resource("/db/register")
                 .app_data(web::PayloadConfig::new(MAX_BYTES))
-                .route(web::post().to(register_battery::register_battery)),
+                .route(web::post().to(register_battery::register_battery))
+                .default_service(only("POST")),
         )
         .route("/db/stats", web::get().to(list_batteries::list_batteries))
         .service(
             web::resource("/db/upload/{battery}")
                 .route(web::get().to(upload::upload_by_socket))
-                .route(web::post().to(upload::post::upload_by_post)),
+                .route(web::post().to(upload::post::upload_by_post))
+                .default_service(only("GET, POST")),
         )
         .route(
             "/db/batteries",
@@ -121,6 +139,27 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
         )
         .route("/db/{battery}/cycles", web::get().to(cycles::list_cycles))
         .configure(history_routes)
+        .service(
+            web::resource("/db/{battery}/rejected")
+                .route(web::get().to(rejected::list_rejected))
+                .route(web::delete().to(rejected::drop_rejected))
+                .default_service(only("GET, DELETE")),
+        )
+        .service(
+            web::resource("/db/{battery}/rejected/replay")
+                .route(web::post().to(rejected::replay_rejected))
+                .default_service(only("POST")),
+        )
+        .service(
+            web::resource("/db/{battery}/columns")
+                .route(web::patch().to(columns::describe_columns))
+                .default_service(only("PATCH")),
+        )
+        .service(
+            web::resource("/db/{battery}/changes")
+                .route(web::get().to(changes::list_changes))
+                .default_service(only("GET")),
+        )
         .configure(TwinProxy::routes)
         .default_service(web::to(no_such_path));
 }
@@ -167,6 +206,22 @@ async fn no_such_path(request: HttpRequest) -> HttpResponse {
     let (method, path) = (request.method(), request.path());
     let detail = format!("there is no {method} {path}; /docs/ lists what there is");
     problem_response(&Problem::not_found(detail))
+}
+
+/// Answers methods that a path does not have: `OPTIONS` with those it has, others with 405.
+fn only(allowed: &'static str) -> Route {
+    web::to(move |request: HttpRequest| async move {
+        let mut response = if request.method() == Method::OPTIONS {
+            HttpResponse::NoContent().finish()
+        } else {
+            let (method, path) = (request.method(), request.path());
+            let detail = format!("there is no {method} {path}, only {allowed}");
+            problem_response(&Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail))
+        };
+        let value = HeaderValue::from_static(allowed);
+        response.headers_mut().insert(header::ALLOW, value);
+        response
+    })
 }
 
 fn problem_response(problem: &Problem) -> HttpResponse {

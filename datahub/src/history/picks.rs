@@ -28,7 +28,7 @@ struct Wanted {
 pub(crate) struct Pick<'a> {
     pub(crate) name: &'a str,
     pub(crate) kind: &'a ColumnType,
-    /// The unit of a signal.
+    /// The unit, where it is known.
     pub(crate) unit: Option<&'a str>,
     /// Whether it stands in the table.
     pub(crate) is_stored: bool,
@@ -50,7 +50,7 @@ impl Picks {
             for column in source.columns() {
                 picks.add_column(column);
             }
-            return Ok(picks);
+            return Ok(picks.with_units(source));
         };
         for name in names {
             if picks.wanted.iter().any(|known| known.name == *name) {
@@ -66,7 +66,17 @@ impl Picks {
                 return Err(Problem::bad_request(detail).at("columns"));
             }
         }
-        Ok(picks)
+        Ok(picks.with_units(source))
+    }
+
+    /// Adds the units of stored columns.
+    fn with_units(mut self, source: &Source) -> Self {
+        for wanted in &mut self.wanted {
+            if wanted.signal.is_none() {
+                wanted.unit = source.unit(&wanted.name).map(str::to_owned);
+            }
+        }
+        self
     }
 
     /// Adds a column of the table, unless it is there.

@@ -15,7 +15,7 @@ use super::{
     stream::{self, Sent},
     table::{self, Behind, Chunk, Relayed, Standing, StreamEnd, Tail},
 };
-use crate::{bus::BusError, stored::StoredRows};
+use crate::{bus::BusError, relayed::Place, stored::StoredRows};
 
 /// A lane without work for this long is closed; opening one again costs two look-ups.
 const IDLE: Duration = Duration::from_secs(30);
@@ -281,6 +281,11 @@ impl Lane {
                 seq: tail.last_seq,
             };
             self.shared.hints.note(bus_epoch, relayed);
+            let place = Place {
+                epoch: tail.epoch,
+                seq: tail.last_seq,
+            };
+            self.shared.board.note(self.battery_id, place);
         }
     }
 }

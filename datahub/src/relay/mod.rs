@@ -44,6 +44,7 @@ use self::{
 };
 use crate::{
     bus::{Bus, BusError},
+    relayed::Board,
     store::{Pool, StoreError},
     stored::StoredRows,
 };
@@ -189,6 +190,7 @@ struct Shared {
     readiness: Readiness,
     metrics: RelayMetrics,
     hints: Hints,
+    board: Arc<Board>,
     table_turns: Semaphore,
     in_flight: Semaphore,
     trouble: Mutex<Option<String>>,
@@ -283,6 +285,7 @@ impl Relay {
             readiness: parts.readiness,
             metrics: RelayMetrics::new(metrics),
             hints: Hints::default(),
+            board: Arc::default(),
             table_turns: Semaphore::new(TABLE_TURNS),
             in_flight: Semaphore::new(IN_FLIGHT_KIB as usize),
             trouble: Mutex::default(),
@@ -295,6 +298,11 @@ impl Relay {
             tasks: TaskTracker::new(),
             flushing: Arc::default(),
         }
+    }
+
+    /// Returns what tells connections how far their batteries are on the bus.
+    pub fn board(&self) -> Arc<Board> {
+        Arc::clone(&self.shared.board)
     }
 
     /// Starts relaying the rows that come from `stored`; ends when its senders are gone.

@@ -65,6 +65,22 @@ pub fn metadata(connection: &mut PgConnection, name: &str) -> QueryResult<Option
     Ok(found.map(|found| found.body))
 }
 
+/// Looks a battery up and takes its turn until the transaction ends.
+///
+/// # Errors
+/// As diesel's.
+pub(crate) fn find_and_lock(
+    connection: &mut PgConnection,
+    name: &str,
+) -> QueryResult<Option<Line>> {
+    batteries::table
+        .filter(batteries::name.eq(name))
+        .select(Line::as_select())
+        .for_no_key_update()
+        .first(connection)
+        .optional()
+}
+
 /// Looks a battery up and makes its line where it is missing; returns its id.
 ///
 /// # Errors

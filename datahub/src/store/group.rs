@@ -26,7 +26,7 @@ use super::{
     tables::{self, Table},
     work::{self, Work},
 };
-use crate::{batch::Batch, upload::RejectedRow};
+use crate::{batch::Batch, relayed::Place, upload::RejectedRow};
 
 /// What writing needs to know of the settings.
 #[derive(Debug, Clone, Copy)]
@@ -44,8 +44,8 @@ pub(crate) struct Rules {
 pub(crate) enum Outcome {
     /// It is durable.
     Stored(Stored),
-    /// It was durable before: a commit whose answer was lost.
-    Before,
+    /// It was durable before, in a commit whose answer was lost: at this place or below.
+    Before(Place),
     /// A newer connection of the session took over; nothing was written.
     Superseded,
     /// The battery was removed; nothing was written.
@@ -142,10 +142,11 @@ pub(crate) fn write(
         let mut outcomes = Outcomes::new(batches.len());
         let mut lines = lock(connection, &mut by_battery, &mut outcomes)?;
         for line in &lines {
-            let table = current(connection, tables, line)?;
-            let wants = |&place: &usize| {
-                let batch = batches.get(place);
-                batch.is_some_and(|b| fit::wants_change(&b.decoded.columns, table, rules.columns))
+            let columns = |&place: &usize| batches.get(place).map(|batch| &batch.decoded.columns);
+            let places = by_battery.get(&line.id).into_iter().flatten();
+            let table = looked_at(connection, tables, line, places.filter_map(columns))?;
+            let wants = |place: &usize| {
+                columns(place).is_some_and(|rows| fit::wants_change(rows, table, rules.columns))
             };
             let places = by_battery.get(&line.id);
             if places.is_some_and(|places| places.iter().any(wants)) {
@@ -153,7 +154,7 @@ pub(crate) fn write(
             }
         }
         lines.retain(|line| by_battery.contains_key(&line.id));
-        steps::take(connection, batches, &mut by_battery, &mut outcomes)?;
+        steps::take(connection, batches, &lines, &mut by_battery, &mut outcomes)?;
         fault::point("hub.in_write")?;
         lines.retain(|line| by_battery.contains_key(&line.id));
         for line in &mut lines {
@@ -197,10 +198,11 @@ pub(crate) fn write_alone(
         let mut by_battery = ByBattery::from([(battery, (0..batches.len()).collect())]);
         let mut outcomes = Outcomes::new(batches.len());
         let mut lines = lock(connection, &mut by_battery, &mut outcomes)?;
-        steps::take(connection, batches, &mut by_battery, &mut outcomes)?;
+        steps::take(connection, batches, &lines, &mut by_battery, &mut outcomes)?;
         let (Some(line), Some(places)) = (lines.first_mut(), by_battery.remove(&battery)) else {
             return Ok((outcomes.into_vec(), None));
         };
+        tables::begin_anew_if_gone(connection, line)?;
         let mut table = tables::load(connection, line)?;
         if tolerant {
             insert::lock_table(connection, line, false)?;
@@ -293,4 +295,20 @@ fn current<'t>(
         tables.insert(line.id, table);
     }
     Ok(tables.entry(line.id).or_default())
+}
+
+/// Returns a table that is known, read again if some of `rows` would be rejected for what is known
+/// of it: people change tables, too, and do not raise its form.
+fn looked_at<'t, 'r>(
+    connection: &mut PgConnection,
+    tables: &'t mut Tables,
+    line: &Line,
+    mut rows: impl Iterator<Item = &'r Columns>,
+) -> Result<&'t Table, Failure> {
+    current(connection, tables, line)?;
+    let table = tables.entry(line.id).or_default();
+    if rows.any(|rows| fit::may_reject(rows, table)) {
+        tables::look_again(connection, line, table).map_err(Failure::of(line.id))?;
+    }
+    Ok(table)
 }

@@ -12,8 +12,9 @@ use serde_json::{Map, Value};
 use super::{
     StoreError,
     batteries::{self, Line},
-    rows::{self, SelectError, Selection},
+    rows::{self, PageLimits, Selection},
     samples::{Samples, Which},
+    source::{Of, Source, SourceError},
     statement::Statement,
     tables::{self, ColumnType},
 };
@@ -329,7 +330,7 @@ pub(crate) fn statistics(
             Err(error) => return Ok(Err(error)),
         };
         let mut columns = aggregates(connection, &line, interval.bounds)?;
-        let last = last_row(connection, &line, seq.1)?;
+        let last = last_row(connection, battery, seq.1)?;
         for (name, column) in last.iter() {
             if let Some(Value::Object(values)) = columns.get_mut(name) {
                 let last = column.number(0).filter(|value| value.is_finite());
@@ -393,18 +394,23 @@ fn aggregates(
     Ok(all)
 }
 
-fn last_row(connection: &mut PgConnection, line: &Line, seq: i64) -> Result<Columns, StoreError> {
-    let selection = Selection {
-        seq: seq..=seq,
-        test_time: None,
-        columns: None,
-        limit: 1,
+fn last_row(
+    connection: &mut PgConnection,
+    battery: &BatteryName,
+    seq: i64,
+) -> Result<Columns, StoreError> {
+    let source = match Source::open(connection, battery, &Of::Rows) {
+        Ok(source) => source,
+        Err(SourceError::Store(error)) => return Err(error),
+        Err(SourceError::NoBattery(_) | SourceError::NoTable(_)) => return Ok(Columns::default()),
     };
-    match rows::select(connection, line, &selection) {
-        Ok(selected) => Ok(selected.columns),
-        Err(SelectError::Store(error)) => Err(error),
-        Err(SelectError::NoColumn(_) | SelectError::NoTable) => Ok(Columns::default()),
-    }
+    let limits = PageLimits {
+        rows: 1,
+        bytes: usize::MAX,
+        descending: false,
+    };
+    let selection = Selection::by_seq(seq..=seq);
+    Ok(rows::page(connection, &source, &selection, source.columns(), limits)?.columns)
 }
 
 fn throughput(

@@ -3,6 +3,7 @@
 pub mod batteries;
 mod cells;
 mod column_type;
+pub mod columns;
 pub mod cycles;
 pub(crate) mod deletion;
 pub mod estimates;
@@ -14,7 +15,7 @@ mod insert;
 pub mod intervals;
 pub(crate) mod metadata;
 pub mod registrations;
-mod rejected;
+pub(crate) mod rejected;
 pub mod retention;
 pub mod rollups;
 pub mod rows;

@@ -21,6 +21,7 @@ diesel::table! {
         battery_id -> BigInt,
         attempt -> BigInt,
         position -> BigInt,
+        body -> Nullable<Binary>,
     }
 }
 
@@ -33,9 +34,6 @@ diesel::table! {
         change -> Text,
     }
 }
-
-diesel::joinable!(metadata -> batteries (battery_id));
-diesel::allow_tables_to_appear_in_same_query!(batteries, metadata);
 
 diesel::table! {
     hub.signals (battery_id, name) {

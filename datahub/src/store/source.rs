@@ -1,11 +1,14 @@
 //! What history is read from: a battery's rows, or what one of its estimators said.
 
+use std::collections::BTreeMap;
+
 use diesel::PgConnection;
 use rovi_common::name::{BatteryName, EstimatorName};
 
 use super::{
     StoreError,
     batteries::{self, Line},
+    columns::{self, Meaning},
     estimates,
     statement::Statement,
     tables::{self, ColumnType},
@@ -29,6 +32,8 @@ pub struct Source {
     pub line: Line,
     of: Of,
     columns: Vec<(String, ColumnType)>,
+    /// What the columns of rows mean, where it is known.
+    meanings: BTreeMap<String, Meaning>,
     /// Types of the columns that ranges are asked by.
     time: Option<ColumnType>,
     test_time: Option<ColumnType>,
@@ -75,7 +80,15 @@ impl Source {
             let found = table.columns().iter().find(|(known, _)| known == name);
             found.map(|(_, kind)| kind.clone())
         };
+        let meanings = match of {
+            Of::Rows => {
+                let names = table.columns().iter().map(|(name, _)| name.as_str());
+                columns::of_battery(connection, &line, names)?
+            }
+            Of::Estimates(_) => BTreeMap::new(),
+        };
         Ok(Self {
+            meanings,
             time: kind("time"),
             test_time: match of {
                 Of::Rows => kind("test_time"),
@@ -100,6 +113,11 @@ impl Source {
     /// Finds a column.
     pub fn column(&self, name: &str) -> Option<&(String, ColumnType)> {
         self.columns.iter().find(|(known, _)| known == name)
+    }
+
+    /// Returns a column's unit, where it is known.
+    pub fn unit(&self, name: &str) -> Option<&str> {
+        self.meanings.get(name)?.unit.as_deref()
     }
 
     /// Returns the type of the battery's column `time`, which estimates are joined to.

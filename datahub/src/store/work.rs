@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     batch::Batch,
-    upload::{RefusedBy, RejectedRow},
+    upload::{RefusedBy, RejectedRow, kept},
 };
 
 /// Changes a table as a batch wants; a change that PostgreSQL refuses is left out, and rows that
@@ -99,8 +99,15 @@ impl Work<'_> {
         drop(spans);
         drop(pieces);
         let mut stored = stored_by_batch(line, fitted, runs, refused);
+        for (_, batch, stored) in &stored {
+            if !batch.replayed.is_empty() {
+                rejected::settle(connection, &batch.replayed, &stored.rejected)
+                    .map_err(Failure::of(line.id))?;
+            }
+        }
         let rejected: Vec<(&Batch, RejectedRow)> = stored
             .iter()
+            .filter(|(_, batch, _)| batch.replayed.is_empty())
             .flat_map(|(_, batch, stored)| stored.rejected.iter().map(|row| (*batch, row.clone())))
             .collect();
         rejected::keep(connection, line, &rejected).map_err(Failure::of(line.id))?;
@@ -177,10 +184,7 @@ fn nth_other(n: usize, taken: &[usize]) -> usize {
 /// Describes a decoded row that is not stored.
 fn reject(batch: &Batch, row: usize, refused_by: RefusedBy, reason: String) -> RejectedRow {
     let cells = batch.decoded.columns.row(row);
-    let cells = cells.map(|(name, value)| {
-        let value = serde_json::to_value(&value).unwrap_or_else(|_| value.to_string().into());
-        (name.to_owned(), value)
-    });
+    let cells = cells.map(|(name, value)| (name.to_owned(), kept::to_json(&value)));
     RejectedRow {
         offset: batch.decoded.offset_of(row),
         refused_by,

@@ -3,8 +3,12 @@
 pub(crate) mod body;
 pub mod decode;
 mod decoded;
+mod encoding;
 pub(crate) mod guard;
 pub mod intake;
+mod integers;
+pub(crate) mod kept;
+pub mod marks;
 pub mod open;
 pub(crate) mod post;
 pub mod protocol;
@@ -12,6 +16,7 @@ mod raw;
 pub mod room;
 mod sift;
 mod socket;
+mod voice;
 
 use std::sync::Arc;
 
@@ -21,6 +26,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 pub use self::decoded::{Decoded, RefusedBy, RejectedRow};
+pub(crate) use self::sift::column_name;
 use self::{
     intake::{Intake, Request},
     protocol::SUBPROTOCOL,
@@ -96,6 +102,7 @@ pub(crate) async fn upload_by_socket(
         from: query.from,
         begins_segment,
         speaks,
+        body: None,
     };
     let hub = hub.into_inner();
     let intake = Intake::open(Arc::clone(&hub), asked).await?;

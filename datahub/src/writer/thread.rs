@@ -81,7 +81,7 @@ impl Writer {
         if !left.is_empty() {
             let rows: usize = left.iter().map(|batch| batch.decoded.sent).sum();
             tracing::error!("{rows} rows that were not acknowledged are given up at the stop");
-            answer::refuse(left, &Ending::Unavailable, &self.wiring.metrics);
+            self.refuse(left);
         }
     }
 
@@ -125,6 +125,10 @@ impl Writer {
             let Some(batch) = self.parking.append(batch) else {
                 continue;
             };
+            if batch.uploader.has_ended() {
+                self.refuse(vec![batch]);
+                continue;
+            }
             rows += batch.decoded.sent;
             bytes += batch.weight;
             batteries.insert(batch.battery_id());
@@ -206,13 +210,14 @@ impl Writer {
             .first()
             .map(|batch| batch.uploader.battery.to_string());
         let known = self.parking.len();
-        let pause = self.parking.park(battery, batches);
+        let reason = ErrorChain(&failure.error).to_string();
+        let (pause, homeless) = self.parking.park(battery, batches, &reason);
+        self.refuse(homeless);
         if self.parking.len() > known {
             self.wiring.metrics.batteries_parked.inc();
             tracing::warn!(
-                "battery {} cannot be written now and is set aside, next try in {pause:?}: {}",
+                "battery {} cannot be written now and is set aside, next try in {pause:?}: {reason}",
                 name.unwrap_or_default(),
-                ErrorChain(&failure.error)
             );
         }
     }
@@ -327,7 +332,8 @@ impl Writer {
     }
 
     fn refuse(&self, batches: Vec<Batch>) {
-        answer::refuse(batches, &Ending::Unavailable, &self.wiring.metrics);
+        let reason = "the service stops while PostgreSQL is away".to_owned();
+        answer::refuse(batches, &Ending::Unavailable(reason), &self.wiring.metrics);
     }
 }
 

@@ -11,7 +11,7 @@ use crate::support::{PATIENCE, Servers};
 
 /// A running hub.
 pub(crate) struct Hub {
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     lifecycle: Lifecycle,
     running: JoinSet<bool>,
 }
@@ -22,6 +22,16 @@ impl Hub {
     }
 
     pub(crate) async fn start_with(servers: &Servers, change: impl FnOnce(&mut Settings)) -> Self {
+        let hub = Self::start_unready(servers, change).await;
+        hub.ready("").await;
+        hub
+    }
+
+    /// Starts a hub that need not become ready.
+    pub(crate) async fn start_unready(
+        servers: &Servers,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
         let mut settings = Settings {
             listen: "127.0.0.1:0".parse().unwrap(),
             database_url: servers.postgres.server.url().parse().unwrap(),
@@ -36,20 +46,25 @@ impl Hub {
         let (address, lifecycle) = (service.address(), service.lifecycle());
         let mut running = JoinSet::new();
         running.spawn(service.run());
-        let hub = Self {
+        Self {
             address,
             lifecycle,
             running,
-        };
+        }
+    }
+
+    /// Waits until a part is ready; all of them if it is not named.
+    pub(crate) async fn ready(&self, part: &str) {
         eventually(PATIENCE, async || {
-            let ready = reqwest::get(hub.url("/ready")).await.unwrap();
-            if ready.status().is_success() {
+            let ready = reqwest::get(self.url("/ready")).await.unwrap();
+            let is_ready = ready.status().is_success();
+            let text = ready.text().await.unwrap();
+            if is_ready || !(part.is_empty() || text.contains(part)) {
                 return Ok(());
             }
-            Err(ready.text().await.unwrap())
+            Err(text)
         })
         .await;
-        hub
     }
 
     pub(crate) fn url(&self, path: &str) -> String {

@@ -1,6 +1,8 @@
 //! What the hub says on the bus and hears from it, over real servers.
 
 #[cfg(test)]
+mod acknowledged;
+#[cfg(test)]
 mod deletion;
 #[cfg(test)]
 mod estimates;

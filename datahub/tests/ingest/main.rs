@@ -6,6 +6,10 @@ mod support;
 #[cfg(test)]
 mod api;
 #[cfg(test)]
+mod bodies;
+#[cfg(test)]
+mod columns;
+#[cfg(test)]
 mod cycles;
 #[cfg(test)]
 mod faults;
@@ -18,6 +22,12 @@ mod intervals;
 #[cfg(test)]
 mod metadata;
 #[cfg(test)]
+mod rejected;
+#[cfg(test)]
+mod schema;
+#[cfg(test)]
 mod sessions;
+#[cfg(test)]
+mod set_aside;
 #[cfg(test)]
 mod tables;

@@ -1,6 +1,6 @@
 //! `GET /db/{battery}/rows` and `/estimates`: a page of history, or a reduction of all of it.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use rovi_common::{
@@ -72,6 +72,8 @@ pub(crate) struct RowsBody<'a> {
     segment: &'a [Option<i32>],
     #[schema(value_type = Object)]
     columns: &'a Columns,
+    /// Units by column, where one is known.
+    units: BTreeMap<&'a str, &'a str>,
 }
 
 /// Reads rows of a battery, by ranges of number and time.
@@ -273,6 +275,10 @@ fn write(
         received: &selected.received,
         segment: &selected.segment,
         columns: &selected.columns,
+        units: picks
+            .iter()
+            .filter_map(|pick| Some((pick.name, pick.unit?)))
+            .collect(),
     };
     serde_json::to_vec(&body).map_err(|error| WriteError {
         form: "JSON",
