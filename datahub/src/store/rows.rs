@@ -109,7 +109,7 @@ pub type Form = [(String, ColumnType)];
 /// Reads rows by a range of `seq`, at most `limit`, cut at segments; all columns.
 ///
 /// # Errors
-/// PostgreSQL is away or refuses.
+/// PostgreSQL is away or refuses, or the battery's table is missing.
 pub fn read(
     connection: &mut PgConnection,
     battery: &BatteryName,
@@ -119,7 +119,11 @@ pub fn read(
     connection.transaction(|connection| {
         let source = match Source::open(connection, battery, &Of::Rows) {
             Ok(source) => source,
-            Err(SourceError::NoBattery(_) | SourceError::NoTable(_)) => return Ok(Vec::new()),
+            Err(SourceError::NoBattery(_)) => return Ok(Vec::new()),
+            // Rows that were stored cannot be gone without a word.
+            Err(error @ SourceError::NoTable(_)) => {
+                return Err(diesel::result::Error::QueryBuilderError(error.into()).into());
+            }
             Err(SourceError::Store(error)) => return Err(error),
         };
         let limits = PageLimits {

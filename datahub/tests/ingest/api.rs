@@ -269,45 +269,6 @@ async fn wrong_questions_are_answered_with_the_field() {
         ("/db/b7/rows?epoch=2", 409, "b7 is in epoch 1"),
         ("/db/b7/rows?format=xml", 400, "format=xml"),
         ("/db/b7/rows?sek=1", 400, "unknown field `sek`"),
-        (
-            "/db/b7/rows?seq=5..2",
-            400,
-            "seq=5..2 ends before it begins",
-        ),
-        (
-            "/db/b7/rows?time=-5h..",
-            400,
-            "no column `time`; ask by received=",
-        ),
-        ("/db/b7/rows?received=soon..", 400, "`soon`"),
-        ("/db/b7/rows?from=-5h&axis=seq", 400, "whole numbers"),
-        ("/db/b7/rows?axis=x", 400, "axis=x"),
-        ("/db/b7/rows?limit=1&limit=2", 400, "limit stands twice"),
-        ("/db/b7/rows?order=up", 400, "order=up"),
-        (
-            "/db/b7/rows?order=desc&format=msgpack",
-            400,
-            "another format",
-        ),
-        ("/db/b7/rows?max_points=3", 400, "at least 4"),
-        ("/db/b7/rows?reduce=mean", 400, "reduce=mean"),
-        (
-            "/db/b7/rows/export?format=json",
-            400,
-            "csv, ndjson, msgpack, parquet, h5",
-        ),
-        ("/db/b7/statistics", 400, "every= is missing"),
-        (
-            "/db/b7/statistics?every=5",
-            400,
-            "every=5 is not an interval",
-        ),
-        (
-            "/db/b7/statistics?every=5s&axis=seq",
-            400,
-            "does not go with axis=seq",
-        ),
-        ("/db/b7/estimates?estimator=a.b", 400, "'.' at byte 1"),
         ("/db/nothing", 404, "there is no GET /db/nothing"),
     ] {
         let (found, problem) = get(&hub, path).await;

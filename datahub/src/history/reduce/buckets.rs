@@ -60,9 +60,12 @@ mod tests {
 
     use super::*;
 
-    /// One run for each row, with two columns.
-    fn runs(rows: &[(Option<f64>, Option<f64>, f64)]) -> Vec<Run> {
-        let run = |(seq, &(at, a, b)): (i64, &(Option<f64>, Option<f64>, f64))| {
+    /// Place on the axis, and two columns.
+    type Row = (Option<f64>, Option<f64>, f64);
+
+    /// One run for each row.
+    fn runs(rows: &[Row]) -> Vec<Run> {
+        let run = |(seq, &(at, a, b)): (i64, &Row)| {
             let mut run = Run {
                 first: seq,
                 last: seq,
@@ -91,7 +94,7 @@ mod tests {
             let newest = i64::try_from(rows.len()).unwrap();
             prop_assert!(seqs.is_sorted() && seqs.iter().all(|&seq| 1 <= seq && seq <= newest));
             prop_assert!(seqs.contains(&1) && seqs.contains(&newest));
-            let kept = |value: fn(&(Option<f64>, Option<f64>, f64)) -> Option<f64>| {
+            let kept = |value: fn(&Row) -> Option<f64>| {
                 let all = rows.iter().filter_map(value).filter(|value| !value.is_nan());
                 let few = seqs.iter().filter_map(|&seq| value(&rows[usize::try_from(seq).unwrap() - 1]));
                 let few = few.filter(|value| !value.is_nan());

@@ -1,8 +1,9 @@
 //! Which rows and columns are answered.
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{get, post};
+use super::{get, post, send};
 use crate::support::{TestHub, execute, postgres};
 
 /// Five rows, a minute apart, the newest taken now; `time` as the battery's own clock has it.
@@ -186,4 +187,59 @@ async fn estimates_are_read_as_rows_are_with_the_times_of_their_rows() {
         export.starts_with("seq,received,segment,soc\n5,") && export.ends_with(",1,35.0\n"),
         "{export}"
     );
+}
+
+#[tokio::test]
+async fn wrong_questions_are_answered_with_what_is_wrong() {
+    let postgres = postgres();
+    let hub = TestHub::start(&postgres).await;
+    post(&hub, &json!([{"a": 1}])).await;
+    for (path, status, told) in [
+        (
+            "/db/b7/rows?seq=5..2",
+            400,
+            "seq=5..2 ends before it begins",
+        ),
+        (
+            "/db/b7/rows?time=-5h..",
+            400,
+            "no column `time`; ask by received=",
+        ),
+        ("/db/b7/rows?received=soon..", 400, "`soon`"),
+        ("/db/b7/rows?from=-5h&axis=seq", 400, "whole numbers"),
+        ("/db/b7/rows?axis=x", 400, "axis=x"),
+        ("/db/b7/rows?limit=1&limit=2", 400, "limit stands twice"),
+        ("/db/b7/rows?order=up", 400, "order=up"),
+        (
+            "/db/b7/rows?order=desc&format=msgpack",
+            400,
+            "another format",
+        ),
+        ("/db/b7/rows?max_points=3", 400, "at least 4"),
+        ("/db/b7/rows?reduce=mean", 400, "reduce=mean"),
+        (
+            "/db/b7/rows/export?format=json",
+            400,
+            "csv, ndjson, msgpack, parquet, h5",
+        ),
+        ("/db/b7/statistics", 400, "every= is missing"),
+        (
+            "/db/b7/statistics?every=5",
+            400,
+            "every=5 is not an interval",
+        ),
+        (
+            "/db/b7/statistics?every=5s&axis=seq",
+            400,
+            "does not go with axis=seq",
+        ),
+        ("/db/b7/estimates?estimator=a.b", 400, "'.' at byte 1"),
+    ] {
+        let (found, problem) = send(&hub, Method::GET, path, "").await;
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(
+            found == status && detail.contains(told),
+            "{path}: {found} {detail}"
+        );
+    }
 }
