@@ -76,6 +76,15 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
             "/db/{battery}",
             web::delete().to(delete_battery::delete_battery),
         )
+        .configure(battery_routes)
+        .route("/db/{battery}/rows", web::get().to(read_rows::read_rows))
+        .configure(TwinProxy::routes)
+        .default_service(web::to(no_such_path));
+}
+
+/// Adds what concerns one battery, its rows aside.
+fn battery_routes(config: &mut web::ServiceConfig) {
+    config
         .service(
             web::resource("/db/{battery}/metadata")
                 .app_data(web::PayloadConfig::new(MAX_BYTES))
@@ -110,10 +119,7 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
                 .route(web::get().to(tables::read_table))
                 .route(web::put().to(tables::put_table)),
         )
-        .route("/db/{battery}/cycles", web::get().to(cycles::list_cycles))
-        .route("/db/{battery}/rows", web::get().to(read_rows::read_rows))
-        .configure(TwinProxy::routes)
-        .default_service(web::to(no_such_path));
+        .route("/db/{battery}/cycles", web::get().to(cycles::list_cycles));
 }
 
 /// Tells where to look.

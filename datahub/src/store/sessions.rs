@@ -43,8 +43,8 @@ pub enum SessionError {
     Store(#[from] StoreError),
 }
 
-impl From<diesel::result::Error> for SessionError {
-    fn from(error: diesel::result::Error) -> Self {
+impl From<Error> for SessionError {
+    fn from(error: Error) -> Self {
         Self::Store(error.into())
     }
 }
