@@ -133,7 +133,8 @@ impl Hub {
         }
         let body = answer.bytes().await.unwrap_or_default();
         let detail = serde_json::from_slice::<serde_json::Value>(&body).unwrap_or_default();
-        Ok(detail["detail"].as_str().unwrap_or_default().to_owned())
+        let detail = detail.get("detail").and_then(serde_json::Value::as_str);
+        Ok(detail.unwrap_or_default().to_owned())
     }
 
     /// Deletes a battery; returns where its tables are kept.

@@ -26,7 +26,6 @@ fn file() -> Option<PathBuf> {
 }
 
 #[tokio::test]
-#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 async fn cycles_of_a_public_file_equal_those_of_battery_data_toolkit_to_the_last_bit() {
     let Some(file) = file() else {
         eprintln!("skipped: ROVI_REFERENCE does not name the folder of reference files");

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rovi_common::testing::eventually;
 use system_tests::Stack;
+use tokio::task::JoinSet;
 
 use crate::cell::Cell;
 
@@ -70,7 +71,8 @@ async fn a_hub_killed_while_it_deletes_leaves_the_battery_whole_or_gone() {
     let delete = stack
         .http()
         .delete(format!("{}/db/halfway?confirm=halfway", stack.hub_url()));
-    let delete = tokio::spawn(delete.send());
+    let mut deleting = JoinSet::new();
+    deleting.spawn(delete.send());
     let mut database = stack.database();
     let waiting = "SELECT count(*) AS value FROM pg_locks \
                    WHERE NOT granted AND mode = 'AccessExclusiveLock'";
@@ -86,7 +88,7 @@ async fn a_hub_killed_while_it_deletes_leaves_the_battery_whole_or_gone() {
     })
     .await;
     stack.kill_hub();
-    let _broken = delete.await.unwrap();
+    let _broken = deleting.join_next().await;
     reader.run("COMMIT");
     stack.start_hub();
     stack.hub_ready().await;

@@ -78,7 +78,7 @@ pub(crate) async fn list_cycles(
         battery: battery.into(),
         epoch: listed.epoch,
         up_to_seq: listed.up_to_seq,
-        cycles: listed.cycles,
+        cycles: listed.listed,
     }))
 }
 
@@ -102,7 +102,7 @@ pub(super) fn wants_csv(request: &HttpRequest, format: Option<&str>) -> Result<b
 /// Writes a line a cycle; null is empty.
 fn csv(listed: &Cycles) -> Result<Vec<u8>, csv::Error> {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    for cycle in &listed.cycles {
+    for cycle in &listed.listed {
         writer.serialize(cycle)?;
     }
     writer

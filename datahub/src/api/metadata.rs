@@ -94,7 +94,7 @@ pub(crate) async fn read_metadata(
     let version = version.ok_or_else(|| no_such_battery(&battery))?;
     let version = version.ok_or_else(|| missing(&battery, revision))?;
     let etag = version.etag();
-    if names(&request, header::IF_NONE_MATCH, &etag) == Some(true) {
+    if condition(&request, &header::IF_NONE_MATCH).is_some_and(|tags| lists(tags, &etag)) {
         let mut response = HttpResponse::NotModified();
         return Ok(response.insert_header((header::ETAG, etag)).finish());
     }
@@ -289,11 +289,7 @@ fn condition<'r>(request: &'r HttpRequest, name: &header::HeaderName) -> Option<
     request.headers().get(name)?.to_str().ok()
 }
 
-/// Tells whether a header of validators, if there is one, names `etag`.
-fn names(request: &HttpRequest, name: header::HeaderName, etag: &str) -> Option<bool> {
-    condition(request, &name).map(|tags| lists(tags, etag))
-}
-
+/// Tells whether a header's validators name `etag`.
 fn lists(tags: &str, etag: &str) -> bool {
     let one = |tag: &str| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag;
     tags.split(',').map(str::trim).any(one)

@@ -103,6 +103,15 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
             "/db/{battery}",
             web::delete().to(delete_battery::delete_battery),
         )
+        .configure(battery_routes)
+        .route("/db/{battery}/rows", web::get().to(read_rows::read_rows))
+        .configure(TwinProxy::routes)
+        .default_service(web::to(no_such_path));
+}
+
+/// Adds what concerns one battery, its rows aside.
+fn battery_routes(config: &mut web::ServiceConfig) {
+    config
         .service(
             web::resource("/db/{battery}/metadata")
                 .app_data(web::PayloadConfig::new(MAX_BYTES))
@@ -159,9 +168,7 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
             web::resource("/db/{battery}/changes")
                 .route(web::get().to(changes::list_changes))
                 .default_service(only("GET")),
-        )
-        .configure(TwinProxy::routes)
-        .default_service(web::to(no_such_path));
+        );
 }
 
 fn history_routes(config: &mut web::ServiceConfig) {

@@ -81,10 +81,10 @@ pub(crate) struct Cycle {
 /// Charge (A·h) and energy (W·h) that went in and out.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Capacity {
-    pub(crate) capacity_charge: f64,
-    pub(crate) capacity_discharge: f64,
-    pub(crate) energy_charge: f64,
-    pub(crate) energy_discharge: f64,
+    pub(crate) charged: f64,
+    pub(crate) discharged: f64,
+    pub(crate) energy_in: f64,
+    pub(crate) energy_out: f64,
 }
 
 impl Cycle {
@@ -193,10 +193,10 @@ impl Cycle {
             (highest, highest - charge, most, most - energy)
         };
         let capacity = Capacity {
-            capacity_charge: charged / SECONDS_PER_HOUR,
-            capacity_discharge: discharged / SECONDS_PER_HOUR,
-            energy_charge: energy_in / SECONDS_PER_HOUR,
-            energy_discharge: energy_out / SECONDS_PER_HOUR,
+            charged: charged / SECONDS_PER_HOUR,
+            discharged: discharged / SECONDS_PER_HOUR,
+            energy_in: energy_in / SECONDS_PER_HOUR,
+            energy_out: energy_out / SECONDS_PER_HOUR,
         };
         Some(capacity)
     }
@@ -243,8 +243,8 @@ mod tests {
         // An hour at -2 A, then half an hour at +3 A.
         let cycle = cycle(&[(0.0, -2.0), (3600.0, -2.0), (3600.0, 3.0), (5400.0, 3.0)]);
         let capacity = cycle.capacity().unwrap();
-        assert!(close(capacity.capacity_discharge, 2.0) && close(capacity.capacity_charge, 1.5));
-        assert!(close(capacity.energy_discharge, 8.0) && close(capacity.energy_charge, 6.0));
+        assert!(close(capacity.discharged, 2.0) && close(capacity.charged, 1.5));
+        assert!(close(capacity.energy_out, 8.0) && close(capacity.energy_in, 6.0));
         assert_eq!(cycle.duration(), Some(5400.0));
         assert_eq!(cycle.temperatures(), Some((20.0, 21.5)));
     }
@@ -253,7 +253,7 @@ mod tests {
     fn a_battery_that_was_empty_is_charged_first() {
         let cycle = cycle(&[(0.0, 2.0), (3600.0, 2.0), (3600.0, -1.0), (7200.0, -1.0)]);
         let capacity = cycle.capacity().unwrap();
-        assert!(close(capacity.capacity_charge, 2.0) && close(capacity.capacity_discharge, 1.0));
+        assert!(close(capacity.charged, 2.0) && close(capacity.discharged, 1.0));
     }
 
     #[test]
@@ -264,7 +264,7 @@ mod tests {
         next.cycle = Some(4);
         let mut without_number = cycle.clone();
         cycle.end(Some(&next));
-        assert!(close(cycle.capacity().unwrap().capacity_discharge, 1.0));
+        assert!(close(cycle.capacity().unwrap().discharged, 1.0));
         assert_eq!(
             (cycle.duration(), cycle.rows, cycle.last_seq),
             (Some(3600.0), 2, 2)
@@ -281,7 +281,7 @@ mod tests {
         gap.point = None;
         with.add(&gap);
         with.add(&sample(4, 3600.0, -1.0));
-        assert!(close(with.capacity().unwrap().capacity_discharge, 1.0));
+        assert!(close(with.capacity().unwrap().discharged, 1.0));
         assert_eq!((with.rows, with.last_seq), (3, 4));
     }
 }

@@ -108,7 +108,7 @@ fn check(document: &Value) -> Result<Option<String>, Problem> {
         let detail = format!("`{path}` holds a NUL character, which PostgreSQL cannot keep");
         return Err(Problem::bad_request(detail).at(path));
     }
-    match document["name"].as_str() {
+    match document.get("name").and_then(Value::as_str) {
         Some("") => {
             Err(Problem::bad_request("`name` is empty; leave it out to get one").at("name"))
         }
@@ -130,10 +130,10 @@ fn nul_in(value: &Value, path: &str) -> Option<String> {
             } else {
                 format!("{path}.{}", key.replace('\0', "\\0"))
             };
-            match key.contains('\0') {
-                true => Some(path),
-                false => nul_in(value, &path),
+            if key.contains('\0') {
+                return Some(path);
             }
+            nul_in(value, &path)
         }),
         Value::Null | Value::Bool(_) | Value::Number(_) => None,
     }

@@ -29,6 +29,11 @@ pub(super) fn check(document: &Value) -> Result<(), Departure> {
     check_value(&SCHEMA, document, "")
 }
 
+/// Returns what a keyword of a schema says; null where it has none.
+fn keyword<'s>(schema: &'s Value, name: &str) -> &'s Value {
+    schema.get(name).unwrap_or(&Value::Null)
+}
+
 fn departs(path: &str, reason: impl Into<String>) -> Result<(), Departure> {
     Err(Departure {
         path: path.to_owned(),
@@ -37,22 +42,22 @@ fn departs(path: &str, reason: impl Into<String>) -> Result<(), Departure> {
 }
 
 fn check_value(schema: &Value, value: &Value, path: &str) -> Result<(), Departure> {
-    if let Some(reference) = schema["$ref"].as_str() {
+    if let Some(reference) = keyword(schema, "$ref").as_str() {
         let definition = reference
             .strip_prefix('#')
             .and_then(|at| SCHEMA.pointer(at));
         return definition.map_or(Ok(()), |schema| check_value(schema, value, path));
     }
-    if let Some(choices) = schema["anyOf"].as_array() {
+    if let Some(choices) = keyword(schema, "anyOf").as_array() {
         return check_choices(choices, value, path);
     }
-    if let Some(kind) = schema["type"].as_str()
+    if let Some(kind) = keyword(schema, "type").as_str()
         && !is_of(kind, value)
     {
         let found = noun(value);
         return departs(path, format!("must be {}, it is {found}", article(kind)));
     }
-    if let Some(words) = schema["enum"].as_array()
+    if let Some(words) = keyword(schema, "enum").as_array()
         && !words.contains(value)
     {
         let words: Vec<&str> = words.iter().filter_map(Value::as_str).collect();
@@ -69,7 +74,7 @@ fn check_value(schema: &Value, value: &Value, path: &str) -> Result<(), Departur
 
 /// A choice is always between one form and null: what departs from that form is told.
 fn check_choices(choices: &[Value], value: &Value, path: &str) -> Result<(), Departure> {
-    let is_null = |choice: &&Value| choice["type"] == "null";
+    let is_null = |choice: &&Value| keyword(choice, "type") == "null";
     if value.is_null() && choices.iter().any(|choice| is_null(&choice)) {
         return Ok(());
     }
@@ -82,13 +87,17 @@ fn check_object(schema: &Value, object: &Value, path: &str) -> Result<(), Depart
         "" => name.to_owned(),
         path => format!("{path}.{name}"),
     };
-    let required = schema["required"].as_array().into_iter().flatten();
+    let required = keyword(schema, "required").as_array().into_iter().flatten();
     for name in required.filter_map(Value::as_str) {
         if object.get(name).is_none() {
             return departs(&below(name), "is missing");
         }
     }
-    for (name, schema) in schema["properties"].as_object().into_iter().flatten() {
+    for (name, schema) in keyword(schema, "properties")
+        .as_object()
+        .into_iter()
+        .flatten()
+    {
         if let Some(value) = object.get(name) {
             check_value(schema, value, &below(name))?;
         }
@@ -97,14 +106,19 @@ fn check_object(schema: &Value, object: &Value, path: &str) -> Result<(), Depart
 }
 
 fn check_array(schema: &Value, items: &[Value], path: &str) -> Result<(), Departure> {
-    let bounds = (schema["minItems"].as_u64(), schema["maxItems"].as_u64());
+    let bounds = (
+        keyword(schema, "minItems").as_u64(),
+        keyword(schema, "maxItems").as_u64(),
+    );
     let count = items.len() as u64;
     if bounds.0.is_some_and(|least| count < least) || bounds.1.is_some_and(|most| count > most) {
         let wanted = bounds.0.or(bounds.1).unwrap_or_default();
         return departs(path, format!("must have {wanted} items, it has {count}"));
     }
     for (place, item) in items.iter().enumerate() {
-        let schema = schema["prefixItems"].get(place).unwrap_or(&schema["items"]);
+        let schema = keyword(schema, "prefixItems")
+            .get(place)
+            .unwrap_or(keyword(schema, "items"));
         check_value(schema, item, &format!("{path}[{place}]"))?;
     }
     Ok(())
@@ -118,22 +132,24 @@ fn check_number(schema: &Value, value: &Value, path: &str) -> Result<(), Departu
         (
             "minimum",
             "at least",
-            Some(number) < schema["minimum"].as_f64(),
+            Some(number) < keyword(schema, "minimum").as_f64(),
         ),
         (
             "maximum",
             "at most",
-            schema["maximum"].as_f64().is_some_and(|most| number > most),
+            keyword(schema, "maximum")
+                .as_f64()
+                .is_some_and(|most| number > most),
         ),
         (
             "exclusiveMinimum",
             "above",
-            Some(number) <= schema["exclusiveMinimum"].as_f64(),
+            Some(number) <= keyword(schema, "exclusiveMinimum").as_f64(),
         ),
     ];
     match broken.into_iter().find(|(_, _, is_broken)| *is_broken) {
         Some((keyword, words, _)) => {
-            let bound = &schema[keyword];
+            let bound = self::keyword(schema, keyword);
             departs(path, format!("must be {words} {bound}, it is {value}"))
         }
         None => Ok(()),
@@ -141,7 +157,7 @@ fn check_number(schema: &Value, value: &Value, path: &str) -> Result<(), Departu
 }
 
 fn check_text(schema: &Value, text: &str, path: &str) -> Result<(), Departure> {
-    match schema["format"].as_str() {
+    match keyword(schema, "format").as_str() {
         Some("date") if !is_date(text) => departs(
             path,
             format!("must be a date such as 2026-01-31, it is {text:?}"),
@@ -231,6 +247,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a list of what can be wrong")]
     fn a_departure_is_told_with_its_path() {
         for (document, path, reason) in [
             (json!([]), "", "an object"),

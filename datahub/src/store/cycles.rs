@@ -23,9 +23,9 @@ use crate::cycles::{
 };
 
 /// Rows of one piece.
-const PIECE_ROWS: i64 = 20_000;
+const PIECE_ROWS: usize = 20_000;
 /// Cycles computed anew in one piece.
-const MOST_STALE: i64 = 16;
+const MOST_STALE: usize = 16;
 
 /// A battery whose cycles are behind.
 #[derive(Debug, Clone, QueryableByName)]
@@ -112,16 +112,16 @@ pub(crate) fn advance(
         for cycle in folded.ended.iter().chain(&going.cycle) {
             write(connection, battery, cycle)?;
         }
-        for (segment, number, seq) in folded.late {
-            set_late(connection, battery, (segment, number), seq)?;
+        for (segment, number, late) in folded.late {
+            set_late(connection, battery, (segment, number), late)?;
         }
         let end = rows
             .last()
             .map_or(line.last_seq, |row| row.seq)
             .max(cursor.seq);
-        let stale = recompute(connection, &line, &samples, &mut going)?;
+        let mended = recompute(connection, &line, &samples, &mut going)?;
         move_cursor(connection, line.id, end, Some(&going))?;
-        let more = rows.len() as i64 == PIECE_ROWS || stale as i64 == MOST_STALE;
+        let more = rows.len() >= PIECE_ROWS || mended >= MOST_STALE;
         Ok(Some(Done {
             rows: rows.len(),
             more,
@@ -241,10 +241,10 @@ fn write(connection: &mut PgConnection, battery: &str, cycle: &Cycle) -> QueryRe
     .bind::<Bool, _>(cycle.is_stale)
     .bind::<Nullable<Double>, _>(cycle.start())
     .bind::<Nullable<Double>, _>(cycle.duration())
-    .bind::<Nullable<Double>, _>(capacity.map(|capacity| capacity.capacity_discharge))
-    .bind::<Nullable<Double>, _>(capacity.map(|capacity| capacity.energy_discharge))
-    .bind::<Nullable<Double>, _>(capacity.map(|capacity| capacity.capacity_charge))
-    .bind::<Nullable<Double>, _>(capacity.map(|capacity| capacity.energy_charge))
+    .bind::<Nullable<Double>, _>(capacity.map(|capacity| capacity.discharged))
+    .bind::<Nullable<Double>, _>(capacity.map(|capacity| capacity.energy_out))
+    .bind::<Nullable<Double>, _>(capacity.map(|capacity| capacity.charged))
+    .bind::<Nullable<Double>, _>(capacity.map(|capacity| capacity.energy_in))
     .bind::<Nullable<Double>, _>(voltages.map(|(lowest, _)| lowest))
     .bind::<Nullable<Double>, _>(voltages.map(|(_, highest)| highest))
     .bind::<Nullable<Double>, _>(temperatures.map(|(lowest, _)| lowest))
@@ -286,7 +286,7 @@ fn recompute(
          FROM hub.cycles c WHERE battery = $1 AND is_stale ORDER BY first_seq LIMIT $2",
     )
     .bind::<Text, _>(&line.name)
-    .bind::<BigInt, _>(MOST_STALE)
+    .bind::<BigInt, _>(i64::try_from(MOST_STALE).unwrap_or(i64::MAX))
     .load(connection)?;
     for one in &stale {
         if one.first_seq < line.first_seq {
@@ -405,7 +405,7 @@ pub(crate) struct Cycles {
     /// Rows up to this are counted.
     pub(crate) up_to_seq: i64,
     /// In the order of `first_seq`.
-    pub(crate) cycles: Vec<Listed>,
+    pub(crate) listed: Vec<Listed>,
 }
 
 /// Reads up to `limit` cycles that begin after a row; `None` where there is no such battery.
@@ -435,7 +435,7 @@ pub(crate) fn list(
         let Some(standing) = standing else {
             return Ok(None);
         };
-        let cycles = sql_query(
+        let listed = sql_query(
             "SELECT * FROM hub.cycles WHERE battery = $1 AND first_seq > $2 \
              ORDER BY first_seq LIMIT $3",
         )
@@ -446,7 +446,7 @@ pub(crate) fn list(
         Ok(Some(Cycles {
             epoch: standing.epoch,
             up_to_seq: standing.seq,
-            cycles,
+            listed,
         }))
     })
 }

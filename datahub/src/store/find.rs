@@ -13,9 +13,9 @@ use super::{
 };
 
 /// Batteries looked at in one query.
-const PAGE: i64 = 1000;
+const PAGE: usize = 1000;
 /// Batteries looked at for one answer; beyond, the caller goes on from where this stopped.
-const MOST_LOOKED_AT: i64 = 20_000;
+const MOST_LOOKED_AT: usize = 20_000;
 
 /// What is looked for.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,7 +78,7 @@ pub(crate) fn find(connection: &mut PgConnection, search: &Search) -> Result<Ans
     let mut looked_at = 0;
     loop {
         let page: Vec<Found> = page_after(search, &after).load(connection)?;
-        let is_last_page = (page.len() as i64) < PAGE;
+        let is_last_page = page.len() < PAGE;
         looked_at += PAGE;
         for battery in page {
             if found.len() == search.limit {
@@ -139,7 +139,7 @@ fn page_after(search: &Search, after: &str) -> Statement {
         )
         .text(after)
         .sql(" ORDER BY b.name LIMIT ")
-        .long(PAGE)
+        .long(i64::try_from(PAGE).unwrap_or(i64::MAX))
 }
 
 fn is_met(filter: &Filter, battery: &Found) -> bool {

@@ -81,7 +81,7 @@ fn whole(number: f64) -> i64 {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Which {
     /// Up to so many rows after a `seq`, in the order of `seq`.
-    After(i64, i64),
+    After(i64, usize),
     /// Rows of a range of `seq`, in the order of `seq`.
     Range(i64, i64),
     /// Rows of a range of `seq` with one segment and cycle number, in the order of `test_time`.
@@ -139,6 +139,7 @@ impl Samples {
         match which {
             Which::After(seq, limit) => {
                 let statement = statement.sql("seq > ").long(seq);
+                let limit = i64::try_from(limit).unwrap_or(i64::MAX);
                 statement.sql(" ORDER BY seq LIMIT ").long(limit)
             }
             Which::Range(first, last) => between(statement, (first, last)).sql(" ORDER BY seq"),

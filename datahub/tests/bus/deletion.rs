@@ -235,10 +235,7 @@ async fn estimators_end_with_their_battery_and_late_estimates_never_show_in_the_
     assert!(String::from_utf8_lossy(&asked.await.unwrap().payload).contains("revision"));
     let subject = "rovi.estimates.b7.default";
     let publish = async |frame: EstimateFrame| {
-        let sent = jetstream
-            .publish(subject, frame.encode().into())
-            .await
-            .unwrap();
+        let sent = jetstream.publish(subject, frame.encode()).await.unwrap();
         sent.await.unwrap();
     };
     let seqs = async |sql: &str, expected: i64| {

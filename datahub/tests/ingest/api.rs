@@ -197,7 +197,7 @@ async fn history_is_read_by_seq_or_test_time_in_three_forms() {
     assert_eq!(
         body,
         json!({
-            "battery": "b7", "epoch": 1, "last_seq": 3, "more": false, "seq": [2, 3],
+            "battery": "b7", "epoch": 1, "first_seq": 1, "last_seq": 3, "more": false, "seq": [2, 3],
             "received": null, "segment": [1, 1], "columns": {"test_time": [1.5, 2.5]},
             "units": {"test_time": "s"},
         })

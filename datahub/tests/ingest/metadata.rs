@@ -86,8 +86,8 @@ async fn every_version_can_be_read_with_who_made_it() {
         (answer.status.as_u16(), answer.text.as_str()),
         (200, second)
     );
-    let patch = r#"{"source": null, "battery": {"mass": 0.5}}"#;
-    let answer = ask(&hub, Method::PATCH, path, &[PATCH], patch).await;
+    let change = r#"{"source": null, "battery": {"mass": 0.5}}"#;
+    let answer = ask(&hub, Method::PATCH, path, &[PATCH], change).await;
     let third = json!({"name": "b7", "battery": {"mass": 0.5}});
     assert_eq!(answer.json(), third);
 
@@ -97,14 +97,14 @@ async fn every_version_can_be_read_with_who_made_it() {
     assert_eq!(read(path).await.json(), third);
     assert_eq!(read("/db/b7/metadata?revision=4").await.status, 404);
     let listed = read("/db/b7/metadata/revisions").await.json();
-    let listed: Vec<_> = listed.as_array().unwrap().iter().collect();
-    let told: Vec<_> = listed
+    let versions: Vec<_> = listed.as_array().unwrap().iter().collect();
+    let named: Vec<_> = versions
         .iter()
         .map(|one| (one["revision"].as_i64().unwrap(), one["author"].as_str()))
         .collect();
-    assert_eq!(told, [(3, None), (2, Some("bob")), (1, Some("ada@lab"))]);
+    assert_eq!(named, [(3, None), (2, Some("bob")), (1, Some("ada@lab"))]);
     let rest = read("/db/b7/metadata/revisions?before=2").await.json();
-    assert_eq!(rest[0], *listed[2]);
+    assert_eq!(rest[0], *versions[2]);
 }
 
 #[tokio::test]
