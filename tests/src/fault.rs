@@ -107,19 +107,19 @@ impl Fault {
             trial.under_way().await;
         }
         self.strike(&mut trial).await?;
-        let seen = trial.finish().await?;
+        let found = trial.finish().await?;
         ensure!(
-            !points.contains("kill") || seen.deaths == 1,
+            !points.contains("kill") || found.deaths == 1,
             "the hub did not die at {points}, but {} times",
-            seen.deaths
+            found.deaths
         );
         // A frame that is refused takes no memory beyond that of one that is not.
         ensure!(
-            self != Self::HugeFrame || seen.peak_kib < MOST_KIB_BESIDE_A_HUGE_FRAME,
+            self != Self::HugeFrame || found.peak_kib < MOST_KIB_BESIDE_A_HUGE_FRAME,
             "the hub took {} KiB",
-            seen.peak_kib
+            found.peak_kib
         );
-        Ok(seen)
+        Ok(found)
     }
 
     /// Tells how the first hub's fault points are armed.
@@ -155,7 +155,9 @@ impl Fault {
             Self::HubKilled
             | Self::HubKilledMarking
             | Self::CommitAnswerLost
-            | Self::PublishAnswerLost => {}
+            | Self::PublishAnswerLost
+            | Self::Overload
+            | Self::ConnectionCut => {}
             Self::HubKilledAnytime => restart_hub(trial).await,
             Self::PostgresKilled => {
                 trial.stack.postgres.server.kill();
@@ -184,7 +186,6 @@ impl Fault {
             Self::Rebuild => rebuild(trial).await?,
             Self::DiskFull => refused_for_a_while(trial, DISK_FULL).await,
             Self::StatementTimeout => refused_for_a_while(trial, TOO_SLOW).await,
-            Self::Overload | Self::ConnectionCut => {}
             Self::DeafClient => abuse::deaf_client(&trial.first_hub()).await,
             Self::SlowClient => abuse::slow_client(&trial.first_hub()).await,
             Self::HugeFrame => abuse::huge_frame(&trial.first_hub()).await?,
@@ -300,7 +301,7 @@ async fn refused_for_a_while(trial: &mut Trial, how: &str) {
 /// Uploads through a proxy that cuts all connections a few times.
 async fn cut(mut trial: Trial) -> Result<Seen> {
     let proxy = Proxy::before(trial.first_hub()).await?;
-    trial.upload_by(vec![proxy.upload_url()]);
+    trial.upload_by(&[proxy.upload_url()]);
     trial.under_way().await;
     for round in 0..5 {
         proxy.cut();
@@ -310,7 +311,7 @@ async fn cut(mut trial: Trial) -> Result<Seen> {
         let pause = trial.rng.random_range(5..150);
         tokio::time::sleep(Duration::from_millis(pause)).await;
     }
-    let seen = trial.finish().await?;
-    ensure!(seen.connections > 4, "nothing was cut");
-    Ok(seen)
+    let found = trial.finish().await?;
+    ensure!(found.connections > 4, "nothing was cut");
+    Ok(found)
 }

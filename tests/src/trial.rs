@@ -137,12 +137,12 @@ impl Trial {
 
     /// Starts the uploaders, over all hubs.
     pub fn upload(&mut self) {
-        let urls = self.hubs.iter().map(HubProcess::upload_url).collect();
-        self.upload_by(urls);
+        let urls: Vec<String> = self.hubs.iter().map(HubProcess::upload_url).collect();
+        self.upload_by(&urls);
     }
 
     /// Starts the uploaders; each takes another one of `urls` after a failure.
-    pub fn upload_by(&mut self, urls: Vec<String>) {
+    pub fn upload_by(&mut self, urls: &[String]) {
         for number in 0..self.load.uploaders {
             let upload = Upload {
                 battery: self.battery(number % self.load.batteries.max(1)),
@@ -150,7 +150,7 @@ impl Trial {
                 rows: self.load.rows,
                 frame_rows: 1..=self.load.frame_rows,
                 window: self.load.window,
-                hubs: urls.clone(),
+                hubs: urls.to_vec(),
                 seed: self.rng.random(),
             };
             let (gate, progress) = (self.gate.subscribe(), Arc::clone(&self.acknowledged));

@@ -66,6 +66,14 @@ pub struct Acknowledged {
     pub connections: usize,
 }
 
+/// What an upload carries from one connection to the next.
+struct Course {
+    gate: watch::Receiver<i64>,
+    progress: Arc<AtomicI64>,
+    rng: ChaCha8Rng,
+    log: Acknowledged,
+}
+
 /// What a connection heard.
 #[derive(Debug, Clone, Default)]
 struct Heard {
@@ -78,33 +86,33 @@ impl Upload {
     /// Uploads until every row is acknowledged; never sends beyond what `gate` tells.
     ///
     /// `progress` has what was acknowledged so far.
-    pub async fn run(
-        self,
-        mut gate: watch::Receiver<i64>,
-        progress: Arc<AtomicI64>,
-    ) -> Acknowledged {
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        let mut log = Acknowledged {
+    pub async fn run(self, gate: watch::Receiver<i64>, progress: Arc<AtomicI64>) -> Acknowledged {
+        let log = Acknowledged {
             battery: self.battery.clone(),
             session: self.session,
             stored: 0,
             rejected: BTreeMap::new(),
             connections: 0,
         };
+        let mut course = Course {
+            gate,
+            progress,
+            rng: ChaCha8Rng::seed_from_u64(self.seed),
+            log,
+        };
         let mut hub = usize::try_from(self.seed % 97).unwrap_or_default();
-        while log.stored < self.rows {
+        while course.log.stored < self.rows {
             hub += 1;
             let Some(url) = self.hubs.get(hub % self.hubs.len().max(1)) else {
                 break;
             };
-            if let Some(socket) = self.connect(url, log.stored).await {
-                log.connections += 1;
-                let connection = self.converse(socket, &mut gate, &progress, &mut rng, &mut log);
-                connection.await;
+            if let Some(socket) = self.connect(url, course.log.stored).await {
+                course.log.connections += 1;
+                self.converse(socket, &mut course).await;
             }
             tokio::time::sleep(AGAIN_AFTER).await;
         }
-        log
+        course.log
     }
 
     async fn connect(&self, hub: &str, from: i64) -> Option<Socket> {
@@ -120,14 +128,13 @@ impl Upload {
     }
 
     /// Sends and listens until the connection ends or every row is acknowledged.
-    async fn converse(
-        &self,
-        socket: Socket,
-        gate: &mut watch::Receiver<i64>,
-        progress: &Arc<AtomicI64>,
-        rng: &mut ChaCha8Rng,
-        log: &mut Acknowledged,
-    ) {
+    async fn converse(&self, socket: Socket, course: &mut Course) {
+        let Course {
+            gate,
+            progress,
+            rng,
+            log,
+        } = course;
         let (mut sink, stream) = socket.split();
         let mut sent = log.stored;
         let (tell, mut heard) = watch::channel(Heard {
@@ -188,7 +195,9 @@ impl Upload {
             "counter": column(&|n| if is_late(n) { json!(real(n) + 0.5) } else { json!(n) }),
         });
         if is_late(to - 1) {
-            columns["late"] = json!(column(&|n| json!(is_late(n))));
+            let late = column(&|n| json!(is_late(n)));
+            let columns = columns.as_object_mut().expect("this is an object");
+            columns.insert("late".to_owned(), late.into());
         }
         rmp_serde::to_vec(&columns).expect("JSON can be written as msgpack")
     }

@@ -104,7 +104,7 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
             web::delete().to(delete_battery::delete_battery),
         )
         .configure(battery_routes)
-        .route("/db/{battery}/rows", web::get().to(read_rows::read_rows))
+        .configure(history_routes)
         .configure(TwinProxy::routes)
         .default_service(web::to(no_such_path));
 }
@@ -147,7 +147,6 @@ fn battery_routes(config: &mut web::ServiceConfig) {
                 .route(web::put().to(tables::put_table)),
         )
         .route("/db/{battery}/cycles", web::get().to(cycles::list_cycles))
-        .configure(history_routes)
         .service(
             web::resource("/db/{battery}/rejected")
                 .route(web::get().to(rejected::list_rejected))

@@ -1,4 +1,4 @@
-//! What a battery should look like: the rules of docs/DATA_MODEL.md in few lines.
+//! What a battery should look like: the rules of `docs/DATA_MODEL.md` in few lines.
 
 use std::collections::BTreeMap;
 

@@ -15,7 +15,7 @@ use system_tests::{Stack, hub::HubProcess};
 
 use self::{client::Driver, expected::Battery};
 
-const FEW_CASES: u32 = 12;
+const FEW_CASES: u32 = 8;
 
 /// A cell of a row.
 #[derive(Debug, Clone, PartialEq)]
@@ -193,12 +193,11 @@ fn a_hub_and_its_model_agree_after_any_operations() {
         max_shrink_iters: 200,
         ..Config::default()
     };
-    let mut runner = match cases() {
-        Some(_) => TestRunner::new(config),
-        None => {
-            let seed = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
-            TestRunner::new_with_rng(config, seed)
-        }
+    let mut runner = if cases().is_some() {
+        TestRunner::new(config)
+    } else {
+        let seed = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+        TestRunner::new_with_rng(config, seed)
     };
     let number = std::cell::Cell::new(0);
     let ran = runner.run(&operations(), |operations| {
