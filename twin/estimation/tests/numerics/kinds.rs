@@ -69,6 +69,7 @@ fn a_snapshot_of_any_kind_resumes_bit_for_bit_at_any_row() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one list of cases for every kind")]
 fn edge_inputs_are_handled_as_documented_by_every_kind() {
     for (name, changes) in kinds() {
         let mut estimator = Estimator::new(&document_with(&changes));
