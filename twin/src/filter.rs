@@ -451,6 +451,40 @@ mod tests {
         assert_eq!(estimated_rows(&mut cut_out), estimated_rows(&mut whole_out));
     }
 
+    /// The document with an `initialise` of 100 s.
+    fn gathering() -> Filter {
+        let wanted = r#"{"initialise": {"r0": true, "required_time": 100},"#;
+        let text = DOCUMENT.replacen('{', wanted, 1);
+        let document = Document::from_json(&text).unwrap().0;
+        Filter::new(document, filter().rules, 1)
+    }
+
+    #[test]
+    fn a_start_from_the_first_rows_is_the_same_after_any_restart() {
+        let times: Vec<f64> = (1..=300).map(f64::from).collect();
+        let (mut whole, mut whole_out) = (gathering(), outbox());
+        whole.take(&frame(1, &times), &mut whole_out);
+        assert!(whole.gathered().is_none() && whole.progress().found.is_some());
+        assert_eq!(
+            estimated_rows(&mut whole_out),
+            (102..=300).collect::<Vec<i64>>()
+        );
+
+        // While it gathers there is no checkpoint: what was gathered is read again.
+        let (mut lost, mut out) = (gathering(), outbox());
+        lost.take(&frame(1, &times[..60]), &mut out);
+        assert_eq!(lost.gathered(), Some(60));
+        let mut again = gathering();
+        again.take(&frame(1, &times[..150]), &mut out);
+        // From the start on, a checkpoint holds what was found.
+        let bytes = rmp_serde::to_vec_named(&again.save()).unwrap();
+        let (snapshot, progress) = rmp_serde::from_slice(&bytes).unwrap();
+        let document = again.document.clone();
+        let mut resumed = Filter::restore(document, again.rules, (&snapshot, progress)).unwrap();
+        resumed.take(&frame(151, &times[150..]), &mut out);
+        assert_eq!(resumed.save(), whole.save());
+    }
+
     #[test]
     fn a_late_row_is_counted_by_how_late_it_is() {
         let mut filter = filter();

@@ -221,7 +221,6 @@ impl Document {
         let source = initialise.is_some().then(|| Arc::new(value));
         Ok((
             Self {
-                source,
                 cell,
                 physics,
                 initial_inputs,
@@ -232,6 +231,7 @@ impl Document {
                 plan,
                 nominal_ah,
                 every,
+                source,
             },
             warnings,
         ))

@@ -48,7 +48,9 @@ fn document(kind: &str, filter: Option<&str>, compat: Option<&str>) -> Document 
         "sensor_noise": 1e-4,
         "trust": {"on_divergence": "hold"},
     });
-    Document::from_json(&document.to_string()).unwrap().0
+    Document::from_json(&document.to_string())
+        .expect("a good document")
+        .0
 }
 
 #[test]

@@ -66,8 +66,8 @@ impl Unscented {
         for i in 0..n {
             let gain = cross[i] / variance;
             next.mean[i] += gain * innovation;
-            for j in 0..=i {
-                let entry = next.covariance[i * n + j] - gain * variance * (cross[j] / variance);
+            for (j, other) in cross[..=i].iter().enumerate() {
+                let entry = next.covariance[i * n + j] - gain * variance * (other / variance);
                 next.covariance[i * n + j] = entry;
                 next.covariance[j * n + i] = entry;
             }

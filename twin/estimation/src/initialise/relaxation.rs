@@ -4,6 +4,11 @@
 //! time constants this is linear, so they are searched on a grid (each at least three times the one before) and the
 //! rest follows by least squares; the best grid place is refined twice. The relaxation with the most rows counts.
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "windows of two, and one time constant and weight for each pair asked for"
+)]
+
 use nalgebra::{DMatrix, DVector};
 
 use super::halves::is_rest;

@@ -50,7 +50,7 @@ pub(crate) fn diagonal(variances: &[f64]) -> Value {
     json!((0..n).map(row).collect::<Vec<_>>())
 }
 
-/// The document of that cell: soc, i_rc, hyst, capacity, resistance; 1 mV of sensor noise.
+/// The document of that cell: `soc`, `i_rc`, `hyst`, capacity, resistance; 1 mV of sensor noise.
 pub(crate) fn document_json(changes: &Value) -> Value {
     let mut document = json!({
         "kind": "joint",

@@ -62,7 +62,7 @@ fn performance_test() -> Vec<Observation> {
     rows
 }
 
-fn wanting(initialise: Value) -> Document {
+fn wanting(initialise: &Value) -> Document {
     let changes = json!({
         "initialise": initialise,
         "asoh": {
@@ -84,7 +84,7 @@ fn wanting(initialise: Value) -> Document {
 }
 
 fn everything() -> Document {
-    wanting(json!({"capacity": true, "ocv": true, "r0": true, "rc_pairs": 2}))
+    wanting(&json!({"capacity": true, "ocv": true, "r0": true, "rc_pairs": 2}))
 }
 
 fn near(found: f64, truth: f64, share: f64) {

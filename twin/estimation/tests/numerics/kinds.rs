@@ -69,6 +69,7 @@ fn a_snapshot_of_any_kind_resumes_bit_for_bit_at_any_row() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one list of cases for every kind")]
 fn edge_inputs_are_handled_as_documented_by_every_kind() {
     for (name, changes) in kinds() {
         let mut estimator = Estimator::new(&document_with(&changes));
@@ -302,4 +303,21 @@ fn the_square_root_form_needs_no_repair_where_the_plain_form_does() {
     }
     assert!(repairs[0] > 0, "the case no longer needs repair");
     assert_eq!(repairs[1], 0);
+}
+
+#[test]
+fn the_worked_examples_are_read_without_a_warning_and_run() {
+    for text in [
+        include_str!("../../../../docs/examples/lfp.json"),
+        include_str!("../../../../docs/examples/nmc.json"),
+    ] {
+        let (document, warnings) = Document::from_json(text).unwrap();
+        assert_eq!(warnings, []);
+        let mut estimator = Estimator::new(&document);
+        for row in rows_of(document.cell(), 500, 8) {
+            estimator.observe(&row).unwrap();
+        }
+        assert_sound("example", &estimator);
+        assert!((estimator.health().state_of_health.value - 1.0).abs() < 0.2);
+    }
 }

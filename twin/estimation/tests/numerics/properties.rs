@@ -160,6 +160,7 @@ fn a_snapshot_of_other_states_or_a_newer_format_is_refused() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one list of cases")]
 fn refused_rows_leave_no_trace() {
     let document = document(json!({}));
     let rows = rows(&document, 50);
