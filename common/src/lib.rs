@@ -9,6 +9,7 @@
 pub mod clock;
 pub mod config;
 pub mod error;
+pub mod files;
 pub mod frame;
 pub mod http;
 pub mod lifecycle;

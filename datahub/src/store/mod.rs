@@ -3,6 +3,7 @@
 pub mod batteries;
 mod column_type;
 pub mod estimates;
+pub mod estimator_files;
 mod fit;
 pub(crate) mod group;
 mod insert;
