@@ -73,8 +73,7 @@ pub enum FilesError {
 
 /// SHA-256 in hexadecimal.
 pub fn digest(content: &[u8]) -> String {
-    let digest = Sha256::digest(content);
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{:x}", Sha256::digest(content))
 }
 
 /// The object store of companion files.

@@ -54,9 +54,7 @@ pub struct Outbox {
 impl Outbox {
     /// Returns an empty outbox for an estimator of these states.
     pub fn new(sender: Sender, states: &[String]) -> Self {
-        let mut names: Vec<String> = states.iter().map(|state| estimate_column(state)).collect();
-        names.extend(states.iter().map(|state| deviation_column(state)));
-        names.extend([INNOVATION.to_owned(), deviation_column(INNOVATION)]);
+        let names = column_names(states);
         let row_bytes = FLOAT_BYTES * (names.len() + 2);
         Self {
             sender,
@@ -78,19 +76,44 @@ impl Outbox {
         estimator: &Estimator,
         step: &Step,
     ) {
+        let innovation = (step.innovation, step.predicted_variance.sqrt());
+        let belief = (estimator.mean(), estimator.covariance());
+        self.push_belief((epoch, seq, test_time), belief, Some(innovation));
+    }
+
+    /// Adds mean and covariance (row-major) after row `seq`, and the innovation with its standard
+    /// deviation, in volts, where it is known.
+    pub(crate) fn push_belief(
+        &mut self,
+        (epoch, seq, test_time): (i64, i64, f64),
+        (mean, covariance): (&[f64], &[f64]),
+        innovation: Option<(f64, f64)>,
+    ) {
         if self.epoch != epoch || self.seq.len() >= self.most_rows {
             self.close();
             self.epoch = epoch;
         }
         self.seq.push(seq);
         self.test_time.push(test_time);
-        let innovation = [step.innovation, step.predicted_variance.sqrt()];
-        let means = estimator.mean().iter().copied();
-        let values = means
-            .chain(estimator.standard_deviations())
-            .chain(innovation);
-        for (column, value) in self.cells.iter_mut().zip(values) {
-            column.push(Some(value));
+        let variances = covariance.iter().step_by(mean.len() + 1);
+        let innovation = [innovation.map(|one| one.0), innovation.map(|one| one.1)];
+        let values = mean.iter().copied().map(Some);
+        let values = values.chain(variances.map(|variance| Some(variance.sqrt())));
+        for (column, value) in self.cells.iter_mut().zip(values.chain(innovation)) {
+            column.push(value);
+        }
+    }
+
+    /// Names the states of the estimates that follow, where a script told them only now.
+    pub(crate) fn name_states(&mut self, states: &[String]) {
+        if self.names != column_names(states) {
+            self.close();
+            let (frames, estimates) = (mem::take(&mut self.frames), self.estimates);
+            *self = Self {
+                frames,
+                estimates,
+                ..Self::new(self.sender.clone(), states)
+            };
         }
     }
 
@@ -124,6 +147,14 @@ impl Outbox {
         };
         self.frames.push(frame.encode());
     }
+}
+
+/// The columns of an estimate: means, standard deviations, and what the newest row showed.
+fn column_names(states: &[String]) -> Vec<String> {
+    let mut names: Vec<String> = states.iter().map(|state| estimate_column(state)).collect();
+    names.extend(states.iter().map(|state| deviation_column(state)));
+    names.extend([INNOVATION.to_owned(), deviation_column(INNOVATION)]);
+    names
 }
 
 /// The service stopped before the bus took everything.

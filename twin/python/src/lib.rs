@@ -24,8 +24,7 @@ pub use interpreter::Interpreter;
 pub use process::{Cancel, ProcessError};
 pub use python::Python;
 pub use script::{
-    MAX_DEFINITION_BYTES, MAX_FILE_BYTES, MAX_FILE_NAME_BYTES, MAX_FILES, MAX_FILES_BYTES, Script,
-    ScriptError, ScriptFile, is_script,
+    MAX_DEFINITION_BYTES, MAX_FILE_NAME_BYTES, Script, ScriptError, ScriptFile, is_script,
 };
 pub use session::{
     Belief, MAX_STATE_BYTES, Outcome, ROWS_AT_ONCE, Saved, Session, SessionError, Start, Taken,

@@ -2,14 +2,10 @@
 
 use std::{collections::HashSet, path::Path, sync::Arc};
 
+use rovi_common::files::{MAX_FILE_BYTES, MAX_FILES, MAX_FILES_BYTES};
+
 /// The most bytes of a definition, native or script.
 pub const MAX_DEFINITION_BYTES: usize = 512 * 1024;
-/// The most companion files.
-pub const MAX_FILES: usize = 32;
-/// The most bytes of one.
-pub const MAX_FILE_BYTES: usize = 8 << 20;
-/// The most bytes of all of one estimator.
-pub const MAX_FILES_BYTES: usize = 16 << 20;
 /// The most bytes of a file's name.
 pub const MAX_FILE_NAME_BYTES: usize = 128;
 

@@ -27,6 +27,10 @@ pub(crate) fn settings(bus: &Bus) -> Settings {
         bus: bus.settings.clone(),
         checkpoint_interval: Duration::from_millis(200),
         hub_timeout: Duration::from_secs(2),
+        python: rovi_python::Settings {
+            launcher: Some(env!("CARGO_BIN_EXE_twin").into()),
+            ..rovi_python::Settings::default()
+        },
         ..Settings::default()
     }
 }
