@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod estimator;
 mod metadata;
 mod register;
 mod simulate;
@@ -44,6 +45,8 @@ enum Command {
     Metadata(metadata::Args),
     /// Registers an estimator for a battery.
     Register(register::Args),
+    /// Runs estimators over a file on this machine, without services.
+    Estimator(estimator::Args),
     /// Streams a battdat file into the hub, at the pace it was measured or faster.
     Stream(stream::Args),
     /// Shows batteries, their rows and what their estimators say.
@@ -91,6 +94,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
             Command::Simulate(args) => simulate::run(&args).and(done),
             Command::Metadata(args) => metadata::run(&hub?, &args).await.and(done),
             Command::Register(args) => register::run(&hub?, args).await.and(done),
+            Command::Estimator(args) => estimator::run(&args).and(done),
             Command::Stream(args) => stream::run(&hub?, args).await,
             Command::Status(args) => status::run(&hub?, &args).await.and(done),
             Command::Watch(args) => watch::run(&hub?, &args).await.and(done),
@@ -150,6 +154,9 @@ mod tests {
             "rovicli register module 0. estimator.py coefficients.csv",
             "rovicli register module 0 estimator.json --estimator second",
             "rovicli register module -60 estimator.json",
+            "rovicli register module 0 estimator.py a.csv --required-time 3600",
+            "rovicli estimator check a.py --data cell.h5 --rows 10 --dump out.csv --files x y",
+            "rovicli estimator compare a.json b.py --data rows.csv --python /venv/bin/python",
             "rovicli stream module.h5 --speedup 100",
             "rovicli stream module.h5 --speedup max --max-rows 10 --again --url http://h:1",
             "rovicli --url http://h:1 status module",
