@@ -141,10 +141,12 @@ def dataset_of(history, metadata):
     try:
         import pandas
         history = pandas.DataFrame(history)
-        from battdat.data import CellDataset
-        return CellDataset(raw_data=history, metadata=metadata or {})
+        import battdat.data
     except ImportError:
         return Dataset(history, metadata or {})
+    # Older versions have a class for cells, newer ones a way to make a dataset of one.
+    make = getattr(battdat.data, "CellDataset", None) or battdat.data.BatteryDataset.make_cell_dataset
+    return make(raw_data=history, metadata=metadata or {})
 
 
 def is_moirae(estimator):

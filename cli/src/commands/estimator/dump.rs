@@ -44,8 +44,13 @@ impl Dump {
             number(predicted.map(|(voltage, _)| voltage)),
             number(predicted.map(|(_, variance)| variance)),
         ];
-        let values = belief.mean.iter().chain(&belief.covariance);
-        let values = values.map(|&value| number(Some(value)));
+        let values = belief.mean.iter().chain(&belief.covariance).copied();
+        // Before its first step an estimator may have no belief.
+        let width = states.len() * (states.len() + 1);
+        let values = values.map(|value| number(Some(value)));
+        let values = values
+            .chain(std::iter::repeat_n(String::new(), width))
+            .take(width);
         self.writer.write_record(first.into_iter().chain(values))?;
         Ok(())
     }

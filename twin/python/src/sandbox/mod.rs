@@ -87,8 +87,7 @@ impl Confinement {
         {
             return Err("the service has ended".to_owned());
         }
-        descriptors::close_on_exec()
-            .map_err(|error| format!("inherited files cannot be closed: {error}"))?;
+        descriptors::close_on_exec();
         for (resource, most) in [
             (Resource::As, self.memory_bytes),
             (Resource::Fsize, self.file_bytes),

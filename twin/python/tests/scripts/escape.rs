@@ -164,6 +164,11 @@ fn descriptors_that_the_service_left_open_do_not_reach_the_script() {
 }
 
 #[test]
+fn descriptors_are_closed_also_where_a_container_denies_the_short_way() {
+    without(libc::SYS_close_range, Sandbox::Required).unwrap();
+}
+
+#[test]
 fn without_the_sandbox_limits_of_memory_still_hold() {
     let mut settings = Settings {
         sandbox: Sandbox::Off,
@@ -213,6 +218,7 @@ fn a_kernel_without_a_part_of_the_sandbox_is_refused_unless_told_otherwise() {
     for (call, named) in [
         (libc::SYS_landlock_create_ruleset, "Landlock"),
         (libc::SYS_capset, "capabilities"),
+        (libc::SYS_seccomp, "seccomp"),
     ] {
         let error = without(call, Sandbox::Required).unwrap_err();
         let is_sandbox = matches!(
