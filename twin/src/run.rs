@@ -72,7 +72,10 @@ impl<'a> Run<'a> {
             shared.stop.clone(),
             &sender,
         );
-        let warnings = worker.reports.borrow().warnings.len();
+        let (warnings, worker_trouble) = {
+            let report = worker.reports.borrow();
+            (report.warnings.len(), report.last_error.clone())
+        };
         let mut run = Self {
             worker,
             origin: Origin::default(),
@@ -84,7 +87,8 @@ impl<'a> Run<'a> {
             entry: found.entry,
             receipts: Vec::new(),
             unsaved_since: None,
-            trouble: None,
+            // A failure is shown until the estimator is past it.
+            trouble: worker_trouble,
             warnings,
         };
         if let Some(checkpoint) = found.checkpoint {
@@ -191,8 +195,18 @@ impl<'a> Run<'a> {
         };
         if let Some(canceller) = steps.runner.canceller() {
             let work = move || steps.runner.start().map(|()| steps);
-            let started = self.elsewhere(work, Some(canceller)).await?;
-            steps = started.map_err(|failure| self.fail(&failure))?;
+            match self.elsewhere(work, Some(canceller)).await? {
+                Ok(started) => steps = started,
+                Err(Failure::Raised(reason)) => {
+                    let (battery, estimator) = (&self.worker.battery.name, &self.worker.estimator);
+                    tracing::warn!(
+                        "checkpoint of {battery}.{estimator} is left out, the rows are read again: {reason}"
+                    );
+                    self.origin = Origin::default();
+                    return Ok(());
+                }
+                Err(failure) => return Err(self.fail(&failure)),
+            }
         }
         self.steps = Some(steps);
         Ok(())

@@ -35,8 +35,14 @@ pub enum Saved {
 
 /// Why an estimator cannot go on from where it is; it is started again from its last checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Failure(pub String);
+pub enum Failure {
+    /// The script raised an error, perhaps because of the state that it was given.
+    #[error("{0}")]
+    Raised(String),
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
 
 /// An estimator on its way through the rows of a battery.
 #[derive(Debug)]

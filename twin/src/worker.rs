@@ -135,13 +135,18 @@ impl Worker {
 /// Runs the estimator of whatever registration is in force, until it is removed.
 pub async fn run(mut worker: Worker) {
     let mut wait = TRY_AGAIN;
+    let mut failure = None;
     loop {
         let registration = worker.registrations.borrow_and_update().clone();
         let Some(registration) = registration else {
             return remove_checkpoint(&worker).await;
         };
         let began = Instant::now();
-        worker.reports.send_replace(Arc::default());
+        let last_error = failure.take();
+        worker.reports.send_replace(Arc::new(Report {
+            last_error,
+            ..Report::default()
+        }));
         let served = AssertUnwindSafe(Box::pin(serve(&mut worker, &registration))).catch_unwind();
         match served.await {
             Ok(End::Stopped) => return,
@@ -153,7 +158,10 @@ pub async fn run(mut worker: Worker) {
                 match worker.pause(wait).await {
                     Err(End::Stopped) => return,
                     Err(_replaced) => wait = TRY_AGAIN,
-                    Ok(()) => wait = (wait * 2).min(LONGEST_WAIT),
+                    Ok(()) => {
+                        wait = (wait * 2).min(LONGEST_WAIT);
+                        failure.clone_from(&worker.reports.borrow().last_error);
+                    }
                 }
             }
             Err(_panic) => {

@@ -192,7 +192,9 @@ impl PythonFilter {
         let mut taken = session.take(&frame.columns, &rows, self.is_new_segment)?;
         let done = taken.outcomes.len();
         if done == 0 {
-            return Err(Failure("the script took none of its rows".to_owned()));
+            return Err(Failure::Other(
+                "the script took none of its rows".to_owned(),
+            ));
         }
         self.is_new_segment = false;
         let is_complete = taken.offline;
@@ -203,7 +205,7 @@ impl PythonFilter {
         self.note_refusal(taken);
         if self.kept.len() > MAX_HISTORY_ROWS {
             let text = format!("`required_time` is not reached within {MAX_HISTORY_ROWS} rows");
-            return Err(Failure(text));
+            return Err(Failure::Other(text));
         }
         if is_complete {
             self.estimate_offline(outbox)?;
@@ -355,11 +357,14 @@ impl PythonFilter {
 }
 
 fn not_started() -> Failure {
-    Failure("the script does not run".to_owned())
+    Failure::Other("the script does not run".to_owned())
 }
 
 impl From<SessionError> for Failure {
     fn from(error: SessionError) -> Self {
-        Self(error.to_string())
+        match error {
+            SessionError::Raised { .. } => Self::Raised(error.to_string()),
+            _ => Self::Other(error.to_string()),
+        }
     }
 }

@@ -55,17 +55,18 @@ impl ScriptSource {
         let places = Arc::clone(&shared.scripts);
         let place = places.try_acquire_owned().map_err(|_none| {
             let most = shared.settings.python_estimators;
-            Failure(format!(
+            Failure::Other(format!(
                 "{most} scripts run already, which is the setting `python_estimators`; it waits"
             ))
         })?;
         let files = self.read_files(shared).await;
-        let files = files.map_err(|error| Failure(error.to_string()))?;
+        let files = files.map_err(|error| Failure::Other(error.to_string()))?;
         let script = Script::new(self.definition.as_str(), files, self.required_time)
-            .map_err(|error| Failure(error.to_string()))?;
+            .map_err(|error| Failure::Other(error.to_string()))?;
         let metadata = if self.required_time > 0.0 {
             let found = shared.hub.metadata(&self.battery).await;
-            found.map_err(|error| Failure(format!("the metadata cannot be read: {error}")))?
+            found
+                .map_err(|error| Failure::Other(format!("the metadata cannot be read: {error}")))?
         } else {
             None
         };
@@ -83,7 +84,7 @@ impl ScriptSource {
     pub(super) fn ready(&self) -> Result<&Ready, Failure> {
         self.ready
             .get()
-            .ok_or_else(|| Failure("the script is not prepared".to_owned()))
+            .ok_or_else(|| Failure::Other("the script is not prepared".to_owned()))
     }
 
     async fn read_files(&self, shared: &Shared) -> Result<Vec<ScriptFile>, FilesError> {

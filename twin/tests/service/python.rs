@@ -355,3 +355,17 @@ async fn scripts_beyond_the_limit_wait_and_say_so() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_state_that_cannot_be_read_again_costs_time_and_no_row() {
+    let bus = Bus::start().await;
+    let unreadable = counting("").replace("self.lives += 1", "raise ValueError('another version')");
+    bus.put(&registration("default", 1, &unreadable)).await;
+    bus.publish(&frames("b7", &drive(100), 1, 10)).await;
+    let twin = Twin::start(settings(&bus));
+    twin.reached("b7", 100).await;
+    bus.all_acknowledged().await;
+    assert!(twin.stop());
+    let twin = Twin::start(settings(&bus));
+    assert_counted(&twin.reached("b7", 100).await, 100);
+}
