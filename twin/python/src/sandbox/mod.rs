@@ -38,7 +38,7 @@ pub(crate) const EXIT_NOT_CONFINED: u8 = 125;
 /// Files that a script may have open.
 const OPEN_FILES: u64 = 256;
 /// How far a script stands behind the service when processors are short.
-const NICE: i32 = 10;
+const NICE: i32 = 5;
 
 /// What a launcher has to become, and within which bounds; its second argument, in JSON.
 #[derive(Debug, Serialize, Deserialize)]

@@ -20,8 +20,8 @@ pub(crate) fn settings() -> Settings {
     Settings {
         launcher: Some(PathBuf::from(env!("CARGO_BIN_EXE_rovi-python"))),
         limits: Limits {
-            start_timeout: Duration::from_secs(30),
-            batch_timeout: Duration::from_secs(30),
+            start_timeout: Duration::from_mins(5),
+            batch_timeout: Duration::from_mins(5),
             ..Limits::default()
         },
         ..Settings::default()
