@@ -51,6 +51,8 @@ pub struct NewEstimator {
     pub estimator: EstimatorName,
     /// Rows with `test_time` below this, in seconds, are not used.
     pub valid_from: f64,
+    /// Span of history in seconds for a script's offline estimation; 0 for none.
+    pub required_time: f64,
     /// The document or script.
     pub definition: String,
     /// Files that a script reads: name and content.
@@ -215,6 +217,7 @@ impl Hub {
             ("name", new.battery.to_string()),
             ("estimator", new.estimator.to_string()),
             ("valid_from", new.valid_from.to_string()),
+            ("required_time", new.required_time.to_string()),
             ("definition", new.definition),
         ];
         let request = self.http.post(self.path("online/register")?);

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod fault;
+pub mod files;
 pub mod filter;
 pub mod frame;
 pub mod http;

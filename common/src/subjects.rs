@@ -10,6 +10,8 @@ pub const ESTIMATES_STREAM: &str = "ROVI_ESTIMATES";
 pub const ESTIMATORS_BUCKET: &str = "rovi_estimators";
 /// Bucket with the checkpoints of estimators.
 pub const CHECKPOINTS_BUCKET: &str = "rovi_checkpoints";
+/// Object store with the companion files of estimators, kept by the hub for all twins.
+pub const FILES_STORE: &str = "rovi_files";
 /// Request: the hub commits a registration and answers when it is durable.
 pub const REGISTER: &str = "rovi.hub.register";
 /// Request: the hub commits the removal of a registration.

@@ -18,6 +18,8 @@ mod life_of_a_row;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod python;
+#[cfg(test)]
 mod restart;
 #[cfg(test)]
 mod restore;

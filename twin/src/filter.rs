@@ -90,7 +90,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    fn at_start_of(epoch: i64) -> Self {
+    pub(crate) fn at_start_of(epoch: i64) -> Self {
         Self {
             position: Position { epoch, seq: 0 },
             segment: None,
@@ -102,6 +102,37 @@ impl Progress {
             first_step: None,
             last_refusal: None,
             found: None,
+        }
+    }
+
+    /// Tells why a row with this `test_time` makes no step; else remembers it.
+    pub(crate) fn check_time(&mut self, time: f64, rules: Rules) -> Result<(), Skip> {
+        if let Some(largest) = self.largest_test_time
+            && time < largest
+        {
+            let is_within = largest - time <= rules.horizon;
+            return Err(if is_within {
+                Skip::Late
+            } else {
+                Skip::LateBeyondHorizon
+            });
+        }
+        self.largest_test_time = Some(time);
+        if time < rules.valid_from {
+            return Err(Skip::BeforeValidFrom);
+        }
+        Ok(())
+    }
+
+    /// Goes on behind rows of `epoch` that nobody holds any more; tells whether there were any.
+    pub(crate) fn pass_over_gone(&mut self, epoch: i64, up_to: i64) -> bool {
+        match u64::try_from(up_to - self.position.seq) {
+            Ok(gone @ 1..) if epoch == self.position.epoch => {
+                self.position.seq = up_to;
+                *self.skipped.entry(Skip::Gone).or_default() += gone;
+                true
+            }
+            _ => false,
         }
     }
 }
@@ -205,15 +236,7 @@ impl Filter {
         if epoch > self.progress.position.epoch {
             self.start_over(epoch);
         }
-        let position = self.progress.position;
-        match u64::try_from(up_to - position.seq) {
-            Ok(gone @ 1..) if epoch == position.epoch => {
-                self.progress.position.seq = up_to;
-                *self.progress.skipped.entry(Skip::Gone).or_default() += gone;
-                true
-            }
-            _ => false,
-        }
+        self.progress.pass_over_gone(epoch, up_to)
     }
 
     /// Takes the rows of a frame that were not dealt with before; estimates go into `outbox`.
@@ -255,7 +278,7 @@ impl Filter {
 
     fn take_row(&mut self, inputs: &Inputs<'_>, row: usize) -> Result<Option<(f64, Step)>, Skip> {
         let time = inputs.test_time.read(row)?;
-        self.check_time(time)?;
+        self.progress.check_time(time, self.rules)?;
         let observation = Observation {
             time,
             current: inputs.current.read(row)?,
@@ -306,24 +329,6 @@ impl Filter {
             // A first row only starts; it was checked when it was read.
             let _starts = self.estimator.observe(last);
         }
-    }
-
-    fn check_time(&mut self, time: f64) -> Result<(), Skip> {
-        if let Some(largest) = self.progress.largest_test_time
-            && time < largest
-        {
-            let is_within = largest - time <= self.rules.horizon;
-            return Err(if is_within {
-                Skip::Late
-            } else {
-                Skip::LateBeyondHorizon
-            });
-        }
-        self.progress.largest_test_time = Some(time);
-        if time < self.rules.valid_from {
-            return Err(Skip::BeforeValidFrom);
-        }
-        Ok(())
     }
 }
 

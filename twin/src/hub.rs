@@ -145,6 +145,28 @@ impl Hub {
         }
     }
 
+    /// Reads a battery's metadata; `None` where it has none.
+    ///
+    /// # Errors
+    /// See [`HubError`].
+    pub async fn metadata(
+        &self,
+        battery: &BatteryName,
+    ) -> Result<Option<serde_json::Value>, HubError> {
+        let address = self.address(&["db", battery.as_str(), "metadata"]);
+        let sent = self.http.get(address).send().await;
+        let sent = sent.map_err(|error| HubError::Away(chain(&error)))?;
+        let answer = match accepted(sent).await {
+            Ok(answer) => answer,
+            Err(HubError::NotFound) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let body = body(answer).await?.unwrap_or_default();
+        serde_json::from_slice(&body)
+            .map(Some)
+            .map_err(|error| HubError::Damaged(error.to_string()))
+    }
+
     /// Asks the hub to commit a registration.
     ///
     /// # Errors

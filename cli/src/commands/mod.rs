@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 mod delete;
+mod estimator;
 mod export;
 mod metadata;
 mod register;
@@ -47,6 +48,8 @@ enum Command {
     Metadata(metadata::Args),
     /// Registers an estimator for a battery.
     Register(register::Args),
+    /// Runs estimators over a file on this machine, without services.
+    Estimator(estimator::Args),
     /// Streams a battdat file into the hub, at the pace it was measured or faster.
     Stream(stream::Args),
     /// Writes history of a battery into a file: battdat's HDF5, CSV, Parquet or NDJSON.
@@ -100,6 +103,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
             Command::Simulate(args) => simulate::run(&args).and(done),
             Command::Metadata(args) => metadata::run(&hub?, &args).await.and(done),
             Command::Register(args) => register::run(&hub?, args).await.and(done),
+            Command::Estimator(args) => estimator::run(&args).and(done),
             Command::Stream(args) => stream::run(&hub?, args).await,
             Command::Export(args) => export::run(&hub?, &args).await.and(done),
             Command::Rejected(args) => rejected::run(&hub?, &args).await.and(done),
@@ -163,6 +167,10 @@ mod tests {
             "rovicli register module 0 estimator.json --estimator second",
             "rovicli register module -60 estimator.json",
             "rovicli stream module.h5 --speedup 100 --all-tables",
+            "rovicli register module 0 estimator.py a.csv --required-time 3600",
+            "rovicli estimator check a.py --data cell.h5 --rows 10 --dump out.csv --files x y",
+            "rovicli estimator compare a.json b.py --data rows.csv --python /venv/bin/python",
+            "rovicli stream module.h5 --speedup 100",
             "rovicli stream module.h5 --speedup max --max-rows 10 --again --url http://h:1",
             "rovicli export module --out module.h5",
             "rovicli export module --out m.csv --time -5h..-1h --columns a,b --column x,y --force",

@@ -1,10 +1,11 @@
 //! Registrations of estimators: twins ask, the hub commits, the bucket tells all twins.
 //!
 //! In: requests on `rovi.hub.register` and `rovi.hub.deregister`. Out: lines of
-//! `hub.estimators`, an answer once they are durable, and then the bucket `rovi_estimators`
-//! (`projection`). A bucket that was wiped, or an update that was lost, is made good from the
+//! `hub.estimators` and `hub.estimator_files`, an answer once they are durable, and then the bucket
+//! `rovi_estimators` (`projection`). A bucket or object store that was wiped, or an update that was lost, is made good from the
 //! table.
 
+mod files;
 mod projection;
 
 use std::sync::Arc;
@@ -160,8 +161,12 @@ impl Registrations {
             let detail = format!("the registration has {bytes} bytes, the limit is {most}");
             return Reply::Refused { detail };
         }
+        let contents = match files::read(&self.bus, &request.files).await {
+            Ok(contents) => contents,
+            Err(reply) => return reply,
+        };
         let detail = format!("there is no battery `{}`", request.battery);
-        let commit = move |conn: &mut _| registrations::register(conn, &request);
+        let commit = move |conn: &mut _| registrations::register(conn, &request, &contents);
         answer_of(self.pool.run(commit).await, detail)
     }
 

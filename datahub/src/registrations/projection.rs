@@ -34,10 +34,13 @@ const MAX_ATTEMPTS: usize = 10;
 
 /// Why the bucket was not brought up to date.
 #[derive(Debug, thiserror::Error)]
-enum ProjectionError {
+pub(super) enum ProjectionError {
     /// The bus is away or refuses.
     #[error(transparent)]
     Bus(BusError),
+    /// The object store of files is away or refuses.
+    #[error(transparent)]
+    Files(#[from] rovi_common::files::FilesError),
     /// The table cannot be read.
     #[error("the registrations cannot be read")]
     Store(#[source] StoreError),
@@ -140,6 +143,8 @@ impl Projection {
         }
         let bucket = self.bucket().await?;
         if is_first {
+            // A twin that reads a registration finds its files.
+            super::files::mend(&self.bus, &self.pool).await?;
             // Keys of batteries that are gone stand in the bucket alone.
             keys.extend(keys_of(&bucket).await?);
         }

@@ -7,6 +7,7 @@ pub mod columns;
 pub mod cycles;
 pub(crate) mod deletion;
 pub mod estimates;
+pub mod estimator_files;
 pub(crate) mod file_tables;
 pub(crate) mod find;
 mod fit;

@@ -87,6 +87,8 @@ async fn a_newer_revision_starts_anew_from_its_valid_from() {
         revision: 2,
         definition: DOCUMENT.to_owned(),
         valid_from: 101.0,
+        required_time: 0.0,
+        files: Vec::new(),
         deleted: false,
         changed: 0,
     };
