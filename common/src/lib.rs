@@ -1,8 +1,8 @@
 //! What the Data Hub and the Digital Twin agree on.
 //!
 //! Reading order: what a battery and its rows are ([`name`], [`rows`]), how they travel
-//! ([`frame`], [`subjects`], [`streams`], [`registration`]), and what every service is made of
-//! ([`config`], [`lifecycle`], [`telemetry`], [`http`]).
+//! ([`frame`], [`subjects`], [`streams`], [`registration`], [`news`]), and what every service is made of
+//! ([`config`], [`lifecycle`], [`telemetry`], [`heartbeat`], [`http`]).
 //!
 //! Nothing here knows PostgreSQL tables or estimators.
 
@@ -10,11 +10,13 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod frame;
+pub mod heartbeat;
 pub mod http;
 pub mod lifecycle;
 #[cfg(feature = "local-servers")]
 pub mod local;
 pub mod name;
+pub mod news;
 pub mod registration;
 pub mod rows;
 pub mod streams;

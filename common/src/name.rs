@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 pub const MAX_NAME_BYTES: usize = 63;
 
 /// Words that stand where a name could stand in a path of the HTTP interface.
-const RESERVED: [&str; 9] = [
+const RESERVED: [&str; 10] = [
     "register", "upload", "stats", "status", "schema", "alerts", "run", "metadata", "rows",
+    "services",
 ];
 
 /// Why a text is not a name.

@@ -96,6 +96,10 @@ pub struct Settings {
     /// no pings, too high keeps dead sockets.
     #[serde(with = "humantime_serde")]
     pub idle_timeout: Duration,
+    /// How often the hub says on the bus that it lives. Too low keeps the bus busy, too high
+    /// shows its end late.
+    #[serde(with = "humantime_serde")]
+    pub heartbeat_interval: Duration,
     /// How much the bus keeps.
     pub bus: BusSettings,
     /// How stored rows get to the bus.
@@ -136,6 +140,7 @@ impl Default for Settings {
             segment_horizon_s: 3600.0,
             ping_interval: Duration::from_secs(15),
             idle_timeout: Duration::from_mins(5),
+            heartbeat_interval: Duration::from_secs(5),
             bus: BusSettings::default(),
             relay: RelaySettings::default(),
             shutdown_timeout: Duration::from_secs(10),
@@ -201,6 +206,10 @@ impl Settings {
         need(
             !self.ping_interval.is_zero(),
             "ping_interval must be above 0",
+        );
+        need(
+            !self.heartbeat_interval.is_zero(),
+            "heartbeat_interval must be above 0",
         );
         if problems.is_empty() {
             return Ok(());

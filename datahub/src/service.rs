@@ -13,6 +13,7 @@ use actix_web::{
     web,
 };
 use rovi_common::{
+    heartbeat::{self, Load, Pulse},
     http::{self, Readiness},
     lifecycle::Lifecycle,
     streams,
@@ -106,6 +107,7 @@ impl Service {
             .map_err(ServiceError::Nats)?;
 
         prepare::start(&settings, &pool, &lifecycle, &readiness);
+        start_pulse(&nats, &settings, &readiness, &registry, &lifecycle);
         let bus = Arc::new(Bus::new(nats, settings.bus.clone()));
         let checks =
             Arc::clone(&bus).keep_checking(pool.clone(), readiness.clone(), lifecycle.stop_token());
@@ -202,6 +204,37 @@ async fn close_sockets(hub: &Hub, handle: &ServerHandle, patience: Duration) -> 
 
 fn listen(address: SocketAddr) -> Result<TcpListener, ServiceError> {
     TcpListener::bind(address).map_err(|source| ServiceError::Listen { address, source })
+}
+
+/// Says on the bus that the hub lives, and how much waits in it.
+fn start_pulse(
+    nats: &async_nats::Client,
+    settings: &Settings,
+    readiness: &Readiness,
+    metrics: &Metrics,
+    lifecycle: &Lifecycle,
+) {
+    let pulse = Pulse {
+        client: nats.clone(),
+        service: "datahub",
+        instance: heartbeat::new_instance(),
+        readiness: readiness.clone(),
+        interval: settings.heartbeat_interval,
+    };
+    let metrics = metrics.clone();
+    let load = move || {
+        let named = |name: &str, metric| (name.to_owned(), metrics.read(metric).unwrap_or(0));
+        Load {
+            lag: [named("rows_not_relayed", "datahub_rows_not_relayed")].into(),
+            queues: [
+                named("rows_waiting", "datahub_rows_waiting"),
+                named("upload_sockets", "datahub_upload_sockets"),
+                named("batteries_parked", "datahub_batteries_parked"),
+            ]
+            .into(),
+        }
+    };
+    lifecycle.supervise("pulse", pulse.beat(load, lifecycle.stop_token()));
 }
 
 fn start_relay(parts: RelayParts, metrics: &Metrics, lifecycle: &Lifecycle) -> StoredSender {

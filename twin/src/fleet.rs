@@ -28,9 +28,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     checkpoint::{Checkpoints, Origin},
     config::Settings,
+    events::Events,
     filter::Position,
     hub::Hub,
+    live::{Board, Services, Watchers},
     metrics::TwinMetrics,
+    state::{
+        Outlet,
+        join::{Known, state_of},
+    },
     status::{EstimatorStatus, Report},
     worker::{self, Worker},
 };
@@ -50,6 +56,18 @@ pub struct Shared {
     pub metrics: TwinMetrics,
     /// Cancelled when the service stops.
     pub stop: CancellationToken,
+    /// The name of this run of the service.
+    pub instance: String,
+    /// Batteries whose state has to be sent.
+    pub outlet: Outlet,
+    /// The newest state of every battery, as the bus has it.
+    pub board: Arc<Board>,
+    /// How many watch it.
+    pub watchers: Watchers,
+    /// The services that live.
+    pub services: Services,
+    /// What happened, on its way to the bus.
+    pub events: Events,
     /// Bounds how many estimators read past rows at the same time.
     pub catch_ups: Semaphore,
 }
@@ -129,6 +147,7 @@ pub struct Battery {
 struct BatteryState {
     newest: Option<Position>,
     links: BTreeMap<EstimatorName, Link>,
+    removed: BTreeMap<EstimatorName, i64>,
 }
 
 impl Battery {
@@ -208,6 +227,18 @@ impl Battery {
             (name.clone(), (status, Arc::clone(&link.registration)))
         };
         state.links.iter().map(shown).collect()
+    }
+
+    /// Returns what is known here of the estimators, in the form for the bus.
+    pub fn known(&self) -> Known {
+        let state = self.state();
+        let links = state.links.iter();
+        Known {
+            running: links
+                .map(|(name, link)| (name.clone(), state_of(link)))
+                .collect(),
+            removed: state.removed.clone(),
+        }
     }
 
     /// Returns what the workers last said.
@@ -294,7 +325,12 @@ impl Fleet {
             revision,
             ..
         } = &registration;
+        self.shared
+            .events
+            .tell_registration(&registration, known.is_some());
         if registration.deleted {
+            state.removed.insert(estimator.clone(), *revision);
+            self.shared.outlet.touch(name);
             if let Some(link) = state.links.remove(estimator) {
                 tracing::info!("estimator {estimator} of {name} is removed by revision {revision}");
                 link.registrations.send_replace(None);

@@ -26,6 +26,14 @@ pub struct TwinMetrics {
     pub checkpoints: IntCounter,
     /// Checkpoints that could not be written.
     pub checkpoint_failures: IntCounter,
+    /// States handed to the bus.
+    pub states: IntCounter,
+    /// Live sockets and event streams open now.
+    pub live_sockets: IntGauge,
+    /// Messages sent on them.
+    pub live_messages: IntCounter,
+    /// States that a slow one did not get because a newer one came.
+    pub live_conflated: IntCounter,
     /// Registered estimators.
     pub estimators: IntGauge,
     /// Rows that the estimator furthest behind has to deal with.
@@ -64,6 +72,19 @@ impl TwinMetrics {
             checkpoint_failures: metrics.counter(
                 "twin_checkpoint_failures_total",
                 "Checkpoints that could not be written.",
+            ),
+            states: metrics.counter("twin_states_published_total", "States handed to the bus."),
+            live_sockets: metrics.gauge(
+                "twin_live_sockets",
+                "Live sockets and event streams open now.",
+            ),
+            live_messages: metrics.counter(
+                "twin_live_messages_total",
+                "Messages sent on live sockets and event streams.",
+            ),
+            live_conflated: metrics.counter(
+                "twin_live_conflated_total",
+                "States that slow sockets did not get because newer ones came.",
             ),
             estimators: metrics.gauge("twin_estimators", "Registered estimators."),
             rows_behind: metrics.gauge(

@@ -13,6 +13,7 @@ use crate::{
     estimates::{Outbox, Publisher, Sender},
     filter::{Continuity, Filter, Position, Rules},
     fleet::{Delivery, Receipt},
+    state::values_of,
     status::Phase,
     worker::{End, Event, Worker},
 };
@@ -377,6 +378,7 @@ impl<'a> Run<'a> {
             report.generation = GENERATION;
             report.unsaved_since = self.unsaved_since;
             report.last_error.clone_from(&self.trouble);
+            report.is_troubled = self.trouble.is_some();
             let Some(steps) = &self.steps else {
                 report.state_names = self.document.state_names();
                 return;
@@ -392,6 +394,7 @@ impl<'a> Run<'a> {
             report.mean.extend_from_slice(estimator.mean());
             report.covariance.clear();
             report.covariance.extend_from_slice(estimator.covariance());
+            report.values = values_of(&self.document, estimator);
             report.innovation = progress.innovation;
             report.skipped.clone_from(&progress.skipped);
             (report.rows, report.steps) = (progress.rows, progress.steps);

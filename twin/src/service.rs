@@ -14,6 +14,7 @@ use actix_web::{App, HttpServer, dev::ServerHandle, middleware, web};
 use async_nats::jetstream;
 use rovi_common::{
     config::{self, ServiceArgs},
+    heartbeat::{self, Load, Pulse},
     http::{self, Readiness},
     lifecycle::Lifecycle,
     streams,
@@ -25,10 +26,14 @@ use crate::{
     api,
     checkpoint::Checkpoints,
     config::{ENV_PREFIX, Settings},
+    events::Events,
     fleet::{Fleet, Shared},
     hub::Hub,
+    live::{self, Services, Watchers},
     metrics::TwinMetrics,
-    registrations, status, subscribe,
+    registrations,
+    state::{self, Outlet},
+    status, subscribe,
 };
 
 const NATS_PART: &str = "nats";
@@ -136,6 +141,12 @@ impl Service {
             metrics: TwinMetrics::new(&metrics),
             stop: lifecycle.stop_token(),
             catch_ups: Semaphore::new(settings.concurrent_catch_ups.get()),
+            instance: heartbeat::new_instance(),
+            outlet: Outlet::default(),
+            board: Arc::default(),
+            watchers: Watchers::default(),
+            services: Services::default(),
+            events: Events::default(),
             settings,
         };
         Ok(Self {
@@ -147,6 +158,7 @@ impl Service {
                 HUB_PART,
                 subscribe::READY_PART,
                 registrations::READY_PART,
+                live::READY_PART,
             ]),
             metrics,
             nats,
@@ -247,6 +259,35 @@ impl Service {
         lifecycle.supervise("registrations", registered);
         let looked = look(Arc::clone(fleet), self.nats.clone(), self.readiness.clone());
         lifecycle.supervise("look", looked);
+        self.start_news();
+    }
+
+    /// Starts what tells everyone: states, events, heartbeats.
+    fn start_news(&self) {
+        let (fleet, lifecycle) = (&self.fleet, &self.lifecycle);
+        let shared = Arc::clone(fleet.shared());
+        lifecycle.supervise("state", state::publish(Arc::clone(fleet)));
+        let followed = live::follow(Arc::clone(fleet), self.readiness.clone());
+        lifecycle.supervise("live", followed);
+        let heard = live::listen(Arc::clone(fleet), self.nats.clone());
+        lifecycle.supervise("services", heard);
+        let pulse = Pulse {
+            client: self.nats.clone(),
+            service: "twin",
+            instance: shared.instance.clone(),
+            readiness: self.readiness.clone(),
+            interval: shared.settings.heartbeat_interval,
+        };
+        let metrics = shared.metrics.clone();
+        let beating = pulse.beat(move || load(&metrics), shared.stop.clone());
+        lifecycle.supervise("pulse", beating);
+        lifecycle.supervise("events", async move {
+            let (jetstream, bus) = (shared.jetstream.clone(), shared.settings.bus.clone());
+            shared
+                .events
+                .send(jetstream, bus, shared.stop.clone())
+                .await;
+        });
     }
 }
 
@@ -265,6 +306,23 @@ async fn look(fleet: Arc<Fleet>, nats: async_nats::Client, readiness: Readiness)
             problem = shared.hub.problem() => readiness.set(HUB_PART, problem),
         }
         measure(&fleet);
+    }
+}
+
+/// How far the twin is behind, for its heartbeats.
+fn load(metrics: &TwinMetrics) -> Load {
+    let named = |name: &str, value| (name.to_owned(), value);
+    Load {
+        lag: [
+            named("rows_behind", metrics.rows_behind.get()),
+            named("checkpoint_age_s", metrics.checkpoint_age.get()),
+        ]
+        .into(),
+        queues: [
+            named("live_sockets", metrics.live_sockets.get()),
+            named("estimators", metrics.estimators.get()),
+        ]
+        .into(),
     }
 }
 

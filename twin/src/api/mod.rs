@@ -2,6 +2,7 @@
 
 mod definition;
 mod form;
+mod get_services;
 mod get_status;
 mod register_estimator;
 mod remove_estimator;
@@ -16,7 +17,7 @@ use rovi_common::{
 };
 use utoipa::OpenApi;
 
-use crate::hub::HubError;
+use crate::{hub::HubError, live};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -31,6 +32,9 @@ use crate::hub::HubError;
         remove_estimator::remove_estimator,
         remove_estimator::remove_estimators,
         definition::get_schema,
+        get_services::get_services,
+        live::get_socket,
+        live::get_events,
     )
 )]
 struct Api;
@@ -45,6 +49,9 @@ pub fn routes(config: &mut web::ServiceConfig) {
     config
         .service(get_status::get_status)
         .service(definition::get_schema)
+        .service(get_services::get_services)
+        .service(live::get_socket)
+        .service(live::get_events)
         .service(register_estimator::register_estimator)
         .service(get_status::get_battery)
         .service(remove_estimator::remove_estimator)

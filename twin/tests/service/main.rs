@@ -7,6 +7,8 @@ mod http;
 #[cfg(test)]
 mod hub;
 #[cfg(test)]
+mod live;
+#[cfg(test)]
 mod path;
 #[cfg(test)]
 mod recovery;
