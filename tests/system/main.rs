@@ -8,6 +8,8 @@ mod broken_link;
 #[cfg(test)]
 mod life_of_a_row;
 #[cfg(test)]
+mod live;
+#[cfg(test)]
 mod restart;
 #[cfg(test)]
 mod shutdown;

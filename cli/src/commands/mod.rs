@@ -5,6 +5,7 @@ mod register;
 mod simulate;
 mod status;
 mod stream;
+mod top;
 mod up;
 mod watch;
 
@@ -48,6 +49,8 @@ enum Command {
     Stream(stream::Args),
     /// Shows batteries, their rows and what their estimators say.
     Status(status::Args),
+    /// Shows all batteries as they are now, until Ctrl-C.
+    Top(top::Args),
     /// Prints a line whenever the estimate of a battery changes, until Ctrl-C.
     Watch(watch::Args),
 }
@@ -93,6 +96,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
             Command::Register(args) => register::run(&hub?, args).await.and(done),
             Command::Stream(args) => stream::run(&hub?, args).await,
             Command::Status(args) => status::run(&hub?, &args).await.and(done),
+            Command::Top(args) => top::run(&hub?, &args).await.and(done),
             Command::Watch(args) => watch::run(&hub?, &args).await.and(done),
         }
     })

@@ -1,6 +1,7 @@
 //! The HTTP interface of the hub.
 
 mod forward;
+mod forward_socket;
 mod list_batteries;
 mod read_metadata;
 mod read_rows;

@@ -48,7 +48,7 @@ pub(crate) async fn get_events(
     let mut query = Query::read(request.query_string())?;
     let last = request.headers().get(LAST_EVENT_ID);
     let last = last.and_then(|id| id.to_str().ok()).unwrap_or_default();
-    let known = go_on(&mut query, last)?;
+    let last = go_on(&mut query, last)?;
     let fleet = fleet.into_inner();
     for battery in query.batteries.iter().flatten().chain(query.since.keys()) {
         if fleet.shared().board.newest(battery).is_none() {
@@ -68,7 +68,7 @@ pub(crate) async fn get_events(
     };
     actix_web::rt::spawn(async move {
         let _seat = seat;
-        let end = serve(&fleet, query, known, writer).await;
+        let end = serve(&fleet, query, last, writer).await;
         tracing::debug!("an event stream ends: {end:?}");
     });
     let body = stream::poll_fn(move |context| receiver.poll_recv(context));
@@ -103,11 +103,11 @@ fn go_on(query: &mut Query, last: &str) -> Result<Option<Place>, Problem> {
     Ok(place)
 }
 
-async fn serve(fleet: &Arc<Fleet>, query: Query, known: Option<Place>, mut writer: Writer) -> End {
+async fn serve(fleet: &Arc<Fleet>, query: Query, last: Option<Place>, mut writer: Writer) -> End {
     let shared = fleet.shared();
     let knows = |version: &Version| {
-        known.is_some_and(|known| {
-            version.place.life == known.life && version.place.sequence <= known.sequence
+        last.is_some_and(|last| {
+            version.place.life == last.life && version.place.sequence <= last.sequence
         })
     };
     let watch = match watcher::begin(fleet, &query, &mut writer, knows).await {
