@@ -1,11 +1,12 @@
 //! What the Data Hub and the Digital Twin agree on.
 //!
 //! Reading order: what a battery and its rows are ([`name`], [`rows`]), how they travel
-//! ([`frame`], [`subjects`], [`streams`], [`registration`], [`news`]), and what every service is made of
+//! ([`frame`], [`subjects`], [`streams`], [`registration`], [`alerts`], [`news`]), and what every service is made of
 //! ([`config`], [`lifecycle`], [`telemetry`], [`heartbeat`], [`http`]).
 //!
 //! Nothing here knows PostgreSQL tables or estimators.
 
+pub mod alerts;
 pub mod clock;
 pub mod config;
 pub mod error;

@@ -24,6 +24,8 @@ pub mod relay;
 pub mod estimates;
 pub mod registrations;
 
+pub mod alert_rules;
+
 mod api;
 pub mod hub;
 pub mod metrics;

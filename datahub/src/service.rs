@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 use utoipa::OpenApi;
 
 use crate::{
+    alert_rules::AlertRules,
     api::{self, TwinProxy},
     bus::{Bus, READY_NATS},
     config::Settings,
@@ -113,6 +114,7 @@ impl Service {
             Arc::clone(&bus).keep_checking(pool.clone(), readiness.clone(), lifecycle.stop_token());
         lifecycle.supervise("bus", checks);
         Registrations::new(Arc::clone(&bus), pool.clone(), &registry).start(&lifecycle);
+        AlertRules::new(Arc::clone(&bus), pool.clone()).start(&lifecycle);
         EstimateWriter::new(Arc::clone(&bus), pool.clone(), &registry).start(&lifecycle);
         let relay = RelayParts {
             bus,

@@ -1,6 +1,6 @@
 //! The settings of the service `twin`.
 
-use std::{net::SocketAddr, num::NonZeroUsize, str::FromStr, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, str::FromStr, time::Duration};
 
 use rovi_common::{config::ServiceUrl, streams::BusSettings, telemetry::LogFormat};
 use serde::{Deserialize, Serialize};
@@ -46,6 +46,8 @@ pub struct Settings {
     pub heartbeat_interval: Duration,
     /// Live sockets and event streams.
     pub live: LiveSettings,
+    /// Alerts.
+    pub alerts: AlertSettings,
     /// How long a stop may take before tasks are left behind.
     #[serde(with = "humantime_serde")]
     pub stop_timeout: Duration,
@@ -53,6 +55,17 @@ pub struct Settings {
     pub log: String,
     /// How log lines look.
     pub log_format: LogFormat,
+}
+
+/// Alerts.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AlertSettings {
+    /// The file with the secret by which webhooks are signed; without it no rule may have one.
+    pub webhook_secret_file: Option<PathBuf>,
+    /// Whether webhooks may go to addresses of this machine and of private networks. Whoever may
+    /// make rules can then reach those from here.
+    pub webhook_inner: bool,
 }
 
 /// Live sockets (`/ws`) and event streams (`/events`).
@@ -102,6 +115,7 @@ impl Default for Settings {
             hub_timeout: Duration::from_secs(10),
             heartbeat_interval: Duration::from_secs(5),
             live: LiveSettings::default(),
+            alerts: AlertSettings::default(),
             stop_timeout: Duration::from_secs(15),
             log: "info".to_owned(),
             log_format: LogFormat::default(),

@@ -26,6 +26,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    alerts::{Alerts, Hooks},
     checkpoint::{Checkpoints, Origin},
     config::Settings,
     events::Events,
@@ -68,6 +69,10 @@ pub struct Shared {
     pub services: Services,
     /// What happened, on its way to the bus.
     pub events: Events,
+    /// Rules of alerts, and what they found.
+    pub alerts: Alerts,
+    /// The way to those who are told of alerts.
+    pub hooks: Hooks,
     /// Bounds how many estimators read past rows at the same time.
     pub catch_ups: Semaphore,
 }

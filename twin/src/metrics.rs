@@ -34,6 +34,10 @@ pub struct TwinMetrics {
     pub live_messages: IntCounter,
     /// States that a slow one did not get because a newer one came.
     pub live_conflated: IntCounter,
+    /// Begins and ends of alerts that this twin told.
+    pub alerts: IntCounter,
+    /// Tries to post them, by what became of them.
+    pub webhooks: IntCounterVec,
     /// Registered estimators.
     pub estimators: IntGauge,
     /// Rows that the estimator furthest behind has to deal with.
@@ -85,6 +89,15 @@ impl TwinMetrics {
             live_conflated: metrics.counter(
                 "twin_live_conflated_total",
                 "States that slow sockets did not get because newer ones came.",
+            ),
+            alerts: metrics.counter(
+                "twin_alert_changes_total",
+                "Begins and ends of alerts that this twin told.",
+            ),
+            webhooks: metrics.counters(
+                "twin_webhooks_total",
+                "Tries to post begins and ends of alerts, by outcome.",
+                &["outcome"],
             ),
             estimators: metrics.gauge("twin_estimators", "Registered estimators."),
             rows_behind: metrics.gauge(

@@ -23,9 +23,10 @@ use rovi_common::{
 use tokio::sync::Semaphore;
 
 use crate::{
+    alerts::{self, Alerts, Hooks},
     api,
     checkpoint::Checkpoints,
-    config::{ENV_PREFIX, Settings},
+    config::{AlertSettings, ENV_PREFIX, Settings},
     events::Events,
     fleet::{Fleet, Shared},
     hub::Hub,
@@ -147,6 +148,8 @@ impl Service {
             watchers: Watchers::default(),
             services: Services::default(),
             events: Events::default(),
+            alerts: Alerts::default(),
+            hooks: hooks(&settings.alerts)?,
             settings,
         };
         Ok(Self {
@@ -271,6 +274,9 @@ impl Service {
         lifecycle.supervise("live", followed);
         let heard = live::listen(Arc::clone(fleet), self.nats.clone());
         lifecycle.supervise("services", heard);
+        lifecycle.supervise("alerts.follow", alerts::follow(Arc::clone(fleet)));
+        lifecycle.supervise("alerts", alerts::run(Arc::clone(fleet)));
+        lifecycle.supervise("webhooks", alerts::deliver(Arc::clone(fleet)));
         let pulse = Pulse {
             client: self.nats.clone(),
             service: "twin",
@@ -307,6 +313,24 @@ async fn look(fleet: Arc<Fleet>, nats: async_nats::Client, readiness: Readiness)
         }
         measure(&fleet);
     }
+}
+
+/// Reads the secret and makes the way to those who are told of alerts.
+fn hooks(settings: &AlertSettings) -> Result<Hooks, StartError> {
+    let secret = match &settings.webhook_secret_file {
+        Some(file) => Some(std::fs::read(file).map_err(|error| {
+            let file = file.display();
+            StartError::Settings(format!("alerts.webhook_secret_file: {file}: {error}"))
+        })?),
+        None => None,
+    };
+    let secret = secret.as_deref().map(<[u8]>::trim_ascii);
+    if secret.is_some_and(<[u8]>::is_empty) {
+        let problem = "alerts.webhook_secret_file: the file is empty";
+        return Err(StartError::Settings(problem.to_owned()));
+    }
+    let hooks = Hooks::new(secret, settings.webhook_inner);
+    hooks.map_err(|error| StartError::Http(error.to_string()))
 }
 
 /// How far the twin is behind, for its heartbeats.

@@ -1,5 +1,6 @@
 //! The HTTP interface of the twin.
 
+mod alerts;
 mod definition;
 mod form;
 mod get_services;
@@ -33,6 +34,11 @@ use crate::{hub::HubError, live};
         remove_estimator::remove_estimators,
         definition::get_schema,
         get_services::get_services,
+        alerts::get_alerts,
+        alerts::get_rules,
+        alerts::get_rule,
+        alerts::put_rule,
+        alerts::delete_rule,
         live::get_socket,
         live::get_events,
     )
@@ -50,6 +56,11 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .service(get_status::get_status)
         .service(definition::get_schema)
         .service(get_services::get_services)
+        .service(alerts::get_alerts)
+        .service(alerts::get_rules)
+        .service(alerts::get_rule)
+        .service(alerts::put_rule)
+        .service(alerts::delete_rule)
         .service(live::get_socket)
         .service(live::get_events)
         .service(register_estimator::register_estimator)

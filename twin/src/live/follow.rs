@@ -47,18 +47,9 @@ async fn follow_once(shared: &Shared, readiness: &Readiness) -> String {
         Err(error) => return text(&error),
     };
     let life = life(&stream);
-    let config = pull::OrderedConfig {
-        filter_subject: subjects::all_states(),
-        deliver_policy: DeliverPolicy::LastPerSubject,
-        ..pull::OrderedConfig::default()
-    };
-    let messages = match stream.create_consumer(config).await {
-        Ok(consumer) => consumer.messages().await,
-        Err(error) => return text(&error),
-    };
-    let mut messages = match messages {
+    let mut messages = match read(&stream).await {
         Ok(messages) => messages,
-        Err(error) => return text(&error),
+        Err(error) => return text(&*error),
     };
     for battery in shared.board.begin(life) {
         shared.outlet.touch(&battery);
@@ -84,6 +75,16 @@ async fn follow_once(shared: &Shared, readiness: &Readiness) -> String {
             },
         }
     }
+}
+
+/// Reads the newest state of each battery, then each that comes.
+async fn read(stream: &Stream) -> Result<pull::Ordered, async_nats::Error> {
+    let config = pull::OrderedConfig {
+        filter_subject: subjects::all_states(),
+        deliver_policy: DeliverPolicy::LastPerSubject,
+        ..pull::OrderedConfig::default()
+    };
+    Ok(stream.create_consumer(config).await?.messages().await?)
 }
 
 fn life(stream: &Stream) -> i128 {

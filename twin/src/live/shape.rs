@@ -278,9 +278,7 @@ mod tests {
         let present: Vec<_> = (0..3).map(|_| Arc::new(version())).collect();
         let parts = snapshots(&present, &Arc::default(), 10);
         assert_eq!(parts.len(), 3);
-        parts
-            .iter()
-            .for_each(|part| assert!(parse(part).is_object()));
+        assert!(parts.iter().all(|part| parse(part).is_object()));
         assert_eq!(snapshots(&[], &Arc::default(), 10), ["{}"]);
     }
 

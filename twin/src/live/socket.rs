@@ -133,10 +133,9 @@ impl Socket {
                 let mut session = self.voice.session.clone();
                 self.voice.in_time(session.pong(&bytes)).await
             }
-            Some(Ok(Message::Close(_))) | None => Err(End::Gone),
+            Some(Ok(Message::Close(_)) | Err(ProtocolError::Io(_))) | None => Err(End::Gone),
             Some(Ok(_)) => Ok(()),
             Some(Err(ProtocolError::Overflow)) => Err(End::TooLarge),
-            Some(Err(ProtocolError::Io(_))) => Err(End::Gone),
             Some(Err(error)) => Err(End::Wrong(error.to_string())),
         }
     }

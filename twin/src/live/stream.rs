@@ -1,6 +1,6 @@
 //! `GET /events`: a watcher of server-sent events.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Write, sync::Arc, time::Duration};
 
 use actix_web::{HttpRequest, HttpResponse, get, http::header, web};
 use bytes::Bytes;
@@ -152,9 +152,9 @@ impl Sink for Writer {
         let mut text = String::with_capacity(message.text.len() + 64);
         if let Some(version) = &message.place {
             let (state, place) = (&version.state, version.place);
-            text += &match &self.only {
-                Some(battery) => format!("id: {battery}:{}:{}\n", state.epoch, state.seq),
-                None => format!("id: {}-{}\n", place.life, place.sequence),
+            let _always_works = match &self.only {
+                Some(battery) => writeln!(text, "id: {battery}:{}:{}", state.epoch, state.seq),
+                None => writeln!(text, "id: {}-{}", place.life, place.sequence),
             };
         }
         text += "data: ";

@@ -1,6 +1,8 @@
 //! The twin against a real NATS server; rows and registrations are put on the bus as the hub does.
 
 #[cfg(test)]
+mod alerts;
+#[cfg(test)]
 mod bus;
 #[cfg(test)]
 mod http;

@@ -8,6 +8,7 @@
 
 mod copy;
 mod ingest;
+mod live;
 mod path;
 mod rows;
 mod summary;
@@ -42,6 +43,7 @@ enum Measurement {
     Columnar,
     Single,
     Path,
+    Live,
 }
 
 #[tokio::main]
@@ -61,9 +63,14 @@ async fn main() -> anyhow::Result<()> {
     if wanted(Measurement::Single) {
         ingest::single_rows(&stack, &mut summary, SINGLE_ROWS).await?;
     }
-    if wanted(Measurement::Path) {
+    if wanted(Measurement::Path) || wanted(Measurement::Live) {
         stack.start_twin();
         stack.ready().await;
+    }
+    if wanted(Measurement::Live) {
+        live::everyone(&stack, &mut summary).await?;
+    }
+    if wanted(Measurement::Path) {
         path::rows_to_estimates(&stack, &mut summary, PATH_ROWS).await?;
     }
     if args.only.is_empty() {
