@@ -102,23 +102,7 @@ impl AlertRules {
     }
 
     async fn answer(&self, request: Message) {
-        let reply = match request.subject.as_str() {
-            subjects::PUT_ALERT_RULE => match parse(&request.payload) {
-                Ok(put) => answer_of(
-                    self.pool
-                        .run(move |conn| alert_rules::put(conn, &put))
-                        .await,
-                ),
-                Err(refused) => refused,
-            },
-            _ => match parse(&request.payload) {
-                Ok(delete) => {
-                    let commit = move |conn: &mut _| alert_rules::delete(conn, &delete);
-                    answer_of(self.pool.run(commit).await)
-                }
-                Err(refused) => refused,
-            },
-        };
+        let reply = self.commit(&request).await;
         tracing::info!("a request on {} is answered: {reply:?}", request.subject);
         if let Some(inbox) = request.reply {
             let body = serde_json::to_vec(&reply).unwrap_or_default();
@@ -127,6 +111,23 @@ impl AlertRules {
             }
         }
         self.changed.notify_one();
+    }
+
+    async fn commit(&self, request: &Message) -> AlertRuleReply {
+        if request.subject.as_str() == subjects::PUT_ALERT_RULE {
+            let put = match parse(&request.payload) {
+                Ok(put) => put,
+                Err(refused) => return refused,
+            };
+            let commit = move |conn: &mut _| alert_rules::put(conn, &put);
+            return answer_of(self.pool.run(commit).await);
+        }
+        let delete = match parse(&request.payload) {
+            Ok(delete) => delete,
+            Err(refused) => return refused,
+        };
+        let commit = move |conn: &mut _| alert_rules::delete(conn, &delete);
+        answer_of(self.pool.run(commit).await)
     }
 
     /// Makes the bucket equal to the table, again and again.

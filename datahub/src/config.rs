@@ -204,12 +204,8 @@ impl Settings {
         );
         need(self.relay.is_usable(), RelaySettings::NEEDS);
         need(
-            !self.ping_interval.is_zero(),
-            "ping_interval must be above 0",
-        );
-        need(
-            !self.heartbeat_interval.is_zero(),
-            "heartbeat_interval must be above 0",
+            !self.ping_interval.is_zero() && !self.heartbeat_interval.is_zero(),
+            "ping_interval and heartbeat_interval must be above 0",
         );
         if problems.is_empty() {
             return Ok(());

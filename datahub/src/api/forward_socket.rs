@@ -125,8 +125,8 @@ impl Pipe {
             let passed = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => break Some(restart()),
-                frame = self.frames.recv() => self.to_twin(frame).await,
-                message = self.twin.next() => self.to_client(message).await,
+                frame = self.frames.recv() => self.pass_to_twin(frame).await,
+                message = self.twin.next() => self.pass_to_client(message).await,
             };
             if let Err(reason) = passed {
                 break reason;
@@ -139,7 +139,7 @@ impl Pipe {
     }
 
     /// Passes on what the client says; the error is how the client's side is closed.
-    async fn to_twin(
+    async fn pass_to_twin(
         &mut self,
         frame: Option<Result<Message, actix_ws::ProtocolError>>,
     ) -> Result<(), Option<CloseReason>> {
@@ -149,14 +149,13 @@ impl Pipe {
             Some(Ok(Message::Ping(bytes))) => TwinMessage::Ping(bytes),
             Some(Ok(Message::Pong(bytes))) => TwinMessage::Pong(bytes),
             Some(Ok(Message::Continuation(_) | Message::Nop)) => return Ok(()),
-            Some(Ok(Message::Close(_))) | None => return Err(None),
             Some(Err(actix_ws::ProtocolError::Overflow)) => {
                 return Err(Some(CloseReason {
                     code: CloseCode::Size,
                     description: Some(format!("a message has more than {MAX_HEARD_BYTES} bytes")),
                 }));
             }
-            Some(Err(_)) => return Err(None),
+            Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(None),
         };
         match timeout(PATIENCE, self.twin.send(message)).await {
             Ok(Ok(())) => Ok(()),
@@ -165,7 +164,7 @@ impl Pipe {
     }
 
     /// Passes on what the twin says.
-    async fn to_client(
+    async fn pass_to_client(
         &mut self,
         message: Option<Result<TwinMessage, Error>>,
     ) -> Result<(), Option<CloseReason>> {
@@ -180,7 +179,7 @@ impl Pipe {
             Some(Ok(TwinMessage::Ping(bytes))) => timeout(PATIENCE, session.ping(&bytes)).await,
             Some(Ok(TwinMessage::Pong(bytes))) => timeout(PATIENCE, session.pong(&bytes)).await,
             Some(Ok(TwinMessage::Frame(_))) => return Ok(()),
-            Some(Ok(TwinMessage::Close(frame))) => return Err(frame.map(reason)),
+            Some(Ok(TwinMessage::Close(frame))) => return Err(frame.as_ref().map(reason)),
             Some(Err(_)) | None => return Err(Some(restart())),
         };
         match sent {
@@ -190,7 +189,7 @@ impl Pipe {
     }
 }
 
-fn reason(frame: CloseFrame) -> CloseReason {
+fn reason(frame: &CloseFrame) -> CloseReason {
     CloseReason {
         code: CloseCode::from(u16::from(frame.code)),
         description: Some(frame.reason.as_str().to_owned()),

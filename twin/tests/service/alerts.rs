@@ -6,6 +6,7 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer, dev::ServerHandle, w
 use futures_util::StreamExt;
 use rovi_common::{
     alerts::{AlertRule, AlertRuleReply, DeleteAlertRule, Episode, PutAlertRule, Severity},
+    news::ASYNC_API,
     streams, subjects,
     testing::eventually,
 };
@@ -95,6 +96,10 @@ async fn an_alert_begins_and_ends_once_also_over_a_crash_and_with_two_twins() {
     events(&bus, 2).await;
     row(&bus, 4, 2.5).await;
     let told = events(&bus, 3).await;
+    let mut schema: Value = serde_json::from_str(ASYNC_API).unwrap();
+    schema["$ref"] = "#/components/schemas/AlertEvent".into();
+    let schema = jsonschema::validator_for(&schema).unwrap();
+    assert!(told.iter().all(|event| schema.is_valid(event)), "{told:?}");
     let told: Vec<_> = told
         .iter()
         .map(|one| (&one["type"], &one["episode"], &one["seq"]))

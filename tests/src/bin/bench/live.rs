@@ -3,10 +3,11 @@
 
 use std::{
     fs,
-    time::{Duration, Instant},
+    sync::{Arc, Mutex},
+    time::Duration,
 };
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use async_nats::{HeaderMap, jetstream};
 use futures_util::{StreamExt, future::join_all};
 use rovi_common::{
@@ -17,7 +18,7 @@ use rovi_common::{
     testing::eventually,
 };
 use system_tests::Stack;
-use tokio::{net::TcpStream, sync::mpsc, task::JoinSet};
+use tokio::{net::TcpStream, task::JoinSet};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message};
 
 use crate::summary::{Summary, median};
@@ -34,26 +35,55 @@ const PATIENCE: Duration = Duration::from_mins(2);
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
+/// Latencies in milliseconds, from all listeners.
+type Latencies = Arc<Mutex<Vec<f64>>>;
+
 /// Measures `ws_p99_vs_idle_p50` and `ws_idle_socket_kib`.
 pub(crate) async fn everyone(stack: &Stack, summary: &mut Summary) -> anyhow::Result<()> {
     let nats = streams::connect(&stack.nats.server.url().parse()?, "bench").await?;
     let bus = jetstream::new(nats);
     let idle = idle_latency(stack, &bus).await?;
     summary.add("ws_idle_p50_ms", idle, "ms", "one battery, one socket");
+    make_known(stack, &bus).await?;
+    let sockets = open_all(stack, summary).await?;
+    let latencies = latencies_of_all(&bus, sockets).await?;
+    let at = |percent: usize| {
+        let place = latencies.len() * percent / 100;
+        latencies.get(place).copied().unwrap_or(f64::NAN)
+    };
+    let peer = "1,000 batteries, 1,000 + 50 sockets";
+    summary.add("ws_p50_ms", at(50), "ms", peer);
+    summary.add("ws_p99_ms", at(99), "ms", peer);
+    let ratio = at(99) / idle;
+    summary.add(
+        "ws_p99_vs_idle_p50",
+        ratio,
+        "times",
+        "one battery, one socket",
+    );
+    Ok(())
+}
 
+/// Sends a first row of every battery and waits until a snapshot has them all.
+async fn make_known(stack: &Stack, bus: &jetstream::Context) -> anyhow::Result<()> {
     for battery in 0..BATTERIES {
-        publish(&bus, &name(battery), 1).await?;
+        publish(bus, &name(battery), 1).await?;
     }
     eventually(PATIENCE, || async {
-        let (_, mut snapshot) = open(stack, "?fields=seq")
+        let (_, snapshot) = open(stack, "?fields=seq")
             .await
             .map_err(|e| e.to_string())?;
-        let known = snapshot.remove(0).matches("battery:many").count();
+        let known = snapshot.matches("battery:many").count();
         (known >= BATTERIES)
             .then_some(())
             .ok_or_else(|| format!("{known} batteries"))
     })
     .await;
+    Ok(())
+}
+
+/// Opens the sockets of one battery each, which are weighed, then those of all.
+async fn open_all(stack: &Stack, summary: &mut Summary) -> anyhow::Result<Vec<Socket>> {
     let before = resident_kib(stack)?;
     let mut sockets = Vec::new();
     for battery in 0..BATTERIES {
@@ -70,62 +100,47 @@ pub(crate) async fn everyone(stack: &Stack, summary: &mut Summary) -> anyhow::Re
     for _ in 0..OF_ALL {
         sockets.push(open(stack, "?fields=sent").await?.0);
     }
+    Ok(sockets)
+}
 
-    let (tell, mut told) = mpsc::unbounded_channel();
+/// Sends a row a second of each battery, spread over the second; returns the sorted latencies.
+async fn latencies_of_all(
+    bus: &jetstream::Context,
+    sockets: Vec<Socket>,
+) -> anyhow::Result<Vec<f64>> {
+    let latencies = Latencies::default();
     let mut listeners = JoinSet::new();
     for socket in sockets {
         // Those of all batteries are load.
         let counts = listeners.len() < BATTERIES;
-        listeners.spawn(listen(socket, counts.then(|| tell.clone())));
+        listeners.spawn(listen(socket, counts.then(|| Arc::clone(&latencies))));
     }
-    drop(tell);
-    let mut latencies = Vec::new();
-    let expected = usize::try_from(ROUNDS)? * BATTERIES;
-    let mut tick = tokio::time::interval(Duration::from_secs(1) / 100);
+    let mut tick = tokio::time::interval(Duration::from_millis(10));
     for seq in 2..2 + ROUNDS {
-        // A row a second of each, spread over the second.
         for group in 0..100 {
             tick.tick().await;
-            let share = (group..BATTERIES).step_by(100);
-            let names: Vec<String> = share.map(name).collect();
-            let sent = join_all(names.iter().map(|name| publish(&bus, name, seq)));
-            sent.await.into_iter().collect::<anyhow::Result<()>>()?;
+            let names: Vec<String> = (group..BATTERIES).step_by(100).map(name).collect();
+            let sent = join_all(names.iter().map(|name| publish(bus, name, seq))).await;
+            sent.into_iter().collect::<anyhow::Result<()>>()?;
         }
     }
-    let deadline = Instant::now() + PATIENCE;
-    while latencies.len() < expected && Instant::now() < deadline {
-        match tokio::time::timeout(Duration::from_secs(5), told.recv()).await {
-            Ok(Some(latency)) => latencies.push(latency),
-            _ => break,
-        }
-    }
-    ensure!(
-        latencies.len() >= expected * 9 / 10,
-        "{} of {expected} came",
-        latencies.len()
-    );
-    latencies.sort_by(f64::total_cmp);
-    let at = |part: f64| latencies[((latencies.len() - 1) as f64 * part) as usize];
-    summary.add(
-        "ws_p50_ms",
-        at(0.5),
-        "ms",
-        "1,000 batteries, 1,000 + 50 sockets",
-    );
-    summary.add(
-        "ws_p99_ms",
-        at(0.99),
-        "ms",
-        "1,000 batteries, 1,000 + 50 sockets",
-    );
-    summary.add(
-        "ws_p99_vs_idle_p50",
-        at(0.99) / idle,
-        "times",
-        "one battery, one socket",
-    );
+    let expected = usize::try_from(ROUNDS)? * BATTERIES * 9 / 10;
+    let taken = || {
+        latencies
+            .lock()
+            .map_or_else(|_| Vec::new(), |all| all.clone())
+    };
+    eventually(PATIENCE, || async {
+        let count = taken().len();
+        (count >= expected)
+            .then_some(())
+            .ok_or_else(|| format!("{count} of {expected} came"))
+    })
+    .await;
     listeners.shutdown().await;
-    Ok(())
+    let mut latencies = taken();
+    latencies.sort_by(f64::total_cmp);
+    Ok(latencies)
 }
 
 fn name(battery: usize) -> String {
@@ -138,7 +153,7 @@ async fn idle_latency(stack: &Stack, bus: &jetstream::Context) -> anyhow::Result
         let (socket, snapshot) = open(stack, "?fields=sent")
             .await
             .map_err(|e| e.to_string())?;
-        let is_known = snapshot.iter().any(|text| text.contains("lone"));
+        let is_known = snapshot.contains("lone");
         is_known
             .then_some(socket)
             .ok_or_else(|| "not known yet".to_owned())
@@ -180,11 +195,11 @@ async fn publish(bus: &jetstream::Context, battery: &str, seq: i64) -> anyhow::R
 }
 
 /// Opens a live socket; returns it with its snapshot.
-async fn open(stack: &Stack, query: &str) -> anyhow::Result<(Socket, Vec<String>)> {
+async fn open(stack: &Stack, query: &str) -> anyhow::Result<(Socket, String)> {
     let url = format!("{}/ws{query}", stack.twin_url().replace("http", "ws"));
     let (mut socket, _) = connect_async(url).await?;
     let snapshot = hear(&mut socket).await.context("no snapshot came")?;
-    Ok((socket, vec![snapshot]))
+    Ok((socket, snapshot))
 }
 
 async fn hear(socket: &mut Socket) -> Option<String> {
@@ -198,12 +213,12 @@ async fn hear(socket: &mut Socket) -> Option<String> {
 }
 
 /// Reads a socket, and tells the latency of each message.
-async fn listen(mut socket: Socket, tell: Option<mpsc::UnboundedSender<f64>>) {
+async fn listen(mut socket: Socket, latencies: Option<Latencies>) {
     while let Some(text) = hear(&mut socket).await {
-        if let (Some(tell), Some(latency)) = (&tell, latency(&text))
-            && tell.send(latency).is_err()
+        if let (Some(latencies), Some(latency)) = (&latencies, latency(&text))
+            && let Ok(mut latencies) = latencies.lock()
         {
-            return;
+            latencies.push(latency);
         }
     }
 }
