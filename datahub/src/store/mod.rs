@@ -1,5 +1,6 @@
 //! PostgreSQL: the pool for queries, and everything that is written there.
 
+pub mod alert_rules;
 pub mod batteries;
 mod cells;
 mod column_type;

@@ -8,6 +8,7 @@
 
 mod copy;
 mod ingest;
+mod live;
 mod path;
 mod reduce;
 mod rows;
@@ -44,6 +45,7 @@ enum Measurement {
     Single,
     Path,
     Reduce,
+    Live,
 }
 
 #[tokio::main]
@@ -66,9 +68,14 @@ async fn main() -> anyhow::Result<()> {
     if wanted(Measurement::Reduce) {
         reduce::reduce_beside_date_bin(&stack, &mut summary).await?;
     }
-    if wanted(Measurement::Path) {
+    if wanted(Measurement::Path) || wanted(Measurement::Live) {
         stack.start_twin();
         stack.ready().await;
+    }
+    if wanted(Measurement::Live) {
+        live::everyone(&stack, &mut summary).await?;
+    }
+    if wanted(Measurement::Path) {
         path::rows_to_estimates(&stack, &mut summary, PATH_ROWS).await?;
     }
     if args.only.is_empty() {
