@@ -12,7 +12,7 @@ use diesel::{
 pub use super::column_type::ColumnType;
 use super::{
     batteries::Line,
-    columns,
+    columns, rollups,
     schema::{batteries, table_changes},
     statement::Statement,
 };
@@ -201,15 +201,18 @@ pub(super) fn begin_anew_if_gone(
     journalize(connection, line, &[change])?;
     *line = Line {
         epoch: line.epoch + 1,
+        first_seq: 1,
         last_seq: 0,
         segment: 0,
         latest_test_time: None,
         form: 0,
         ..line.clone()
     };
+    rollups::invalidate(connection, line.id, 1..=i64::MAX)?;
     diesel::update(batteries::table.find(line.id))
         .set((
             batteries::epoch.eq(line.epoch),
+            batteries::first_seq.eq(1),
             batteries::last_seq.eq(0),
             batteries::relayed_seq.eq(0),
             batteries::segment.eq(0),
