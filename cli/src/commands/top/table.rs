@@ -208,7 +208,9 @@ mod tests {
             r#"{"battery:c:data": {"timestamp": 0, "state_of_charge": 0.1, "latency_ms": 3}}"#,
             r#"{"notice": {"type": "conflated", "states": 3}}"#,
         ];
-        texts.iter().for_each(|text| fleet.take(text).unwrap());
+        for text in texts {
+            fleet.take(text).unwrap();
+        }
         fleet
     }
 
