@@ -1,11 +1,15 @@
 //! PostgreSQL: the pool for queries, and everything that is written there.
 
 pub mod batteries;
+mod bind;
 mod column_type;
+mod copy;
 pub mod estimates;
 mod fit;
 pub(crate) mod group;
 mod insert;
+mod joined;
+mod number;
 pub mod registrations;
 mod rejected;
 pub mod rows;

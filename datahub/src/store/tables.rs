@@ -13,7 +13,7 @@ pub use super::column_type::ColumnType;
 use super::{
     batteries::Line,
     schema::{batteries, table_changes},
-    statement::Statement,
+    statement::{ArrayBind, Statement},
 };
 
 /// Columns that every table has before those of the rows.
@@ -99,6 +99,8 @@ impl Table {
 #[derive(QueryableByName)]
 struct CatalogColumn {
     #[diesel(sql_type = sql_types::Text)]
+    battery: String,
+    #[diesel(sql_type = sql_types::Text)]
     name: String,
     #[diesel(sql_type = sql_types::Text)]
     kind: String,
@@ -109,26 +111,40 @@ struct CatalogColumn {
 /// # Errors
 /// As diesel's.
 pub fn load(connection: &mut PgConnection, line: &Line) -> QueryResult<Table> {
-    if line.form == 0 {
-        return Ok(Table::new(line, Vec::new()));
-    }
-    let columns: Vec<CatalogColumn> = Statement::cached()
+    let mut tables = load_all(connection, &[line])?;
+    Ok(tables.remove(&line.id).unwrap_or_default())
+}
+
+/// Reads what the tables of many batteries look like, by the batteries' ids.
+pub(super) fn load_all(
+    connection: &mut PgConnection,
+    lines: &[&Line],
+) -> QueryResult<HashMap<i64, Table>> {
+    let made = lines.iter().filter(|line| line.form > 0);
+    let names = made.map(|line| line.name.as_str());
+    let found: Vec<CatalogColumn> = Statement::cached()
         .sql(
-            "SELECT a.attname::text AS name, format_type(a.atttypid, NULL) AS kind \
-             FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid \
-             JOIN pg_namespace n ON n.oid = c.relnamespace \
-             WHERE n.nspname = 'battery' AND a.attnum > 0 AND NOT a.attisdropped \
-             AND c.relname = ",
+            "SELECT c.relname::text AS battery, a.attname::text AS name, \
+             format_type(a.atttypid, NULL) AS kind \
+             FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid \
+             WHERE c.relnamespace = 'battery'::regnamespace \
+             AND a.attnum > 0 AND NOT a.attisdropped AND c.relname = ANY(",
         )
-        .text(&line.name)
-        .sql(" ORDER BY a.attnum")
+        .array(ArrayBind::texts(names))
+        .sql("::name[]) ORDER BY a.attnum")
         .load(connection)?;
-    let columns = columns
-        .into_iter()
-        .filter(|column| !OWN_COLUMNS.contains(&column.name.as_str()))
-        .map(|column| (column.name, ColumnType::from_sql(&column.kind)))
-        .collect();
-    Ok(Table::new(line, columns))
+    let mut columns: HashMap<String, Vec<(String, ColumnType)>> = HashMap::new();
+    for column in found {
+        let columns = columns.entry(column.battery).or_default();
+        if !OWN_COLUMNS.contains(&column.name.as_str()) {
+            columns.push((column.name, ColumnType::from_sql(&column.kind)));
+        }
+    }
+    let tables = lines.iter().map(|line| {
+        let columns = columns.remove(&line.name).unwrap_or_default();
+        (line.id, Table::new(line, columns))
+    });
+    Ok(tables.collect())
 }
 
 /// Changes a battery's table; the caller holds its line.

@@ -18,6 +18,8 @@ struct Parked {
     batches: VecDeque<Batch>,
     pause: Duration,
     retry_at: Instant,
+    /// Whether some of its batches are being tried.
+    is_tried: bool,
 }
 
 /// All batteries set aside by one writer.
@@ -37,17 +39,29 @@ impl Parking {
 
     /// Sets a battery aside, or puts its batches back in front after another failure.
     pub(super) fn park(&mut self, battery: i64, batches: Vec<Batch>) -> Duration {
+        let parked = self.put_back(battery, batches);
+        parked.pause = (parked.pause * 2).min(PAUSES.1);
+        parked.retry_at = Instant::now() + parked.pause;
+        parked.pause
+    }
+
+    /// Sets a battery aside that is to be tried at once.
+    pub(super) fn park_briefly(&mut self, battery: i64, batches: Vec<Batch>) {
+        self.put_back(battery, batches);
+    }
+
+    fn put_back(&mut self, battery: i64, batches: Vec<Batch>) -> &mut Parked {
         let parked = self.batteries.entry(battery).or_insert_with(|| Parked {
             batches: VecDeque::new(),
             pause: PAUSES.0 / 2,
             retry_at: Instant::now(),
+            is_tried: false,
         });
         for batch in batches.into_iter().rev() {
             parked.batches.push_front(batch);
         }
-        parked.pause = (parked.pause * 2).min(PAUSES.1);
-        parked.retry_at = Instant::now() + parked.pause;
-        parked.pause
+        parked.is_tried = false;
+        parked
     }
 
     /// Appends a batch to its battery's queue; gives it back if the battery is not parked.
@@ -63,7 +77,8 @@ impl Parking {
 
     /// Returns when the next battery is to be tried.
     pub(super) fn next_retry(&self) -> Option<Instant> {
-        self.batteries.values().map(|parked| parked.retry_at).min()
+        let waiting = self.batteries.values().filter(|parked| !parked.is_tried);
+        waiting.map(|parked| parked.retry_at).min()
     }
 
     /// Takes the first batches, up to about `rows`, of the battery whose time has come.
@@ -74,8 +89,9 @@ impl Parking {
         let (&battery, parked) = self
             .batteries
             .iter_mut()
-            .filter(|(_, parked)| even_if_early || parked.retry_at <= now)
+            .filter(|(_, parked)| !parked.is_tried && (even_if_early || parked.retry_at <= now))
             .min_by_key(|(_, parked)| parked.retry_at)?;
+        parked.is_tried = true;
         let mut taken = Vec::new();
         let mut count = 0;
         while count < rows
@@ -98,6 +114,7 @@ impl Parking {
             self.batteries.remove(&battery);
             return true;
         }
+        parked.is_tried = false;
         parked.retry_at = Instant::now();
         parked.pause = PAUSES.0 / 2;
         false

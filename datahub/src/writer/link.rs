@@ -1,0 +1,62 @@
+//! A writer's connection to PostgreSQL, whose prepared statements are bounded.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use diesel::{
+    Connection, PgConnection, QueryResult,
+    connection::{CacheSize, InstrumentationEvent, SimpleConnection},
+};
+
+use super::Wiring;
+use crate::store::{self, StoreError};
+
+/// Statements that a connection keeps prepared: PostgreSQL takes about 40 kB for each.
+const MOST_PREPARED: usize = 2000;
+
+/// A connection with durable commits and short waits for locks.
+pub(super) struct Link {
+    pub(super) connection: PgConnection,
+    /// Counts the statements prepared since all were forgotten.
+    prepared: Arc<AtomicUsize>,
+}
+
+impl Link {
+    /// Connects.
+    pub(super) fn open(wiring: &Wiring) -> Result<Self, StoreError> {
+        let mut connection = PgConnection::establish(&store::connection_url(&wiring.url))?;
+        let lock_ms = wiring.lock_timeout.as_millis().max(1);
+        connection.batch_execute(&format!(
+            "SET application_name = 'datahub writer'; SET lock_timeout = {lock_ms}; \
+             SET TIME ZONE 'UTC'; SELECT set_config('synchronous_commit', 'on', false) \
+             WHERE current_setting('synchronous_commit') = 'off'"
+        ))?;
+        let prepared = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&prepared);
+        connection.set_instrumentation(move |event: InstrumentationEvent<'_>| {
+            if matches!(event, InstrumentationEvent::CacheQuery { .. }) {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        Ok(Self {
+            connection,
+            prepared,
+        })
+    }
+
+    /// Forgets all prepared statements where they are too many.
+    ///
+    /// What PostgreSQL knows of the tables stays: connecting again would cost more than preparing.
+    pub(super) fn trim(&mut self) -> QueryResult<()> {
+        if self.prepared.load(Ordering::Relaxed) <= MOST_PREPARED {
+            return Ok(());
+        }
+        self.prepared.store(0, Ordering::Relaxed);
+        let connection = &mut self.connection;
+        connection.set_prepared_statement_cache_size(CacheSize::Disabled);
+        connection.set_prepared_statement_cache_size(CacheSize::Unbounded);
+        connection.batch_execute("DEALLOCATE ALL")
+    }
+}

@@ -1,0 +1,156 @@
+//! PostgreSQL's own programs, which the hub is measured against.
+
+use std::{fs, path::Path, process::Command, time::Instant};
+
+use anyhow::{Context, ensure};
+use system_tests::Stack;
+
+/// Runs a program of PostgreSQL on the stack's database and returns what it printed.
+fn run(stack: &Stack, program: &str, args: &[&str]) -> anyhow::Result<String> {
+    let server = &stack.postgres.server;
+    let output = Command::new(server.programs().join(program))
+        .current_dir(stack.folder())
+        .args(args)
+        .env("PGOPTIONS", "-c client_min_messages=warning")
+        .arg(server.url())
+        .output()?;
+    ensure!(
+        output.status.success(),
+        "{program} {args:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Runs one command in `psql`.
+pub(crate) fn psql(stack: &Stack, command: &str) -> anyhow::Result<String> {
+    let args = [
+        "--no-psqlrc", "--quiet", "--tuples-only", "--set", "ON_ERROR_STOP=1", "--command", command,
+    ];
+    run(stack, "psql", &args)
+}
+
+/// Flushes everything, so that the next measurement does not pay for the one before.
+pub(crate) fn checkpoint(stack: &Stack) -> anyhow::Result<()> {
+    psql(stack, "CHECKPOINT").map(drop)
+}
+
+/// Writes the rows of a battery's table into a file.
+pub(crate) fn save(stack: &Stack, battery: &str, file: &Path) -> anyhow::Result<()> {
+    let file = file.display();
+    let copy = format!("\\copy battery.\"{battery}\" to '{file}' with (format binary)");
+    psql(stack, &copy).map(drop)
+}
+
+/// Makes an empty table of a battery's form.
+pub(crate) fn empty_like(stack: &Stack, battery: &str) -> anyhow::Result<()> {
+    psql(stack, "DROP TABLE IF EXISTS public.peer")?;
+    let make = format!("CREATE TABLE public.peer (LIKE battery.\"{battery}\" INCLUDING ALL)");
+    psql(stack, &make).map(drop)
+}
+
+/// Copies the file into an empty table of the battery's form and returns the seconds it took.
+pub(crate) fn load(stack: &Stack, battery: &str, file: &Path) -> anyhow::Result<f64> {
+    empty_like(stack, battery)?;
+    checkpoint(stack)?;
+    let copy = format!("\\copy public.peer from '{}' with (format binary)", file.display());
+    let begun = Instant::now();
+    psql(stack, &copy)?;
+    Ok(begun.elapsed().as_secs_f64())
+}
+
+/// The values of a row of 12 columns, after `seq`, `received` and `segment`.
+pub(crate) const VALUES: &str =
+    ":t, 1.5, 3.7, 25.0, 0.8, 2.9, 0.05, 512.0, 7, 12, 'charging', 'constant_current'";
+
+/// Commits one row a transaction with `clients` clients; returns transactions a second and each
+/// one's time in milliseconds.
+pub(crate) fn single_rows(
+    stack: &Stack,
+    battery: &str,
+    clients: usize,
+    seconds: usize,
+) -> anyhow::Result<(f64, Vec<f64>)> {
+    empty_like(stack, battery)?;
+    psql(stack, "CREATE SEQUENCE IF NOT EXISTS public.numbers")?;
+    let script = format!(
+        "\\set t random(1, 1000000)\n\
+         INSERT INTO public.peer VALUES (nextval('public.numbers'), now(), 1, {VALUES});\n"
+    );
+    for old in logs(stack)? {
+        fs::remove_file(old)?;
+    }
+    let (clients, seconds) = (clients.to_string(), seconds.to_string());
+    let args = [
+        "--no-vacuum", "--protocol=prepared", "--jobs=2", "--log", "--log-prefix=single",
+        "--client", &clients, "--time", &seconds,
+    ];
+    let speed = pgbench(stack, "single.sql", &script, &args)?;
+    let mut times = Vec::new();
+    for log in logs(stack)? {
+        let text = fs::read_to_string(log)?;
+        // client, transaction, microseconds, …
+        let us = text.lines().filter_map(|line| line.split(' ').nth(2)?.parse::<f64>().ok());
+        times.extend(us.map(|us| us / 1000.0));
+    }
+    Ok((speed, times))
+}
+
+fn logs(stack: &Stack) -> anyhow::Result<Vec<std::path::PathBuf>> {
+    let files = fs::read_dir(stack.folder())?.flatten().map(|entry| entry.path());
+    let is_log = |path: &std::path::PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("single.") && !name.ends_with(".sql")
+    };
+    Ok(files.filter(is_log).collect())
+}
+
+/// Inserts one row into each table in libpq's pipeline mode with prepared statements, 200 tables
+/// a transaction, `rounds` times; returns rows a second.
+pub(crate) fn pipeline(stack: &Stack, batteries: &[String], rounds: usize) -> anyhow::Result<f64> {
+    let mut script = "\\set seq :seq + 1\n\\set t 1.5\n".to_owned();
+    for tables in batteries.chunks(200) {
+        script.push_str("BEGIN;\n\\startpipeline\n");
+        for battery in tables {
+            script.push_str(&format!(
+                "INSERT INTO battery.\"{battery}\" VALUES \
+                 (:seq, :received, 1, :t, :t, :t, :t, :t, :t, :t, :t, :seq, :seq, :state, :state);\n"
+            ));
+        }
+        script.push_str("\\endpipeline\nCOMMIT;\n");
+    }
+    // The first round prepares.
+    let transactions = (rounds + 1).to_string();
+    let args = [
+        "--no-vacuum", "--protocol=prepared", "--client=1", "--transactions", &transactions,
+        "--define=seq=1000000", "--define=state=charging", "--define=received=2026-01-01",
+        "--log", "--log-prefix=pipeline",
+    ];
+    pgbench(stack, "pipeline.sql", &script, &args)?;
+    let mut times = Vec::new();
+    for entry in fs::read_dir(stack.folder())?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with("pipeline.") && !name.ends_with(".sql") {
+            let text = fs::read_to_string(entry.path())?;
+            let us = text.lines().filter_map(|line| line.split(' ').nth(2)?.parse::<f64>().ok());
+            times.extend(us.skip(1));
+            fs::remove_file(entry.path())?;
+        }
+    }
+    ensure!(times.len() == rounds, "{} of {rounds} rounds are logged", times.len());
+    Ok(batteries.len() as f64 / (crate::summary::median(times) / 1e6))
+}
+
+/// Runs a script in `pgbench` and returns its transactions a second.
+fn pgbench(stack: &Stack, name: &str, script: &str, args: &[&str]) -> anyhow::Result<f64> {
+    let file = stack.folder().join(name);
+    fs::write(&file, script)?;
+    let path = file.display().to_string();
+    let mut all = vec!["--file", path.as_str()];
+    all.extend(args);
+    let printed = run(stack, "pgbench", &all)?;
+    ensure!(printed.contains("number of failed transactions: 0"), "{printed}");
+    let tps = printed.lines().find_map(|line| line.strip_prefix("tps = "));
+    let tps = tps.and_then(|rest| rest.split(' ').next()?.parse().ok());
+    tps.with_context(|| printed.clone())
+}
