@@ -95,7 +95,10 @@ pub(super) fn put_cell(out: &mut Vec<u8>, element: Element, column: &Column, row
             None => put_null(out),
         },
         (_, column) => {
-            debug_assert!(matches!(column, Column::Null(_)), "{column:?} was not fitted");
+            debug_assert!(
+                matches!(column, Column::Null(_)),
+                "{column:?} was not fitted"
+            );
             put_null(out);
         }
     }
@@ -166,7 +169,15 @@ macro_rules! cell_to_sql {
     };
 }
 
-cell_to_sql!(Bool, BigInt, Integer, Double, Text, Timestamptz, diesel::sql_types::Uuid);
+cell_to_sql!(
+    Bool,
+    BigInt,
+    Integer,
+    Double,
+    Text,
+    Timestamptz,
+    diesel::sql_types::Uuid
+);
 
 /// An array in PostgreSQL's binary form.
 #[derive(Debug)]

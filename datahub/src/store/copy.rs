@@ -77,7 +77,9 @@ pub(super) fn copy(
 ) -> QueryResult<()> {
     TARGET.set(Target {
         battery: battery.to_owned(),
-        columns: own_columns(table).map(|(name, _)| name.to_owned()).collect(),
+        columns: own_columns(table)
+            .map(|(name, _)| name.to_owned())
+            .collect(),
     });
     diesel::copy_from(batteries::table)
         .from_raw_data(BatteryTable, |out| write(out, table, rows))

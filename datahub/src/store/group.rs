@@ -17,8 +17,7 @@ use rovi_common::rows::Columns;
 use super::{
     StoreError,
     batteries::{self, Line},
-    fit,
-    insert,
+    fit, insert,
     number::Run,
     steps,
     tables::{self, Change, Table},
@@ -156,7 +155,10 @@ pub(crate) fn write(
             let places = by_battery.get(&line.id);
             if places.is_some_and(|places| places.iter().any(wants)) {
                 let is_slow = line.last_seq > LARGE_ROWS
-                    && places.into_iter().flatten().any(|&place| rewrites(batches, place, table));
+                    && places
+                        .into_iter()
+                        .flatten()
+                        .any(|&place| rewrites(batches, place, table));
                 outcomes.set_all(by_battery.remove(&line.id), || Outcome::Later { is_slow });
             }
         }
@@ -286,9 +288,9 @@ fn lock(
 
 /// Tells whether a batch wants a column of another type, for which PostgreSQL rewrites the table.
 fn rewrites(batches: &[Batch], place: usize, table: &Table) -> bool {
-    let wanted = batches.get(place).map(|batch| {
-        fit::wanted(&batch.decoded.columns, &mut table.clone(), usize::MAX)
-    });
+    let wanted = batches
+        .get(place)
+        .map(|batch| fit::wanted(&batch.decoded.columns, &mut table.clone(), usize::MAX));
     let is_widening = |change: &Change| matches!(change, Change::Widen(_));
     wanted.is_some_and(|changes| changes.iter().any(is_widening))
 }
@@ -299,7 +301,11 @@ fn load_tables(
     tables: &mut Tables,
     lines: &[Line],
 ) -> Result<(), Failure> {
-    let is_current = |line: &&Line| tables.get(&line.id).is_some_and(|table| table.is_current(line));
+    let is_current = |line: &&Line| {
+        tables
+            .get(&line.id)
+            .is_some_and(|table| table.is_current(line))
+    };
     let outdated: Vec<&Line> = lines.iter().filter(|line| !is_current(line)).collect();
     if !outdated.is_empty() {
         tables.extend(tables::load_all(connection, &outdated)?);

@@ -40,7 +40,10 @@ impl Part<'_, '_> {
 
     /// Gives up the rows and returns how they were numbered.
     pub(super) fn settle(self) -> (Line, Vec<Run>) {
-        (self.line, self.rows.into_iter().map(|rows| rows.run).collect())
+        (
+            self.line,
+            self.rows.into_iter().map(|rows| rows.run).collect(),
+        )
     }
 }
 
@@ -65,7 +68,12 @@ fn fitting(parts: &[Part<'_, '_>]) -> usize {
         cells += part.cells();
         cells <= MOST_CELLS
     };
-    parts.iter().take(MOST_TABLES).take_while(fits).count().max(1)
+    parts
+        .iter()
+        .take(MOST_TABLES)
+        .take_while(fits)
+        .count()
+        .max(1)
 }
 
 fn statement(parts: &[Part<'_, '_>]) -> Statement {
@@ -102,7 +110,9 @@ fn values(mut statement: Statement, part: &Part<'_, '_>) -> Statement {
                 .sql(", ")
                 .cell(CellBind::new(Element::Int, &segment))
                 .each(cells, |statement, ((_, element), column)| {
-                    statement.sql(", ").cell(CellBind::of(element, *column, row))
+                    statement
+                        .sql(", ")
+                        .cell(CellBind::of(element, *column, row))
                 })
                 .sql(")");
             separator = ", (";

@@ -182,3 +182,11 @@ impl CustomizeConnection<PgConnection, diesel::r2d2::Error> for SessionSettings 
             .map_err(diesel::r2d2::Error::QueryError)
     }
 }
+
+/// Runs a statement that the connection keeps prepared, another one for each name.
+#[cfg(test)]
+pub(crate) fn prepare_one(connection: &mut PgConnection, name: &str) -> diesel::QueryResult<usize> {
+    use diesel::RunQueryDsl;
+    let statement = statement::Statement::cached().sql("SELECT 1 AS ");
+    statement.identifier(name).execute(connection)
+}

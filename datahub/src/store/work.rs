@@ -68,7 +68,10 @@ impl<'w> Work<'w> {
 
     /// Counts the rows that fit.
     fn rows(&self) -> usize {
-        let rows = self.batches.iter().map(|(.., fitted)| fitted.columns.rows());
+        let rows = self
+            .batches
+            .iter()
+            .map(|(.., fitted)| fitted.columns.rows());
         rows.sum()
     }
 

@@ -107,15 +107,17 @@ fn write(wiring: &Wiring, battery: i64, batches: Vec<Batch>) -> Ended {
         alone_lock_ms: LOCK_MS,
         ..wiring.rules
     };
-    let written = Link::open(wiring).map_err(Failure::from).and_then(|mut link| {
-        let timer = wiring.metrics.commit_seconds.start_timer();
-        let written = write_alone(&mut link.connection, &mut Tables::new(), &batches, &rules);
-        match &written {
-            Ok(_) => timer.observe_duration(),
-            Err(_) => drop(timer.stop_and_discard()),
-        }
-        written
-    });
+    let written = Link::open(wiring)
+        .map_err(Failure::from)
+        .and_then(|mut link| {
+            let timer = wiring.metrics.commit_seconds.start_timer();
+            let written = write_alone(&mut link.connection, &mut Tables::new(), &batches, &rules);
+            match &written {
+                Ok(_) => timer.observe_duration(),
+                Err(_) => drop(timer.stop_and_discard()),
+            }
+            written
+        });
     match written {
         Ok(outcomes) => {
             wiring.metrics.groups.inc();

@@ -33,6 +33,11 @@ impl Link {
              SET TIME ZONE 'UTC'; SELECT set_config('synchronous_commit', 'on', false) \
              WHERE current_setting('synchronous_commit') = 'off'"
         ))?;
+        Ok(Self::over(connection))
+    }
+
+    /// Counts what a connection prepares from now on.
+    fn over(mut connection: PgConnection) -> Self {
         let prepared = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&prepared);
         connection.set_instrumentation(move |event: InstrumentationEvent<'_>| {
@@ -40,10 +45,10 @@ impl Link {
                 count.fetch_add(1, Ordering::Relaxed);
             }
         });
-        Ok(Self {
+        Self {
             connection,
             prepared,
-        })
+        }
     }
 
     /// Forgets all prepared statements where they are too many.
@@ -58,5 +63,37 @@ impl Link {
         connection.set_prepared_statement_cache_size(CacheSize::Disabled);
         connection.set_prepared_statement_cache_size(CacheSize::Unbounded);
         connection.batch_execute("DEALLOCATE ALL")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use diesel::{QueryableByName, RunQueryDsl, sql_types::BigInt};
+    use rovi_common::testing;
+
+    use super::*;
+    use crate::store;
+
+    #[derive(QueryableByName)]
+    struct Count {
+        #[diesel(sql_type = BigInt)]
+        count: i64,
+    }
+
+    #[test]
+    fn prepared_statements_stay_bounded_and_are_made_again() {
+        let postgres = testing::postgres();
+        let connection = PgConnection::establish(&postgres.server.url()).unwrap();
+        let mut link = Link::over(connection);
+        for _ in 0..2 {
+            for number in 0..=MOST_PREPARED {
+                store::prepare_one(&mut link.connection, &number.to_string()).unwrap();
+            }
+            link.trim().unwrap();
+            let kept: Count = diesel::sql_query("SELECT count(*) FROM pg_prepared_statements")
+                .get_result(&mut link.connection)
+                .unwrap();
+            assert_eq!(kept.count, 0);
+        }
     }
 }

@@ -280,12 +280,7 @@ impl Writer {
     fn attempt(
         &mut self,
         batches: &[Batch],
-        work: impl Fn(
-            &mut PgConnection,
-            &mut Tables,
-            &[Batch],
-            &Rules,
-        ) -> Result<Vec<Outcome>, Failure>,
+        work: impl Fn(&mut PgConnection, &mut Tables, &[Batch], &Rules) -> Result<Vec<Outcome>, Failure>,
     ) -> Result<Vec<Outcome>, Option<Failure>> {
         loop {
             let mut link = match self.link.take() {

@@ -11,3 +11,5 @@ mod faults;
 mod forms;
 #[cfg(test)]
 mod sessions;
+#[cfg(test)]
+mod ways;

@@ -35,7 +35,12 @@ pub(crate) async fn stall(stack: &mut Stack, summary: &mut Summary) -> anyhow::R
     }
     peer::checkpoint(stack)?;
     let socket = socket::connect(stack, BATTERY, Uuid::new_v4()).await?;
-    let mut load = Load { socket, position: 0, columns: 0, psql: None };
+    let mut load = Load {
+        socket,
+        position: 0,
+        columns: 0,
+        psql: None,
+    };
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for change in 0..CHANGES {
         ours.push(load.stall(stack, Change::Ours).await?);
@@ -48,7 +53,12 @@ pub(crate) async fn stall(stack: &mut Stack, summary: &mut Summary) -> anyhow::R
     ensure!(stored == sent, "{stored} of {sent} rows are stored");
     let (ours, theirs) = (median(ours), median(theirs));
     let peer = format!("stalls {ours:.1} ms; with ALTER TABLE by psql: {theirs:.1} ms");
-    summary.add("alter_stall_vs_psql", ours / theirs, "of psql's stall", &peer);
+    summary.add(
+        "alter_stall_vs_psql",
+        ours / theirs,
+        "of psql's stall",
+        &peer,
+    );
     Ok(())
 }
 
@@ -86,7 +96,8 @@ impl Load {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         if let Some(psql) = self.psql.take() {
-            psql.join().map_err(|_panic| anyhow::anyhow!("psql's thread panicked"))??;
+            psql.join()
+                .map_err(|_panic| anyhow::anyhow!("psql's thread panicked"))??;
         }
         Ok(longest.as_secs_f64() * 1000.0)
     }
@@ -95,7 +106,8 @@ impl Load {
         let server = &stack.postgres.server;
         let mut psql = std::process::Command::new(server.programs().join("psql"));
         let sql = format!("ALTER TABLE battery.\"{BATTERY}\" ADD COLUMN theirs{number} float8");
-        psql.args(["--no-psqlrc", "--quiet", "--command", &sql]).arg(server.url());
+        psql.args(["--no-psqlrc", "--quiet", "--command", &sql])
+            .arg(server.url());
         self.psql = Some(std::thread::Builder::new().spawn(move || {
             let status = psql.status()?;
             ensure!(status.success(), "psql: {status}");
@@ -110,6 +122,8 @@ impl Load {
             let cells = vec![Some(0.5); FRAME_ROWS];
             columns.push((format!("ours{number}"), Column::Float(cells)));
         }
-        Ok(Message::Binary(rmp_serde::to_vec(&Columns::new(columns)?)?.into()))
+        Ok(Message::Binary(
+            rmp_serde::to_vec(&Columns::new(columns)?)?.into(),
+        ))
     }
 }

@@ -39,15 +39,20 @@ pub(crate) fn allow_sockets() -> anyhow::Result<()> {
         most.is_none_or(|most| most >= needed),
         "{most:?} open files are allowed, {needed} are needed: raise the hard limit (ulimit -Hn)"
     );
-    setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })?;
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: most,
+            maximum: most,
+        },
+    )?;
     Ok(())
 }
 
 /// Opens a socket for each battery.
 async fn open(stack: &Stack) -> anyhow::Result<Vec<Socket>> {
-    let opening = stream::iter(0..BATTERIES).map(|number| async move {
-        socket::connect(stack, &name(number), Uuid::new_v4()).await
-    });
+    let opening = stream::iter(0..BATTERIES)
+        .map(|number| async move { socket::connect(stack, &name(number), Uuid::new_v4()).await });
     opening.buffered(OPENING).try_collect().await
 }
 
@@ -93,7 +98,12 @@ pub(crate) async fn one_row_each(stack: &mut Stack, summary: &mut Summary) -> an
     let pipeline = peer::pipeline(stack, &names, ROUNDS)?;
     let peer = format!("libpq pipeline, prepared: {pipeline:.0} rows/s");
     summary.add("fleet_rows_per_s", speed, "rows/s", &peer);
-    summary.add("fleet_vs_pipeline", speed / pipeline, "of the pipeline", &peer);
+    summary.add(
+        "fleet_vs_pipeline",
+        speed / pipeline,
+        "of the pipeline",
+        &peer,
+    );
     Ok(())
 }
 
@@ -112,7 +122,8 @@ pub(crate) async fn held(
     for (number, mut socket) in sockets.into_iter().enumerate() {
         let late = Arc::clone(&late);
         // Spread evenly over the second.
-        let first = begin + Duration::from_secs(1) * u32::try_from(number)? / u32::try_from(BATTERIES)?;
+        let first =
+            begin + Duration::from_secs(1) * u32::try_from(number)? / u32::try_from(BATTERIES)?;
         tasks.spawn(async move {
             // The first rows make the tables and do not count.
             let mut position = 0;
@@ -128,7 +139,9 @@ pub(crate) async fn held(
                     times.push(due.elapsed().as_secs_f64() * 1000.0);
                 }
             }
-            late.lock().unwrap_or_else(PoisonError::into_inner).append(&mut times);
+            late.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .append(&mut times);
             anyhow::Ok(socket)
         });
     }
@@ -163,7 +176,14 @@ fn processor_time() -> anyhow::Result<ProcessorTime> {
     let text = fs::read_to_string("/proc/stat")?;
     let line = text.lines().next().context("/proc/stat is empty")?;
     // cpu user nice system idle iowait …
-    let ticks: Vec<f64> = line.split_whitespace().skip(1).filter_map(|tick| tick.parse().ok()).collect();
+    let ticks: Vec<f64> = line
+        .split_whitespace()
+        .skip(1)
+        .filter_map(|tick| tick.parse().ok())
+        .collect();
     let idle = ticks.iter().skip(3).take(2).sum();
-    Ok(ProcessorTime { idle, all: ticks.iter().take(8).sum() })
+    Ok(ProcessorTime {
+        idle,
+        all: ticks.iter().take(8).sum(),
+    })
 }

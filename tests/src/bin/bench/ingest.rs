@@ -91,7 +91,12 @@ impl Pairs {
         let peer = format!("\\copy binary: {:.0} rows/s", median(self.copies));
         let speed = median(self.uploads);
         summary.add(&format!("{name}_rows_per_s"), speed, "rows/s", &peer);
-        summary.add(&format!("{name}_vs_copy"), median(self.ratios), "of \\copy", &peer);
+        summary.add(
+            &format!("{name}_vs_copy"),
+            median(self.ratios),
+            "of \\copy",
+            &peer,
+        );
     }
 }
 
@@ -136,7 +141,10 @@ impl Reader {
         task.spawn(async move {
             while let Some(message) = messages.next().await {
                 let message = message?;
-                let seqs = message.headers.as_ref().and_then(|headers| headers.get("Rovi-Seq"));
+                let seqs = message
+                    .headers
+                    .as_ref()
+                    .and_then(|headers| headers.get("Rovi-Seq"));
                 let seqs = seqs.and_then(|seqs| parse_seq_header(seqs.as_str()));
                 if let Some((_epoch, first, last)) = seqs {
                     read.fetch_add(usize::try_from(last - first + 1)?, Ordering::Relaxed);

@@ -25,7 +25,13 @@ fn run(stack: &Stack, program: &str, args: &[&str]) -> anyhow::Result<String> {
 /// Runs one command in `psql`.
 pub(crate) fn psql(stack: &Stack, command: &str) -> anyhow::Result<String> {
     let args = [
-        "--no-psqlrc", "--quiet", "--tuples-only", "--set", "ON_ERROR_STOP=1", "--command", command,
+        "--no-psqlrc",
+        "--quiet",
+        "--tuples-only",
+        "--set",
+        "ON_ERROR_STOP=1",
+        "--command",
+        command,
     ];
     run(stack, "psql", &args)
 }
@@ -53,15 +59,19 @@ pub(crate) fn empty_like(stack: &Stack, battery: &str) -> anyhow::Result<()> {
 pub(crate) fn load(stack: &Stack, battery: &str, file: &Path) -> anyhow::Result<f64> {
     empty_like(stack, battery)?;
     checkpoint(stack)?;
-    let copy = format!("\\copy public.peer from '{}' with (format binary)", file.display());
+    let copy = format!(
+        "\\copy public.peer from '{}' with (format binary)",
+        file.display()
+    );
     let begun = Instant::now();
     psql(stack, &copy)?;
     Ok(begun.elapsed().as_secs_f64())
 }
 
-/// The values of a row of 12 columns, after `seq`, `received` and `segment`.
-pub(crate) const VALUES: &str =
-    ":t, 1.5, 3.7, 25.0, 0.8, 2.9, 0.05, 512.0, 7, 12, 'charging', 'constant_current'";
+/// The columns of a row, with those that the hub adds.
+const COLUMNS: &str = "seq, received, segment, test_time, current, voltage, temperature, \
+    cycle_capacity, cycle_energy, internal_resistance, cycle_time, cycle_number, step_index, \
+    state, method";
 
 /// Commits one row a transaction with `clients` clients; returns transactions a second and each
 /// one's time in milliseconds.
@@ -75,29 +85,41 @@ pub(crate) fn single_rows(
     psql(stack, "CREATE SEQUENCE IF NOT EXISTS public.numbers")?;
     let script = format!(
         "\\set t random(1, 1000000)\n\
-         INSERT INTO public.peer VALUES (nextval('public.numbers'), now(), 1, {VALUES});\n"
+         INSERT INTO public.peer ({COLUMNS}) VALUES (nextval('public.numbers'), now(), 1, \
+         :t, 1.5, 3.7, 25.0, 0.8, 2.9, 0.05, 512.0, 7, 12, 'charging', 'constant_current');\n"
     );
     for old in logs(stack)? {
         fs::remove_file(old)?;
     }
     let (clients, seconds) = (clients.to_string(), seconds.to_string());
     let args = [
-        "--no-vacuum", "--protocol=prepared", "--jobs=2", "--log", "--log-prefix=single",
-        "--client", &clients, "--time", &seconds,
+        "--no-vacuum",
+        "--protocol=prepared",
+        "--jobs=2",
+        "--log",
+        "--log-prefix=single",
+        "--client",
+        &clients,
+        "--time",
+        &seconds,
     ];
     let speed = pgbench(stack, "single.sql", &script, &args)?;
     let mut times = Vec::new();
     for log in logs(stack)? {
         let text = fs::read_to_string(log)?;
         // client, transaction, microseconds, …
-        let us = text.lines().filter_map(|line| line.split(' ').nth(2)?.parse::<f64>().ok());
+        let us = text
+            .lines()
+            .filter_map(|line| line.split(' ').nth(2)?.parse::<f64>().ok());
         times.extend(us.map(|us| us / 1000.0));
     }
     Ok((speed, times))
 }
 
 fn logs(stack: &Stack) -> anyhow::Result<Vec<std::path::PathBuf>> {
-    let files = fs::read_dir(stack.folder())?.flatten().map(|entry| entry.path());
+    let files = fs::read_dir(stack.folder())?
+        .flatten()
+        .map(|entry| entry.path());
     let is_log = |path: &std::path::PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         name.starts_with("single.") && !name.ends_with(".sql")
@@ -113,7 +135,7 @@ pub(crate) fn pipeline(stack: &Stack, batteries: &[String], rounds: usize) -> an
         script.push_str("BEGIN;\n\\startpipeline\n");
         for battery in tables {
             script.push_str(&format!(
-                "INSERT INTO battery.\"{battery}\" VALUES \
+                "INSERT INTO battery.\"{battery}\" ({COLUMNS}) VALUES \
                  (:seq, :received, 1, :t, :t, :t, :t, :t, :t, :t, :t, :seq, :seq, :state, :state);\n"
             ));
         }
@@ -122,9 +144,16 @@ pub(crate) fn pipeline(stack: &Stack, batteries: &[String], rounds: usize) -> an
     // The first round prepares.
     let transactions = (rounds + 1).to_string();
     let args = [
-        "--no-vacuum", "--protocol=prepared", "--client=1", "--transactions", &transactions,
-        "--define=seq=1000000", "--define=state=charging", "--define=received=2026-01-01",
-        "--log", "--log-prefix=pipeline",
+        "--no-vacuum",
+        "--protocol=prepared",
+        "--client=1",
+        "--transactions",
+        &transactions,
+        "--define=seq=1000000",
+        "--define=state=charging",
+        "--define=received=2026-01-01",
+        "--log",
+        "--log-prefix=pipeline",
     ];
     pgbench(stack, "pipeline.sql", &script, &args)?;
     let mut times = Vec::new();
@@ -132,12 +161,18 @@ pub(crate) fn pipeline(stack: &Stack, batteries: &[String], rounds: usize) -> an
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.starts_with("pipeline.") && !name.ends_with(".sql") {
             let text = fs::read_to_string(entry.path())?;
-            let us = text.lines().filter_map(|line| line.split(' ').nth(2)?.parse::<f64>().ok());
+            let us = text
+                .lines()
+                .filter_map(|line| line.split(' ').nth(2)?.parse::<f64>().ok());
             times.extend(us.skip(1));
             fs::remove_file(entry.path())?;
         }
     }
-    ensure!(times.len() == rounds, "{} of {rounds} rounds are logged", times.len());
+    ensure!(
+        times.len() == rounds,
+        "{} of {rounds} rounds are logged",
+        times.len()
+    );
     Ok(batteries.len() as f64 / (crate::summary::median(times) / 1e6))
 }
 
@@ -149,7 +184,10 @@ fn pgbench(stack: &Stack, name: &str, script: &str, args: &[&str]) -> anyhow::Re
     let mut all = vec!["--file", path.as_str()];
     all.extend(args);
     let printed = run(stack, "pgbench", &all)?;
-    ensure!(printed.contains("number of failed transactions: 0"), "{printed}");
+    ensure!(
+        printed.contains("number of failed transactions: 0"),
+        "{printed}"
+    );
     let tps = printed.lines().find_map(|line| line.strip_prefix("tps = "));
     let tps = tps.and_then(|rest| rest.split(' ').next()?.parse().ok());
     tps.with_context(|| printed.clone())

@@ -1,6 +1,9 @@
 //! One row a frame: speed beside `pgbench`, and how long an acknowledgement takes.
 
-use std::{collections::VecDeque, time::{Duration, Instant}};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use anyhow::ensure;
 use futures_util::{SinkExt, StreamExt};
@@ -44,8 +47,18 @@ pub(crate) async fn beside_pgbench(
     stack.stop_hub();
     let peer = format!("pgbench, 32 clients: {:.0} rows/s", median(peers));
     let speed = median(speeds);
-    summary.add("ingest_single_rows_per_s", speed, "rows/s", "the origin: 56 rows/s");
-    summary.add("ingest_single_vs_pgbench32", median(ratios), "of pgbench", &peer);
+    summary.add(
+        "ingest_single_rows_per_s",
+        speed,
+        "rows/s",
+        "the origin: 56 rows/s",
+    );
+    summary.add(
+        "ingest_single_vs_pgbench32",
+        median(ratios),
+        "of pgbench",
+        &peer,
+    );
     Ok(speed)
 }
 
@@ -62,7 +75,10 @@ async fn upload(stack: &Stack, battery: &str) -> anyhow::Result<f64> {
     while let Some(Ok(_ping_or_close)) = socket.next().await {}
     let took = begun.elapsed().as_secs_f64();
     let stored = stack.database().dense_rows(battery);
-    ensure!(usize::try_from(stored)? == ROWS, "{stored} of {ROWS} rows are stored");
+    ensure!(
+        usize::try_from(stored)? == ROWS,
+        "{stored} of {ROWS} rows are stored"
+    );
     Ok(took)
 }
 
@@ -94,7 +110,10 @@ pub(crate) async fn acknowledgements(
 }
 
 fn slow_commits(stack: &Stack, delay_us: usize) -> anyhow::Result<()> {
-    peer::psql(stack, &format!("ALTER SYSTEM SET commit_delay = {delay_us}"))?;
+    peer::psql(
+        stack,
+        &format!("ALTER SYSTEM SET commit_delay = {delay_us}"),
+    )?;
     peer::psql(stack, "ALTER SYSTEM SET commit_siblings = 0")?;
     peer::psql(stack, "SELECT pg_reload_conf()").map(drop)
 }
@@ -118,8 +137,12 @@ async fn paced(stack: &Stack, battery: &str, rows_per_s: f64) -> anyhow::Result<
     let listening = tokio::spawn(async move {
         let (mut times, mut open) = (Vec::with_capacity(ticks), VecDeque::new());
         while times.len() < ticks {
-            let Some(message) = stream.next().await else { break };
-            let Some(stored) = socket::stored(&message?)? else { continue };
+            let Some(message) = stream.next().await else {
+                break;
+            };
+            let Some(stored) = socket::stored(&message?)? else {
+                continue;
+            };
             let now = Instant::now();
             while let Ok(sent) = waiting.try_recv() {
                 open.push_back(sent);
@@ -141,6 +164,10 @@ async fn paced(stack: &Stack, battery: &str, rows_per_s: f64) -> anyhow::Result<
         sink.flush().await?;
     }
     let times = listening.await??;
-    ensure!(times.len() == ticks, "{} of {ticks} ticks were acknowledged", times.len());
+    ensure!(
+        times.len() == ticks,
+        "{} of {ticks} ticks were acknowledged",
+        times.len()
+    );
     Ok(times)
 }

@@ -24,7 +24,9 @@ pub(crate) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 #[derive(Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Said {
-    Ack { stored: i64 },
+    Ack {
+        stored: i64,
+    },
     #[serde(other)]
     Other,
 }
@@ -37,7 +39,9 @@ pub(crate) async fn connect(stack: &Stack, battery: &str, session: Uuid) -> anyh
     );
     let mut request = url.into_client_request()?;
     let protocol = HeaderValue::from_static("rovi.v1");
-    request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, protocol);
+    request
+        .headers_mut()
+        .insert(SEC_WEBSOCKET_PROTOCOL, protocol);
     // Thousands of sockets share the machine with the hub.
     let config = WebSocketConfig::default().read_buffer_size(4 << 10);
     let (mut socket, _response) = connect_async_with_config(request, Some(config), true).await?;
@@ -93,5 +97,7 @@ pub(crate) async fn send_all(
 pub(crate) fn single_row(row: usize) -> anyhow::Result<Message> {
     let columns = batch(row, 1);
     let cells: std::collections::BTreeMap<_, _> = columns.row(0).collect();
-    Ok(Message::Binary(Bytes::from(rmp_serde::to_vec_named(&cells)?)))
+    Ok(Message::Binary(Bytes::from(rmp_serde::to_vec_named(
+        &cells,
+    )?)))
 }

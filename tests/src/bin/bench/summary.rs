@@ -45,5 +45,9 @@ pub(crate) fn percentile(figures: &[f64], share: f64) -> f64 {
     let mut figures = figures.to_vec();
     figures.sort_by(f64::total_cmp);
     let place = (figures.len() as f64 * share) as usize;
-    figures.get(place).or(figures.last()).copied().unwrap_or(f64::NAN)
+    figures
+        .get(place)
+        .or(figures.last())
+        .copied()
+        .unwrap_or(f64::NAN)
 }
