@@ -108,17 +108,17 @@ fn write(out: &mut dyn Write, table: &Table, rows: &[Numbered<'_, '_>]) -> Query
                 }
             }
             if bytes.len() >= CHUNK_BYTES {
-                out.write_all(&bytes).map_err(lost)?;
+                out.write_all(&bytes).map_err(|error| lost(&error))?;
                 bytes.clear();
             }
         }
     }
     bytes.extend_from_slice(&TRAILER.to_be_bytes());
-    out.write_all(&bytes).map_err(lost)
+    out.write_all(&bytes).map_err(|error| lost(&error))
 }
 
 /// Only a connection that is lost takes no data: what the server refuses it says at the end.
-fn lost(error: std::io::Error) -> DieselError {
+fn lost(error: &std::io::Error) -> DieselError {
     DieselError::DatabaseError(
         DatabaseErrorKind::UnableToSendCommand,
         Box::new(error.to_string()),

@@ -166,15 +166,15 @@ pub(crate) fn write(
         lines.retain(|line| by_battery.contains_key(&line.id));
         let works = lines.iter_mut().filter_map(|line| {
             let places = by_battery.get(&line.id)?;
-            let work = Work::new(batches, places, tables.get(&line.id)?);
+            let work = Work::new(batches, places, tables.get(&line.id)?, rules);
             Some((line, work))
         });
         let works: Vec<(&mut Line, Work<'_>)> = works.collect();
         if joined && works.len() > 1 {
-            work::write_joined(connection, works, rules, &mut outcomes)?;
+            work::write_joined(connection, works, &mut outcomes)?;
         } else {
             for (line, work) in works {
-                work.write(connection, line, rules, false, &mut outcomes)?;
+                work.write(connection, line, &mut outcomes)?;
             }
         }
         if !lines.is_empty() {
@@ -221,14 +221,16 @@ pub(crate) fn write_alone(
             if let Some(batch) = batches.get(place)
                 && fit::wants_change(&batch.decoded.columns, &table, rules.columns)
             {
-                let work = Work::new(batches, &std::mem::take(&mut ready), &table);
-                work.write(connection, line, rules, tolerant, &mut outcomes)?;
+                let work = Work::new(batches, &std::mem::take(&mut ready), &table, rules);
+                work.tolerating(tolerant)
+                    .write(connection, line, &mut outcomes)?;
                 work::change(connection, line, &mut table, batch, rules)?;
             }
             ready.push(place);
         }
-        let work = Work::new(batches, &ready, &table);
-        work.write(connection, line, rules, tolerant, &mut outcomes)?;
+        let work = Work::new(batches, &ready, &table, rules);
+        work.tolerating(tolerant)
+            .write(connection, line, &mut outcomes)?;
         batteries::advance(connection, &lines)?;
         Ok((outcomes.into_vec(), Some(table)))
     });

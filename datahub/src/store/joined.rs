@@ -7,10 +7,9 @@ use diesel::{PgConnection, QueryResult, RunQueryDsl};
 
 use super::{
     batteries::Line,
-    bind::CellBind,
     insert::{find_columns, own_columns},
     number::{Numbered, Run},
-    statement::{Element, Statement},
+    statement::{CellBind, Element, Statement},
     tables::Table,
 };
 

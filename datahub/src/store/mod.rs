@@ -2,6 +2,7 @@
 
 pub mod batteries;
 mod bind;
+mod cell;
 mod column_type;
 mod copy;
 pub mod estimates;

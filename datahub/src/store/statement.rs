@@ -11,7 +11,10 @@ use diesel::{
 };
 use rovi_common::name::BatteryName;
 
-pub(super) use super::bind::{ArrayBind, CellBind, Element, US_1970_TO_2000};
+pub(super) use super::{
+    bind::{ArrayBind, Element, US_1970_TO_2000},
+    cell::CellBind,
+};
 
 /// A statement; its text alone, not the length of its arrays, decides which one is prepared.
 #[derive(Debug, Default)]

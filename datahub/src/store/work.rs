@@ -51,11 +51,26 @@ pub(super) struct Work<'w> {
     table: &'w Table,
     /// Each batch with its place in the group.
     batches: Vec<(usize, &'w Batch, Fitted<'w>)>,
+    horizon_s: f64,
+    /// Whether rows that PostgreSQL refuses are set aside instead of failing all.
+    tolerant: bool,
+}
+
+/// What became of the rows that fit.
+struct Written {
+    runs: Vec<Run>,
+    /// Place of the batch, place of the row in it, and what PostgreSQL said.
+    refused: Vec<(usize, usize, String)>,
 }
 
 impl<'w> Work<'w> {
     /// Fits the batches at `places` of a group.
-    pub(super) fn new(batches: &'w [Batch], places: &[usize], table: &'w Table) -> Self {
+    pub(super) fn new(
+        batches: &'w [Batch],
+        places: &[usize],
+        table: &'w Table,
+        rules: &Rules,
+    ) -> Self {
         let fitted = |&place: &usize| {
             let batch = batches.get(place)?;
             Some((place, batch, fit::fit(&batch.decoded.columns, table)))
@@ -63,7 +78,14 @@ impl<'w> Work<'w> {
         Self {
             table,
             batches: places.iter().filter_map(fitted).collect(),
+            horizon_s: rules.horizon_s,
+            tolerant: false,
         }
+    }
+
+    /// With `tolerant`, rows that PostgreSQL refuses are set aside instead of failing all.
+    pub(super) fn tolerating(self, tolerant: bool) -> Self {
+        Self { tolerant, ..self }
     }
 
     /// Counts the rows that fit.
@@ -80,32 +102,28 @@ impl<'w> Work<'w> {
     }
 
     /// Writes the rows that fit and keeps the others in `hub.rejected_rows`.
-    ///
-    /// With `tolerant`, rows that PostgreSQL refuses are set aside instead of failing all.
     pub(super) fn write(
         self,
         connection: &mut PgConnection,
         line: &mut Line,
-        rules: &Rules,
-        tolerant: bool,
         outcomes: &mut Outcomes,
     ) -> Result<(), Failure> {
         let pieces = self.pieces();
         let spans: Vec<Span<'_, '_>> = pieces.iter().map(Span::whole).collect();
-        let (runs, refused) = if tolerant {
-            insert::insert_what_fits(connection, line, self.table, &spans, rules.horizon_s)?
+        let (runs, refused) = if self.tolerant {
+            insert::insert_what_fits(connection, line, self.table, &spans, self.horizon_s)?
         } else {
-            let runs = insert::insert(connection, line, self.table, &spans, rules.horizon_s)
+            let runs = insert::insert(connection, line, self.table, &spans, self.horizon_s)
                 .map_err(Failure::of_rows(line.id))?;
             (runs, Vec::new())
         };
-        let refused: Vec<(usize, usize, String)> = refused
+        let refused = refused
             .into_iter()
             .map(|(span, reason)| (span.piece.batch, span.from, reason))
             .collect();
         drop(spans);
         drop(pieces);
-        self.settle(connection, line, runs, refused, outcomes)
+        self.settle(connection, line, Written { runs, refused }, outcomes)
     }
 
     /// Keeps what was not stored and says what became of each batch.
@@ -113,11 +131,10 @@ impl<'w> Work<'w> {
         self,
         connection: &mut PgConnection,
         line: &Line,
-        runs: Vec<Run>,
-        refused: Vec<(usize, usize, String)>,
+        written: Written,
         outcomes: &mut Outcomes,
     ) -> Result<(), Failure> {
-        let stored = stored_by_batch(line, self.batches, runs, refused);
+        let stored = stored_by_batch(line, self.batches, written);
         let rejected: Vec<(&Batch, RejectedRow)> = stored
             .iter()
             .flat_map(|(_, batch, stored)| stored.rejected.iter().map(|row| (*batch, row.clone())))
@@ -134,18 +151,17 @@ impl<'w> Work<'w> {
 pub(super) fn write_joined(
     connection: &mut PgConnection,
     works: Vec<(&mut Line, Work<'_>)>,
-    rules: &Rules,
     outcomes: &mut Outcomes,
 ) -> Result<(), Failure> {
     let has_few = |(_, work): &(&mut Line, Work<'_>)| work.rows() <= joined::MOST_ROWS;
     let (few, many): (Vec<_>, Vec<_>) = works.into_iter().partition(has_few);
     for (line, work) in many {
-        work.write(connection, line, rules, false, outcomes)?;
+        work.write(connection, line, outcomes)?;
     }
     let pieces: Vec<Vec<Piece<'_>>> = few.iter().map(|(_, work)| work.pieces()).collect();
     let parts = few.iter().zip(&pieces).map(|((line, work), pieces)| {
         let spans: Vec<Span<'_, '_>> = pieces.iter().map(Span::whole).collect();
-        let (line, rows) = number(line, &spans, rules.horizon_s);
+        let (line, rows) = number(line, &spans, work.horizon_s);
         let table = work.table;
         Part { line, table, rows }
     });
@@ -155,7 +171,8 @@ pub(super) fn write_joined(
     drop(pieces);
     for ((line, work), (moved, runs)) in few.into_iter().zip(numbered) {
         *line = moved;
-        work.settle(connection, line, runs, Vec::new(), outcomes)?;
+        let refused = Vec::new();
+        work.settle(connection, line, Written { runs, refused }, outcomes)?;
     }
     Ok(())
 }
@@ -175,11 +192,10 @@ impl<'a> Piece<'a> {
 fn stored_by_batch<'b>(
     line: &Line,
     fitted: Vec<(usize, &'b Batch, Fitted<'_>)>,
-    runs: Vec<Run>,
-    refused: Vec<(usize, usize, String)>,
+    written: Written,
 ) -> Vec<(usize, &'b Batch, Stored)> {
-    let mut runs = runs.into_iter().peekable();
-    let mut refused = refused.into_iter().peekable();
+    let mut runs = written.runs.into_iter().peekable();
+    let mut refused = written.refused.into_iter().peekable();
     let mut all = Vec::with_capacity(fitted.len());
     for (place, batch, fitted) in fitted {
         let mut rejected = batch.decoded.rejected.clone();

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use crate::support::{Client, PATIENCE, TableLock, TestHub, execute, postgres, query};
 
 fn rows(from: i64, to: i64) -> Value {
-    let halves: Vec<f64> = (from..to).map(|n| n as f64 / 2.0).collect();
+    let half = |n| f64::from(i32::try_from(n).unwrap()) / 2.0;
+    let halves: Vec<f64> = (from..to).map(half).collect();
     json!({"n": (from..to).collect::<Vec<i64>>(), "half": halves})
 }
 

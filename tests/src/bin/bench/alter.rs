@@ -17,8 +17,8 @@ use crate::{
 };
 
 const BATTERY: &str = "large";
-/// Rows of the table.
-const ROWS: usize = 10_000_000;
+/// Rows of one upload that fills the table.
+const PART: usize = 1_000_000;
 /// Changes of each kind; the median of their stalls counts.
 const CHANGES: usize = 7;
 /// Rows of one frame of the load.
@@ -27,10 +27,17 @@ const FRAME_ROWS: usize = 10;
 const FRAMES: usize = 1000;
 
 /// Measures `alter_stall_vs_psql`.
-pub(crate) async fn stall(stack: &mut Stack, summary: &mut Summary) -> anyhow::Result<()> {
+pub(crate) async fn stall(
+    stack: &mut Stack,
+    summary: &mut Summary,
+    rows: usize,
+) -> anyhow::Result<()> {
+    ensure!(
+        rows.is_multiple_of(PART),
+        "the table is filled in steps of {PART} rows"
+    );
     stack.start_hub_without_bus().await;
-    const PART: usize = 1_000_000;
-    for _ in 0..ROWS / PART {
+    for _ in 0..rows / PART {
         ingest::upload(stack, BATTERY, frames(PART).collect()).await?;
     }
     peer::checkpoint(stack)?;
@@ -46,7 +53,7 @@ pub(crate) async fn stall(stack: &mut Stack, summary: &mut Summary) -> anyhow::R
         ours.push(load.stall(stack, Change::Ours).await?);
         theirs.push(load.stall(stack, Change::Psql(change)).await?);
     }
-    let sent = ROWS + usize::try_from(load.position)?;
+    let sent = rows + usize::try_from(load.position)?;
     drop(load);
     stack.stop_hub();
     let stored = usize::try_from(stack.database().dense_rows(BATTERY))?;

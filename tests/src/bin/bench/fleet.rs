@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -23,18 +23,18 @@ use crate::{
     summary::{Summary, median, percentile},
 };
 
-/// Batteries, each with a socket and a table of its own.
-const BATTERIES: usize = 10_000;
 /// Sockets that are opened at once.
 const OPENING: usize = 64;
 /// Rounds of one row into each table; the median counts.
 const ROUNDS: usize = 7;
+/// How long the hub rests between the making of tables and the measurement.
+const SETTLING: Duration = Duration::from_secs(5);
 
 /// Allows this program, and the hub that it starts, as many open files as the system lets it.
-pub(crate) fn allow_sockets() -> anyhow::Result<()> {
+pub(crate) fn allow_sockets(batteries: usize) -> anyhow::Result<()> {
     let limits = getrlimit(Resource::Nofile);
     let most = limits.maximum;
-    let needed = 2 * BATTERIES as u64;
+    let needed = 2 * batteries as u64;
     ensure!(
         most.is_none_or(|most| most >= needed),
         "{most:?} open files are allowed, {needed} are needed: raise the hard limit (ulimit -Hn)"
@@ -50,8 +50,8 @@ pub(crate) fn allow_sockets() -> anyhow::Result<()> {
 }
 
 /// Opens a socket for each battery.
-async fn open(stack: &Stack) -> anyhow::Result<Vec<Socket>> {
-    let opening = stream::iter(0..BATTERIES)
+async fn open(stack: &Stack, batteries: usize) -> anyhow::Result<Vec<Socket>> {
+    let opening = stream::iter(0..batteries)
         .map(|number| async move { socket::connect(stack, &name(number), Uuid::new_v4()).await });
     opening.buffered(OPENING).try_collect().await
 }
@@ -61,10 +61,14 @@ fn name(number: usize) -> String {
 }
 
 /// Measures `fleet_vs_pipeline`: one row into each of the tables.
-pub(crate) async fn one_row_each(stack: &mut Stack, summary: &mut Summary) -> anyhow::Result<()> {
+pub(crate) async fn one_row_each(
+    stack: &mut Stack,
+    summary: &mut Summary,
+    batteries: usize,
+) -> anyhow::Result<()> {
     stack.start_hub_without_bus().await;
-    let sockets = open(stack).await?;
-    let barrier = Arc::new(Barrier::new(BATTERIES + 1));
+    let sockets = open(stack, batteries).await?;
+    let barrier = Arc::new(Barrier::new(batteries + 1));
     let mut tasks = JoinSet::new();
     for mut socket in sockets {
         let barrier = Arc::clone(&barrier);
@@ -84,7 +88,7 @@ pub(crate) async fn one_row_each(stack: &mut Stack, summary: &mut Summary) -> an
         barrier.wait().await;
         let begun = Instant::now();
         barrier.wait().await;
-        let speed = BATTERIES as f64 / begun.elapsed().as_secs_f64();
+        let speed = batteries as f64 / begun.elapsed().as_secs_f64();
         println!("  round {round}: {speed:.0} rows/s");
         speeds.push(speed);
     }
@@ -94,7 +98,7 @@ pub(crate) async fn one_row_each(stack: &mut Stack, summary: &mut Summary) -> an
     stack.stop_hub();
     // The first round made the tables.
     let speed = median(speeds.split_off(1));
-    let names: Vec<String> = (0..BATTERIES).map(name).collect();
+    let names: Vec<String> = (0..batteries).map(name).collect();
     let pipeline = peer::pipeline(stack, &names, ROUNDS)?;
     let peer = format!("libpq pipeline, prepared: {pipeline:.0} rows/s");
     summary.add("fleet_rows_per_s", speed, "rows/s", &peer);
@@ -111,55 +115,57 @@ pub(crate) async fn one_row_each(stack: &mut Stack, summary: &mut Summary) -> an
 pub(crate) async fn held(
     stack: &mut Stack,
     summary: &mut Summary,
-    seconds: u64,
+    (batteries, seconds): (usize, u64),
 ) -> anyhow::Result<()> {
     stack.start_hub();
     stack.hub_ready().await;
-    let sockets = open(stack).await?;
-    let late: Arc<Mutex<Vec<f64>>> = Arc::default();
-    let begin = Instant::now() + Duration::from_secs(2);
+    let mut sockets = Vec::new();
+    for (number, mut socket) in open(stack, batteries).await?.into_iter().enumerate() {
+        // The first row makes the table and does not count.
+        socket.send(single_row(0)?).await?;
+        sockets.push((number, socket));
+    }
+    let begin = Arc::new(OnceLock::new());
+    let ready = Arc::new(Barrier::new(batteries + 1));
     let mut tasks = JoinSet::new();
-    for (number, mut socket) in sockets.into_iter().enumerate() {
-        let late = Arc::clone(&late);
+    for (number, mut socket) in sockets {
+        let (begin, ready) = (Arc::clone(&begin), Arc::clone(&ready));
         // Spread evenly over the second.
-        let first =
-            begin + Duration::from_secs(1) * u32::try_from(number)? / u32::try_from(BATTERIES)?;
+        let offset = Duration::from_secs(1) * u32::try_from(number)? / u32::try_from(batteries)?;
         tasks.spawn(async move {
-            // The first rows make the tables and do not count.
-            let mut position = 0;
-            let warm_up = 20;
+            socket::until_stored(&mut socket, 1).await?;
+            ready.wait().await;
+            let first = *begin.get_or_init(|| Instant::now() + SETTLING) + offset;
             let mut times = Vec::new();
-            for second in 0..warm_up + seconds {
+            for second in 1..=seconds {
                 let due = first + Duration::from_secs(second);
                 sleep_until(due).await;
-                position += 1;
-                socket.send(single_row(position)?).await?;
-                socket::until_stored(&mut socket, i64::try_from(position)?).await?;
-                if second >= warm_up {
-                    times.push(due.elapsed().as_secs_f64() * 1000.0);
-                }
+                let row = usize::try_from(second)?;
+                socket.send(single_row(row)?).await?;
+                socket::until_stored(&mut socket, i64::try_from(row + 1)?).await?;
+                times.push(due.elapsed().as_secs_f64() * 1000.0);
             }
-            late.lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .append(&mut times);
-            anyhow::Ok(socket)
+            anyhow::Ok((times, socket))
         });
     }
-    sleep_until(begin + Duration::from_secs(20)).await;
+    ready.wait().await;
+    let first = *begin.get_or_init(|| Instant::now() + SETTLING) + Duration::from_secs(1);
+    sleep_until(first).await;
     let before = processor_time()?;
-    sleep_until(begin + Duration::from_secs(20 + seconds)).await;
+    sleep_until(first + Duration::from_secs(seconds)).await;
     let after = processor_time()?;
-    let mut sockets = Vec::new();
+    let (mut times, mut sockets) = (Vec::new(), Vec::new());
     while let Some(ended) = tasks.join_next().await {
-        sockets.push(ended??);
+        let (mut own, socket) = ended??;
+        times.append(&mut own);
+        sockets.push(socket);
     }
     drop(sockets);
     stack.stop_hub();
-    let times = std::mem::take(&mut *late.lock().unwrap_or_else(PoisonError::into_inner));
     let idle = (after.idle - before.idle) / (after.all - before.all);
     let (p50, p99) = (percentile(&times, 0.5), percentile(&times, 0.99));
     let about = format!(
-        "{BATTERIES} sockets, {} rows in {seconds} s, durable after {p50:.1} ms, 99 % within {p99:.1} ms",
+        "{batteries} sockets, {} rows in {seconds} s, durable after {p50:.1} ms, 99 % within {p99:.1} ms",
         times.len()
     );
     summary.add("fleet10k_idle_share", idle, "of all cores", &about);

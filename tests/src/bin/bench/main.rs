@@ -32,9 +32,15 @@ struct Args {
     /// Measure only these, without writing the summary.
     #[arg(value_enum)]
     only: Vec<Measurement>,
-    /// How long ten thousand sockets are held.
+    /// How long the fleet's sockets are held.
     #[arg(long, default_value_t = 600)]
     seconds: u64,
+    /// Batteries of the fleet, each with a socket and a table.
+    #[arg(long, default_value_t = 10_000)]
+    batteries: usize,
+    /// Rows of the table that is changed.
+    #[arg(long, default_value_t = 10_000_000)]
+    table_rows: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -56,7 +62,7 @@ async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let wanted = |one| args.only.is_empty() || args.only.contains(&one);
     let mut summary = Summary::default();
-    fleet::allow_sockets()?;
+    fleet::allow_sockets(args.batteries)?;
     if wanted(Measurement::Filter) {
         filter_steps(&mut summary)?;
     }
@@ -71,20 +77,21 @@ async fn main() -> anyhow::Result<()> {
         ingest::resend(&mut stack, &mut summary).await?;
     }
     if wanted(Measurement::Single) || wanted(Measurement::Ack) {
-        let speed = single::beside_pgbench(&mut stack, &mut summary).await?;
-        single::acknowledgements(&mut stack, &mut summary, speed / 2.0).await?;
+        let half = single::beside_pgbench(&mut stack, &mut summary).await?;
+        single::acknowledgements(&mut stack, &mut summary, half).await?;
     }
     if wanted(Measurement::Alter) {
-        alter::stall(&mut stack, &mut summary).await?;
+        alter::stall(&mut stack, &mut summary, args.table_rows).await?;
     }
     if wanted(Measurement::Fleet) {
         // A database of its own: nothing of the measurements before is in its way.
         let mut stack = Stack::servers();
-        fleet::one_row_each(&mut stack, &mut summary).await?;
+        fleet::one_row_each(&mut stack, &mut summary, args.batteries).await?;
     }
     if wanted(Measurement::Fleet10k) {
         let mut stack = Stack::servers();
-        fleet::held(&mut stack, &mut summary, args.seconds).await?;
+        let fleet = (args.batteries, args.seconds);
+        fleet::held(&mut stack, &mut summary, fleet).await?;
     }
     if wanted(Measurement::Path) {
         let stack = Stack::start().await;

@@ -1,6 +1,6 @@
 //! PostgreSQL's own programs, which the hub is measured against.
 
-use std::{fs, path::Path, process::Command, time::Instant};
+use std::{fmt::Write, fs, path::Path, process::Command, time::Instant};
 
 use anyhow::{Context, ensure};
 use system_tests::Stack;
@@ -88,9 +88,6 @@ pub(crate) fn single_rows(
          INSERT INTO public.peer ({COLUMNS}) VALUES (nextval('public.numbers'), now(), 1, \
          :t, 1.5, 3.7, 25.0, 0.8, 2.9, 0.05, 512.0, 7, 12, 'charging', 'constant_current');\n"
     );
-    for old in logs(stack)? {
-        fs::remove_file(old)?;
-    }
     let (clients, seconds) = (clients.to_string(), seconds.to_string());
     let args = [
         "--no-vacuum",
@@ -104,27 +101,29 @@ pub(crate) fn single_rows(
         &seconds,
     ];
     let speed = pgbench(stack, "single.sql", &script, &args)?;
-    let mut times = Vec::new();
-    for log in logs(stack)? {
-        let text = fs::read_to_string(log)?;
-        // client, transaction, microseconds, …
-        let us = text
-            .lines()
-            .filter_map(|line| line.split(' ').nth(2)?.parse::<f64>().ok());
-        times.extend(us.map(|us| us / 1000.0));
-    }
-    Ok((speed, times))
+    Ok((speed, logged_ms(stack, "single")?))
 }
 
-fn logs(stack: &Stack) -> anyhow::Result<Vec<std::path::PathBuf>> {
-    let files = fs::read_dir(stack.folder())?
-        .flatten()
-        .map(|entry| entry.path());
-    let is_log = |path: &std::path::PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with("single.") && !name.ends_with(".sql")
-    };
-    Ok(files.filter(is_log).collect())
+/// Takes the logs of a `pgbench` away and returns each transaction's time in milliseconds.
+fn logged_ms(stack: &Stack, prefix: &str) -> anyhow::Result<Vec<f64>> {
+    let mut times = Vec::new();
+    for entry in fs::read_dir(stack.folder())?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        // `<prefix>.<process>` and `<prefix>.<process>.<thread>`
+        let numbers = name
+            .strip_prefix(prefix)
+            .and_then(|rest| rest.strip_prefix('.'));
+        if !numbers.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit())) {
+            continue;
+        }
+        // client, transaction, microseconds, …
+        for line in fs::read_to_string(entry.path())?.lines() {
+            let us = line.split(' ').nth(2).and_then(|us| us.parse::<f64>().ok());
+            times.extend(us.map(|us| us / 1000.0));
+        }
+        fs::remove_file(entry.path())?;
+    }
+    Ok(times)
 }
 
 /// Inserts one row into each table in libpq's pipeline mode with prepared statements, 200 tables
@@ -134,10 +133,11 @@ pub(crate) fn pipeline(stack: &Stack, batteries: &[String], rounds: usize) -> an
     for tables in batteries.chunks(200) {
         script.push_str("BEGIN;\n\\startpipeline\n");
         for battery in tables {
-            script.push_str(&format!(
+            writeln!(
+                script,
                 "INSERT INTO battery.\"{battery}\" ({COLUMNS}) VALUES \
-                 (:seq, :received, 1, :t, :t, :t, :t, :t, :t, :t, :t, :seq, :seq, :state, :state);\n"
-            ));
+                 (:seq, :received, 1, :t, :t, :t, :t, :t, :t, :t, :t, :seq, :seq, :state, :state);"
+            )?;
         }
         script.push_str("\\endpipeline\nCOMMIT;\n");
     }
@@ -156,24 +156,14 @@ pub(crate) fn pipeline(stack: &Stack, batteries: &[String], rounds: usize) -> an
         "--log-prefix=pipeline",
     ];
     pgbench(stack, "pipeline.sql", &script, &args)?;
-    let mut times = Vec::new();
-    for entry in fs::read_dir(stack.folder())?.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with("pipeline.") && !name.ends_with(".sql") {
-            let text = fs::read_to_string(entry.path())?;
-            let us = text
-                .lines()
-                .filter_map(|line| line.split(' ').nth(2)?.parse::<f64>().ok());
-            times.extend(us.skip(1));
-            fs::remove_file(entry.path())?;
-        }
-    }
+    let mut times = logged_ms(stack, "pipeline")?;
+    times.drain(..times.len().min(1));
     ensure!(
         times.len() == rounds,
         "{} of {rounds} rounds are logged",
         times.len()
     );
-    Ok(batteries.len() as f64 / (crate::summary::median(times) / 1e6))
+    Ok(batteries.len() as f64 / (crate::summary::median(times) / 1e3))
 }
 
 /// Runs a script in `pgbench` and returns its transactions a second.

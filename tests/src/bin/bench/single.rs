@@ -8,7 +8,11 @@ use std::{
 use anyhow::ensure;
 use futures_util::{SinkExt, StreamExt};
 use system_tests::Stack;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{MissedTickBehavior, interval},
+};
 use tokio_tungstenite::{connect_async, tungstenite::Message};
 use uuid::Uuid;
 
@@ -24,20 +28,25 @@ const PAIRS: usize = 3;
 const PEER_SECONDS: usize = 10;
 /// How long acknowledgements are measured.
 const PACED_SECONDS: usize = 10;
+/// Rows that are sent evenly leave in so many portions a second.
+const TICKS_PER_S: usize = 1000;
 /// The injected time of a commit, in microseconds.
 const SLOW_COMMIT_US: usize = 3000;
 
-/// Measures `ingest_single_vs_pgbench32`; returns the hub's rows a second.
+/// Measures `ingest_single_vs_pgbench32`; returns half of the hub's rows a second.
 pub(crate) async fn beside_pgbench(
     stack: &mut Stack,
     summary: &mut Summary,
-) -> anyhow::Result<f64> {
+) -> anyhow::Result<usize> {
     stack.start_hub_without_bus().await;
     let (mut speeds, mut peers, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let mut half = 0;
     for pair in 0..PAIRS {
         let battery = format!("singles-{pair}");
         peer::checkpoint(stack)?;
-        let speed = ROWS as f64 / upload(stack, &battery).await?;
+        let took = upload(stack, &battery).await?;
+        let speed = ROWS as f64 / took.as_secs_f64();
+        half = ROWS * 500 / usize::try_from(took.as_millis())?;
         peer::checkpoint(stack)?;
         let (tps, _times) = peer::single_rows(stack, &battery, 32, PEER_SECONDS)?;
         speeds.push(speed);
@@ -59,11 +68,11 @@ pub(crate) async fn beside_pgbench(
         "of pgbench",
         &peer,
     );
-    Ok(speed)
+    Ok(half)
 }
 
-/// Sends rows without ever reading; returns the seconds until the close is answered.
-async fn upload(stack: &Stack, battery: &str) -> anyhow::Result<f64> {
+/// Sends rows without ever reading; returns the time until the close is answered.
+async fn upload(stack: &Stack, battery: &str) -> anyhow::Result<Duration> {
     let messages: Vec<Message> = (0..ROWS).map(single_row).collect::<Result<_, _>>()?;
     let hub = stack.hub_url().replacen("http", "ws", 1);
     let begun = Instant::now();
@@ -73,7 +82,7 @@ async fn upload(stack: &Stack, battery: &str) -> anyhow::Result<f64> {
     }
     socket.close(None).await?;
     while let Some(Ok(_ping_or_close)) = socket.next().await {}
-    let took = begun.elapsed().as_secs_f64();
+    let took = begun.elapsed();
     let stored = stack.database().dense_rows(battery);
     ensure!(
         usize::try_from(stored)? == ROWS,
@@ -87,7 +96,7 @@ async fn upload(stack: &Stack, battery: &str) -> anyhow::Result<f64> {
 pub(crate) async fn acknowledgements(
     stack: &mut Stack,
     summary: &mut Summary,
-    rows_per_s: f64,
+    rows_per_s: usize,
 ) -> anyhow::Result<()> {
     for (delay_us, suffix) in [(SLOW_COMMIT_US, ""), (0, "_bare")] {
         // PostgreSQL then sleeps so long before each flush of its log, whoever commits.
@@ -100,7 +109,7 @@ pub(crate) async fn acknowledgements(
         for (share, name) in [(0.5, "p50"), (0.99, "p99")] {
             let (ack, commit) = (percentile(&ours, share), percentile(&commits, share));
             let peer = format!(
-                "{ack:.2} ms at {rows_per_s:.0} rows/s; commit of one pgbench client: {commit:.2} ms"
+                "{ack:.2} ms at {rows_per_s} rows/s; commit of one pgbench client: {commit:.2} ms"
             );
             let name = format!("ack_{name}_vs_commit{suffix}");
             summary.add(&name, ack / commit, "of a commit", &peer);
@@ -120,10 +129,9 @@ fn slow_commits(stack: &Stack, delay_us: usize) -> anyhow::Result<()> {
 
 /// Sends rows at an even pace; returns the milliseconds from when each was due until it was
 /// known to be durable.
-async fn paced(stack: &Stack, battery: &str, rows_per_s: f64) -> anyhow::Result<Vec<f64>> {
-    const TICK: Duration = Duration::from_millis(1);
-    let per_tick = (rows_per_s * TICK.as_secs_f64()).round() as usize;
-    let ticks = PACED_SECONDS * 1000;
+async fn paced(stack: &Stack, battery: &str, rows_per_s: usize) -> anyhow::Result<Vec<f64>> {
+    let per_tick = rows_per_s / TICKS_PER_S;
+    let ticks = PACED_SECONDS * TICKS_PER_S;
     let frames: Vec<Message> = (0..per_tick).map(single_row).collect::<Result<_, _>>()?;
     let socket = socket::connect(stack, battery, Uuid::new_v4()).await?;
     let (mut sink, mut stream) = socket.split();
@@ -133,8 +141,9 @@ async fn paced(stack: &Stack, battery: &str, rows_per_s: f64) -> anyhow::Result<
     }
     socket::until_stored(&mut stream, i64::try_from(per_tick)?).await?;
 
-    let (due, mut waiting) = tokio::sync::mpsc::unbounded_channel::<(Instant, i64)>();
-    let listening = tokio::spawn(async move {
+    let (due, mut waiting) = mpsc::channel::<(Instant, i64)>(ticks);
+    let mut listening = JoinSet::new();
+    listening.spawn(async move {
         let (mut times, mut open) = (Vec::with_capacity(ticks), VecDeque::new());
         while times.len() < ticks {
             let Some(message) = stream.next().await else {
@@ -153,17 +162,20 @@ async fn paced(stack: &Stack, battery: &str, rows_per_s: f64) -> anyhow::Result<
         }
         anyhow::Ok(times)
     });
-    let mut clock = interval(TICK);
+    let mut clock = interval(Duration::from_secs(1) / u32::try_from(TICKS_PER_S)?);
     clock.set_missed_tick_behavior(MissedTickBehavior::Burst);
     for tick in 1..=ticks {
         let at = clock.tick().await.into_std();
-        due.send((at, i64::try_from(per_tick * (tick + 1))?))?;
+        due.try_send((at, i64::try_from(per_tick * (tick + 1))?))?;
         for frame in &frames {
             sink.feed(frame.clone()).await?;
         }
         sink.flush().await?;
     }
-    let times = listening.await??;
+    let times = listening
+        .join_next()
+        .await
+        .unwrap_or(Ok(Ok(Vec::new())))??;
     ensure!(
         times.len() == ticks,
         "{} of {ticks} ticks were acknowledged",
