@@ -24,7 +24,7 @@ const CHANGES: usize = 7;
 /// Rows of one frame of the load.
 const FRAME_ROWS: usize = 10;
 /// Frames from one change to the next; the change falls in the middle.
-const FRAMES: usize = 1000;
+const FRAMES: usize = 300;
 
 /// Measures `alter_stall_vs_psql`.
 pub(crate) async fn stall(
