@@ -1,5 +1,5 @@
 # The commands of README.md; each installs what it needs first.
-.PHONY: demo test check bench build tools clean
+.PHONY: demo test check faults bench build tools clean
 
 demo: tools
 	cargo build --release --bins
@@ -14,6 +14,10 @@ check: tools
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
 	scripts/check_docs.sh
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --quiet
+
+# Faults in real stacks; `scripts/faults.sh --seed 7 --only nats-wiped` runs one again.
+faults: tools
+	scripts/faults.sh --cycles 10
 
 bench: tools
 	scripts/bench.sh

@@ -16,6 +16,7 @@ need pkg-config pkg-config --version
 need libpq-dev library libpq
 need libhdf5-dev library hdf5
 need postgresql postgres
+need python3 python3 --version
 need python3-pip python3 -m pip --version
 [ ${#missing[@]} -eq 0 ] && exit 0
 

@@ -1,16 +1,24 @@
 //! The hub's HTTP interface, as far as the commands use it; `/online/*` is forwarded to the twin.
 
+mod export;
+mod rejected;
 mod status;
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
 use reqwest::{RequestBuilder, Response, multipart};
-use rovi_common::name::{BatteryName, EstimatorName};
+use rovi_common::{
+    name::{BatteryName, EstimatorName},
+    rows::Columns,
+};
 use serde::Deserialize;
 use url::Url;
 
-pub use self::status::{EstimatorStatus, Estimators, Parameter};
+pub use self::{
+    rejected::{Reason, Rejected, RejectedRow, Replayed},
+    status::{EstimatorStatus, Estimators, Parameter},
+};
 
 /// How long a request may take. Registering a Python estimator fits offline data first.
 const TIMEOUT: Duration = Duration::from_mins(2);
@@ -43,6 +51,8 @@ pub struct NewEstimator {
     pub estimator: EstimatorName,
     /// Rows with `test_time` below this, in seconds, are not used.
     pub valid_from: f64,
+    /// Span of history in seconds for a script's offline estimation; 0 for none.
+    pub required_time: f64,
     /// The document or script.
     pub definition: String,
     /// Files that a script reads: name and content.
@@ -112,6 +122,80 @@ impl Hub {
             .name)
     }
 
+    /// Says what deleting a battery would delete.
+    ///
+    /// # Errors
+    /// The hub is away or knows no such battery.
+    pub async fn what_deleting_means(&self, battery: &BatteryName) -> Result<String> {
+        let request = self.http.delete(self.path(&format!("db/{battery}"))?);
+        let answer = self.answer(request).await?;
+        if answer.status() != 409 {
+            checked(answer).await?;
+            bail!("the hub deleted {battery} without a confirmation; it is of another version");
+        }
+        let body = answer.bytes().await.unwrap_or_default();
+        let detail = serde_json::from_slice::<serde_json::Value>(&body).unwrap_or_default();
+        let detail = detail.get("detail").and_then(serde_json::Value::as_str);
+        Ok(detail.unwrap_or_default().to_owned())
+    }
+
+    /// Deletes a battery; returns where its tables are kept.
+    ///
+    /// # Errors
+    /// The hub is away, knows no such battery, or somebody holds a table.
+    pub async fn delete(&self, battery: &BatteryName, drops: bool) -> Result<Vec<String>> {
+        #[derive(Deserialize)]
+        struct Deleted {
+            kept_as: Vec<String>,
+        }
+        let drops = drops.to_string();
+        let query = [("confirm", battery.as_str()), ("drop", &drops)];
+        let request = self.http.delete(self.path(&format!("db/{battery}"))?);
+        let deleted = self.send(request.query(&query)).await?.json().await;
+        let deleted: Deleted = deleted.context("the hub's answer is not as expected")?;
+        Ok(deleted.kept_as)
+    }
+
+    /// Stores a table beside a battery's rows, in place of one of that name.
+    ///
+    /// # Errors
+    /// The hub is away, knows no such battery, or refuses a row.
+    pub async fn store_table(
+        &self,
+        battery: &BatteryName,
+        table: &str,
+        columns: &Columns,
+    ) -> Result<()> {
+        let body = rmp_serde::to_vec(columns).context("the table cannot be written")?;
+        let mut url = self.path(&format!("db/{battery}/tables"))?;
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.push(table);
+        }
+        let request = self
+            .http
+            .put(url)
+            .header("content-type", "application/msgpack");
+        self.send(request.body(body)).await.map(drop)
+    }
+
+    /// Tells what a file says of a battery's columns, by name a map of `unit` and `description`;
+    /// what somebody said before stays.
+    ///
+    /// # Errors
+    /// The hub is away or refuses them.
+    pub async fn offer_meanings(
+        &self,
+        battery: &BatteryName,
+        meanings: &serde_json::Map<String, serde_json::Value>,
+    ) -> Result<()> {
+        if meanings.is_empty() {
+            return Ok(());
+        }
+        let path = format!("db/{battery}/columns?offered=true");
+        let request = self.http.patch(self.path(&path)?).json(meanings);
+        self.send(request).await.map(drop)
+    }
+
     /// Returns every battery that the hub knows.
     ///
     /// # Errors
@@ -133,6 +217,7 @@ impl Hub {
             ("name", new.battery.to_string()),
             ("estimator", new.estimator.to_string()),
             ("valid_from", new.valid_from.to_string()),
+            ("required_time", new.required_time.to_string()),
             ("definition", new.definition),
         ];
         let request = self.http.post(self.path("online/register")?);

@@ -6,5 +6,6 @@ use clap::Parser;
 use rovicli::commands::Cli;
 
 fn main() -> ExitCode {
-    rovicli::commands::run(Cli::parse())
+    // The program starts itself again as the launcher of a script.
+    rovi_python::sandbox::launch().unwrap_or_else(|| rovicli::commands::run(Cli::parse()))
 }

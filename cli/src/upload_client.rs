@@ -9,7 +9,8 @@
 //! 3. **Lost the connection**, or closed with 1012 or 1013? Connect again with the same session,
 //!    drop what the greeting says is durable and send the rest again. 1007 and 1008 tell that
 //!    sending again cannot help.
-//! 4. **Finish** by waiting for `stored` to reach the last row; then close.
+//! 4. **Finish** by waiting for `stored` to reach the last row; then close. Who wants to know that
+//!    twins have been told of the rows waits for `relayed` before closing; rows are safe without.
 //!
 //! ```no_run
 //! # use rovicli::upload_client::{Target, UploadClient, UploadError};
@@ -84,6 +85,8 @@ pub struct Progress {
     pub given: u64,
     /// Rows below this are durable, in the battery's table or in `hub.rejected_rows`.
     pub stored: u64,
+    /// Rows below this are on the bus, too, where twins hear of them.
+    pub relayed: u64,
     /// Rows of this run that the hub kept in `hub.rejected_rows`.
     pub rejected: u64,
 }
@@ -139,7 +142,7 @@ impl UploadClient {
             .await
             .map_err(|broken| broken.giving_up(&target.hub))?;
         let greeting = connection.greeting().clone();
-        let position = greeting.position;
+        let (position, relayed) = (greeting.position, greeting.relayed);
         Ok(Self {
             target,
             connection: Some(connection),
@@ -150,6 +153,7 @@ impl UploadClient {
                 resumed_at: position,
                 given: position,
                 stored: position,
+                relayed,
                 rejected: 0,
             },
             pause: FIRST_PAUSE,
@@ -206,6 +210,17 @@ impl UploadClient {
     /// See [`UploadError`].
     pub async fn flush(&mut self) -> Result<(), UploadError> {
         while !self.waiting.is_empty() {
+            self.advance(None).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until every row given is on the bus; a bus that is away is waited for.
+    ///
+    /// # Errors
+    /// See [`UploadError`].
+    pub async fn relayed(&mut self) -> Result<(), UploadError> {
+        while self.progress.relayed < self.progress.given {
             self.advance(None).await?;
         }
         Ok(())
@@ -307,7 +322,11 @@ impl UploadClient {
         };
         match exchanged {
             Ok(Notice::Written) => self.sent += 1,
-            Ok(Notice::Stored(stored)) => self.stored(stored),
+            Ok(Notice::Acknowledged { stored, relayed }) => {
+                self.progress.relayed = self.progress.relayed.max(relayed);
+                self.stored(stored);
+            }
+            Ok(Notice::Waiting(reason)) => (self.on_event)(Event::Waiting { reason }),
             Ok(Notice::Rejected { position, reason }) => {
                 self.progress.rejected += 1;
                 (self.on_event)(Event::Rejected { position, reason });
@@ -362,6 +381,7 @@ impl UploadClient {
                 Ok(connection) => {
                     self.greeting = connection.greeting().clone();
                     let position = self.greeting.position;
+                    self.progress.relayed = self.progress.relayed.max(self.greeting.relayed);
                     self.connection = Some(connection);
                     self.stored(position);
                     if self.waiting.is_empty() {

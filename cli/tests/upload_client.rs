@@ -181,7 +181,7 @@ fn hello(position: u64) -> String {
 
 fn ack(hub: &Mutex<Hub>) -> String {
     let stored = hub.lock().unwrap().stored.len();
-    format!(r#"{{"type": "ack", "received": {stored}, "stored": {stored}}}"#)
+    format!(r#"{{"type": "ack", "received": {stored}, "stored": {stored}, "relayed": {stored}}}"#)
 }
 
 async fn say(socket: &mut WebSocketStream<TcpStream>, text: &str) {
@@ -373,4 +373,16 @@ async fn a_cell_that_no_column_can_hold_costs_only_itself() {
         told.lock().unwrap()[0],
         "row 1, column `big`: the integer is too large; it is sent as null"
     );
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_client_that_waits_for_the_bus_hears_of_it_over_any_number_of_connections() {
+    let (target, hub) = start(&[Fate::DropsAfter(20), Fate::Serves]).await;
+    let mut client = UploadClient::connect(target, Box::new(|_| ()))
+        .await
+        .unwrap();
+    client.send(batch(0, 100)).await.unwrap();
+    client.relayed().await.unwrap();
+    assert_eq!(client.progress().relayed, 100);
+    assert_eq!(hub.lock().unwrap().stored.len(), 100);
 }

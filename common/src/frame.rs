@@ -27,6 +27,14 @@ pub enum FrameError {
     /// The bytes are not msgpack of the frame's form.
     #[error("not a frame")]
     Decode(#[source] rmp_serde::decode::Error),
+    /// The rows' numbers are none that rows have.
+    #[error("the frame's {rows} rows cannot begin at seq {first_seq}")]
+    Numbers {
+        /// `seq` of the first row.
+        first_seq: i64,
+        /// Rows.
+        rows: usize,
+    },
     /// The columns differ in length from `received` or `seq`.
     #[error("the frame announces {expected} rows and carries {found}")]
     Length {
@@ -82,6 +90,13 @@ impl RowFrame {
         let (expected, found) = (frame.received.len(), frame.columns.rows());
         if frame.columns.width() > 0 && expected != found {
             return Err(FrameError::Length { expected, found });
+        }
+        let (first_seq, rows) = (frame.first_seq, expected);
+        let last = i64::try_from(rows)
+            .ok()
+            .and_then(|rows| first_seq.checked_add(rows));
+        if first_seq < 1 || last.is_none() {
+            return Err(FrameError::Numbers { first_seq, rows });
         }
         Ok(frame)
     }
@@ -222,6 +237,20 @@ mod tests {
             error.to_string(),
             "the frame announces 1 rows and carries 2"
         );
+    }
+
+    #[test]
+    fn a_frame_with_numbers_that_no_row_has_is_refused() {
+        for first_seq in [i64::MIN, -1, 0, i64::MAX - 1, i64::MAX] {
+            let odd = RowFrame {
+                first_seq,
+                ..frame()
+            };
+            // Such a frame cannot be made without overflow, so its bytes are.
+            let odd = rmp_serde::to_vec_named(&odd).unwrap();
+            let error = RowFrame::decode(&odd).unwrap_err();
+            assert!(error.to_string().contains("cannot begin"), "{error}");
+        }
     }
 
     #[test]

@@ -2,13 +2,16 @@
 //!
 //! Reading order: what a battery and its rows are ([`name`], [`rows`]), how they travel
 //! ([`frame`], [`subjects`], [`streams`], [`registration`]), and what every service is made of
-//! ([`config`], [`lifecycle`], [`telemetry`], [`http`]).
+//! ([`config`], [`lifecycle`], [`telemetry`], [`http`]); [`filter`] is how people choose batteries.
 //!
 //! Nothing here knows PostgreSQL tables or estimators.
 
 pub mod clock;
 pub mod config;
 pub mod error;
+pub mod fault;
+pub mod files;
+pub mod filter;
 pub mod frame;
 pub mod http;
 pub mod lifecycle;

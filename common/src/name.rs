@@ -8,8 +8,17 @@ use serde::{Deserialize, Serialize};
 pub const MAX_NAME_BYTES: usize = 63;
 
 /// Words that stand where a name could stand in a path of the HTTP interface.
-const RESERVED: [&str; 9] = [
-    "register", "upload", "stats", "status", "schema", "alerts", "run", "metadata", "rows",
+const RESERVED: [&str; 10] = [
+    "register",
+    "upload",
+    "stats",
+    "status",
+    "schema",
+    "alerts",
+    "run",
+    "metadata",
+    "rows",
+    "batteries",
 ];
 
 /// Why a text is not a name.

@@ -3,7 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::name::{BatteryName, EstimatorName};
+use crate::{
+    files::FileRef,
+    name::{BatteryName, EstimatorName},
+};
 
 /// The request on [`REGISTER`](crate::subjects::REGISTER).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -13,11 +16,17 @@ pub struct Register {
     /// The name within the battery; one already there is replaced.
     #[serde(default)]
     pub estimator: EstimatorName,
-    /// The estimator's document, already checked by the twin.
+    /// The estimator's document or script, already checked by the twin.
     pub definition: String,
     /// Rows with `test_time` below this, in seconds, are not used.
     #[serde(default)]
     pub valid_from: f64,
+    /// Span of history in seconds that a script's offline estimation needs; 0 for none.
+    #[serde(default)]
+    pub required_time: f64,
+    /// Companion files of a script; the twin has put them into the object store.
+    #[serde(default)]
+    pub files: Vec<FileRef>,
 }
 
 /// The request on [`DEREGISTER`](crate::subjects::DEREGISTER).
@@ -38,10 +47,16 @@ pub struct Registration {
     pub estimator: EstimatorName,
     /// Raised by every change of any registration and never used again.
     pub revision: i64,
-    /// The estimator's document; empty in a tombstone.
+    /// The estimator's document or script; empty in a tombstone.
     pub definition: String,
     /// Rows with `test_time` below this, in seconds, are not used.
     pub valid_from: f64,
+    /// Span of history in seconds that a script's offline estimation needs; 0 for none.
+    #[serde(default)]
+    pub required_time: f64,
+    /// Companion files of a script, which the object store holds.
+    #[serde(default)]
+    pub files: Vec<FileRef>,
     /// Whether this is a tombstone.
     pub deleted: bool,
     /// When the hub committed it, in microseconds since 1970.

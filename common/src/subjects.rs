@@ -10,6 +10,8 @@ pub const ESTIMATES_STREAM: &str = "ROVI_ESTIMATES";
 pub const ESTIMATORS_BUCKET: &str = "rovi_estimators";
 /// Bucket with the checkpoints of estimators.
 pub const CHECKPOINTS_BUCKET: &str = "rovi_checkpoints";
+/// Object store with the companion files of estimators, kept by the hub for all twins.
+pub const FILES_STORE: &str = "rovi_files";
 /// Request: the hub commits a registration and answers when it is durable.
 pub const REGISTER: &str = "rovi.hub.register";
 /// Request: the hub commits the removal of a registration.
@@ -57,6 +59,11 @@ pub fn parse_stored_rows(subject: &str) -> Option<(u32, BatteryName)> {
 /// Subject of an estimator's frames: `rovi.estimates.<battery>.<estimator>`.
 pub fn estimates_of(battery: &BatteryName, estimator: &EstimatorName) -> String {
     format!("{ESTIMATES}.{battery}.{estimator}")
+}
+
+/// Filter for the estimates of every estimator of one battery.
+pub fn all_estimates_of(battery: &BatteryName) -> String {
+    format!("{ESTIMATES}.{battery}.*")
 }
 
 /// Filter for the estimates of every estimator of every battery.

@@ -1,17 +1,28 @@
 //! Rows on their way from a connection to a writer, and what the connection hears of them.
 
-use std::mem;
+use std::{
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use rovi_common::name::BatteryName;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 
-use crate::{store::sessions::Claim, upload::Decoded};
+use crate::{
+    relayed::Place,
+    store::sessions::Claim,
+    upload::{
+        Decoded,
+        marks::Marks,
+        room::{Notice, Room, Seat},
+    },
+};
 
 /// Rows of one frame, waiting to be stored.
 #[derive(Debug)]
 pub struct Batch {
     /// The connection they came by.
-    pub uploader: std::sync::Arc<Uploader>,
+    pub uploader: Arc<Uploader>,
     /// Position of the first row in the session.
     pub position: i64,
     /// When the hub took the rows, in microseconds since 1970.
@@ -23,7 +34,9 @@ pub struct Batch {
     /// The memory they take, in bytes.
     pub weight: usize,
     /// Room in the queues, given back when the batch is answered.
-    pub room: Vec<OwnedSemaphorePermit>,
+    pub seat: Seat,
+    /// Lines of `hub.rejected_rows` that these rows come from, by row; empty for an upload.
+    pub replayed: Vec<i64>,
 }
 
 impl Batch {
@@ -43,8 +56,8 @@ impl Batch {
 pub enum Ending {
     /// A newer connection of the session took over, or the battery was removed.
     Refused(String),
-    /// The hub gave up: it stops while PostgreSQL is away.
-    Unavailable,
+    /// Rows cannot be stored now, and why: the client may come again.
+    Unavailable(String),
     /// A defect of the hub.
     Defect(String),
 }
@@ -56,6 +69,10 @@ pub struct Progress {
     pub stored: i64,
     /// Set once nothing more will be stored.
     pub ending: Option<Ending>,
+    /// How many of the rows stored by this connection were rejected.
+    pub rejected: u64,
+    /// Position and reason of the first of them.
+    pub first_rejection: Option<(i64, String)>,
     rejects: Vec<(i64, String)>,
 }
 
@@ -66,14 +83,16 @@ pub struct Uploader {
     pub claim: Claim,
     /// The battery's name.
     pub battery: BatteryName,
-    /// Whether it wants to hear of rejected rows.
-    pub wants_rejects: bool,
+    /// Where it stands on the bus; only for connections that want to hear of that and of each
+    /// rejected row.
+    marks: Option<Mutex<Marks>>,
     progress: watch::Sender<Progress>,
+    room: Room,
 }
 
 impl Uploader {
-    /// Makes the writers' view of a connection.
-    pub fn new(claim: Claim, battery: BatteryName, wants_rejects: bool) -> Self {
+    /// Makes the writers' view of a connection; with `marks`, it hears of every row.
+    pub fn new(claim: Claim, battery: BatteryName, room: Room, marks: Option<Marks>) -> Self {
         let progress = watch::Sender::new(Progress {
             stored: claim.position,
             ..Progress::default()
@@ -81,9 +100,35 @@ impl Uploader {
         Self {
             claim,
             battery,
-            wants_rejects,
+            marks: marks.map(Mutex::new),
             progress,
+            room,
         }
+    }
+
+    /// Returns the room that the battery's connections share.
+    pub fn room(&self) -> &Room {
+        &self.room
+    }
+
+    /// Tells the battery's connections that it is set aside, or that it is no more.
+    pub fn set_aside(&self, notice: Option<Notice>) {
+        self.room.set_aside(notice);
+    }
+
+    /// Returns the position below which all rows are on the bus or rejected.
+    pub fn relayed(&self) -> i64 {
+        self.marks().map_or(0, |mut marks| marks.relayed())
+    }
+
+    /// Returns how far the battery is on the bus, for connections that hear of it.
+    pub fn watch_relayed(&self) -> Option<watch::Receiver<Place>> {
+        self.marks().map(|marks| marks.follower().watch())
+    }
+
+    fn marks(&self) -> Option<MutexGuard<'_, Marks>> {
+        let marks = self.marks.as_ref()?;
+        Some(marks.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Returns a view of the progress that can be waited for.
@@ -103,11 +148,19 @@ impl Uploader {
         rejects
     }
 
-    /// Tells that all rows below `position` are durable, and which of them were rejected.
-    pub fn stored(&self, position: i64, rejects: Vec<(i64, String)>) {
+    /// Tells that all rows below `position` are durable, where the newest of them stands, and
+    /// which of them were rejected.
+    pub fn stored(&self, position: i64, newest: Option<Place>, rejects: Vec<(i64, String)>) {
+        if let Some(mut marks) = self.marks() {
+            marks.stored(position, newest);
+        }
         self.progress.send_modify(|progress| {
             progress.stored = progress.stored.max(position);
-            if self.wants_rejects {
+            progress.rejected += rejects.len() as u64;
+            if progress.first_rejection.is_none() {
+                progress.first_rejection = rejects.first().cloned();
+            }
+            if self.marks.is_some() {
                 progress.rejects.extend(rejects);
             }
         });

@@ -3,14 +3,15 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use rovi_common::{
     config::{self, ServiceArgs, ServiceUrl},
+    name::BatteryName,
     telemetry,
 };
 use serde::Serialize;
 
-use crate::{config::Settings, service::Service};
+use crate::{config::Settings, relay::rebuild, service::Service};
 
 /// Takes in metadata and rows of batteries, keeps them in PostgreSQL and tells the bus.
 #[derive(Debug, Clone, Parser, Serialize)]
@@ -27,6 +28,31 @@ pub struct Command {
     #[arg(long, value_name = "URL")]
     #[serde(skip_serializing_if = "Option::is_none")]
     twin_url: Option<url::Url>,
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    #[serde(skip)]
+    task: Option<Task>,
+}
+
+/// A task that ends, beside hubs that run.
+#[derive(Debug, Clone, Subcommand)]
+enum Task {
+    /// Works on what the bus has.
+    Relay {
+        #[command(subcommand)]
+        task: RelayTask,
+    },
+}
+
+#[derive(Debug, Clone, Subcommand)]
+enum RelayTask {
+    /// Publishes all rows anew, in order, from the first row of each table; hubs may run. Safe to
+    /// interrupt and to repeat.
+    Rebuild {
+        /// Only this battery.
+        #[arg(long, value_name = "NAME")]
+        battery: Option<BatteryName>,
+    },
 }
 
 impl Command {
@@ -46,6 +72,11 @@ impl Command {
             return Ok(ExitCode::SUCCESS);
         }
         telemetry::init(settings.log_format, &settings.log_filter);
+        if let Some(Task::Relay { task }) = self.task {
+            let RelayTask::Rebuild { battery } = task;
+            rebuild::run(&settings, battery, tell).await?;
+            return Ok(ExitCode::SUCCESS);
+        }
         let service = Service::from_config(settings)
             .await
             .context("the hub cannot start")?;
@@ -57,6 +88,12 @@ impl Command {
             ExitCode::FAILURE
         })
     }
+}
+
+/// Tells how far a task is, to whoever started it.
+#[expect(clippy::print_stdout, reason = "the output of a command")]
+fn tell(line: &str) {
+    println!("{line}");
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use rovi_common::{
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::relay::RelaySettings;
+use crate::{cycles::CycleSettings, relay::RelaySettings, retention::RetentionSettings};
 
 /// Port of the hub.
 pub const DEFAULT_PORT: u16 = 8000;
@@ -58,6 +58,10 @@ pub struct Settings {
     pub frame_bytes: usize,
     /// Most bytes of the body of one `POST`. Too high costs memory for each request.
     pub body_bytes: usize,
+    /// How long a `POST` waits for its rows to be durable. Too low sends clients away that need
+    /// not go, too high keeps them in the dark while a table is locked.
+    #[serde(with = "humantime_serde")]
+    pub post_timeout: Duration,
     /// Most rows of one frame. Too high lets one frame hold a writer for long.
     pub rows_per_frame: usize,
     /// Most bytes of one row, at most 256 KiB so that it fits a frame on the bus.
@@ -71,7 +75,8 @@ pub struct Settings {
     /// whose table is locked take the memory, too low makes its uploaders stutter.
     pub battery_queue_bytes: u32,
     /// Most bytes of decoded rows of all batteries that wait to be stored: the memory that an
-    /// absent PostgreSQL may cost.
+    /// absent PostgreSQL may cost. Half of it is for batteries that are set aside, so that the
+    /// others keep theirs.
     pub queue_bytes: u32,
     /// Frames that wait for one writer. Too low makes groups small, too high makes stopping slow.
     pub queue_frames: usize,
@@ -96,10 +101,17 @@ pub struct Settings {
     /// no pings, too high keeps dead sockets.
     #[serde(with = "humantime_serde")]
     pub idle_timeout: Duration,
+    /// Exports that run at once; each holds some pages of rows in memory, and a battdat file on
+    /// the disk. Too many take the pool's connections, too few refuse people.
+    pub exports: usize,
     /// How much the bus keeps.
     pub bus: BusSettings,
     /// How stored rows get to the bus.
     pub relay: RelaySettings,
+    /// Which rows stay.
+    pub retention: RetentionSettings,
+    /// How cycles are kept up to date.
+    pub cycles: CycleSettings,
     /// How long a stop waits for rows to be stored and sockets to close. Too low cuts uploads
     /// that would have been acknowledged, too high keeps an orchestrator waiting.
     #[serde(with = "humantime_serde")]
@@ -122,6 +134,7 @@ impl Default for Settings {
             pool_size: 8,
             frame_bytes: 4 << 20,
             body_bytes: 64 << 20,
+            post_timeout: Duration::from_secs(30),
             rows_per_frame: 65_536,
             row_bytes: MAX_ROW_BYTES,
             columns: MOST_COLUMNS,
@@ -136,8 +149,11 @@ impl Default for Settings {
             segment_horizon_s: 3600.0,
             ping_interval: Duration::from_secs(15),
             idle_timeout: Duration::from_mins(5),
+            exports: 4,
             bus: BusSettings::default(),
             relay: RelaySettings::default(),
+            retention: RetentionSettings::default(),
+            cycles: CycleSettings::default(),
             shutdown_timeout: Duration::from_secs(10),
         }
     }
@@ -163,10 +179,8 @@ impl Settings {
             "writers must be 1 to 64",
         );
         need(self.pool_size >= 2, "pool_size must be 2 or more");
-        need(
-            1 <= self.columns && self.columns <= MOST_COLUMNS,
-            "columns must be 1 to 800",
-        );
+        let columns = (1..=MOST_COLUMNS).contains(&self.columns);
+        need(columns, "columns must be 1 to 800");
         need(
             1 <= self.row_bytes && self.row_bytes <= MAX_ROW_BYTES,
             "row_bytes must be 1 to 262144",
@@ -182,8 +196,8 @@ impl Settings {
         );
         need(self.queue_frames >= 1, "queue_frames must be 1 or more");
         need(
-            self.battery_queue_bytes >= 1 && self.queue_bytes >= self.battery_queue_bytes,
-            "queue_bytes must be battery_queue_bytes or more",
+            self.battery_queue_bytes >= 1 && self.queue_bytes / 2 >= self.battery_queue_bytes,
+            "queue_bytes must be twice battery_queue_bytes or more",
         );
         need(
             self.group_rows >= 1 && self.group_bytes >= 1 && self.group_tables >= 1,
@@ -197,7 +211,12 @@ impl Settings {
             self.segment_horizon_s >= 0.0,
             "segment_horizon_s must be 0 or more",
         );
+        let exports = (1..=1000).contains(&self.exports);
+        need(exports, "exports must be 1 to 1000");
+        need(!self.post_timeout.is_zero(), "post_timeout must be above 0");
         need(self.relay.is_usable(), RelaySettings::NEEDS);
+        need(self.retention.is_usable(), RetentionSettings::NEEDS);
+        need(self.cycles.is_usable(), CycleSettings::NEEDS);
         need(
             !self.ping_interval.is_zero(),
             "ping_interval must be above 0",

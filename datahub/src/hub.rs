@@ -1,9 +1,19 @@
 //! What handlers are handed: made once in `service.rs`.
 
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    config::Settings, metrics::HubMetrics, store::Pool, upload::room::Rooms, writer::Writers,
+    config::Settings,
+    deletions::Deletions,
+    history::roller::Roller,
+    metrics::HubMetrics,
+    relayed::Board,
+    store::Pool,
+    upload::{open::OpenUploads, room::Rooms},
+    writer::Writers,
 };
 
 /// The parts of the hub that requests use.
@@ -17,8 +27,18 @@ pub struct Hub {
     pub writers: Writers,
     /// Room in the writers' queues.
     pub rooms: Rooms,
+    /// The connections that are open.
+    pub uploads: Arc<OpenUploads>,
+    /// What follows a deletion.
+    pub deletions: Arc<Deletions>,
+    /// How far batteries are on the bus.
+    pub board: Arc<Board>,
     /// The metrics.
     pub metrics: HubMetrics,
+    /// Makes rollups of batteries whose history is reduced.
+    pub roller: Roller,
+    /// Exports that may begin now.
+    pub exports: Arc<Semaphore>,
     /// Cancelled when the service shall stop.
     pub stop: CancellationToken,
     /// Upload sockets, which close before the HTTP server stops.

@@ -2,7 +2,8 @@
 //!
 //! Reading order: how it starts ([`command`], [`config`], [`service`]), the way of a row
 //! ([`upload`], [`batch`], [`writer`], [`store`], [`stored`]), how the bus hears of it ([`bus`],
-//! [`relay`]), what comes back from twins ([`registrations`], [`estimates`]), what is asked of it
+//! [`relay`]), what comes back from twins ([`registrations`], [`estimates`]), what follows a
+//! deletion ([`deletions`]), what is made of old rows ([`cycles`], [`retention`]), what is asked of it
 //! (`api`).
 
 pub mod command;
@@ -20,11 +21,19 @@ pub mod stored;
 
 pub mod bus;
 pub mod relay;
+pub mod relayed;
 
+pub mod cycles;
+pub mod deletions;
 pub mod estimates;
 pub mod registrations;
+pub mod retention;
 
 mod api;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
+mod history;
 pub mod hub;
+mod metadata;
 pub mod metrics;
 mod prepare;

@@ -18,7 +18,7 @@ use rovi_common::{
     streams,
     telemetry::Metrics,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 use utoipa::OpenApi;
 
@@ -26,15 +26,18 @@ use crate::{
     api::{self, TwinProxy},
     bus::{Bus, READY_NATS},
     config::Settings,
+    cycles::Cycles,
+    deletions::Deletions,
     estimates::EstimateWriter,
+    history::roller::Roller,
     hub::Hub,
     metrics::HubMetrics,
     prepare,
     registrations::Registrations,
     relay::{READY_RELAY, Relay, RelayParts},
+    retention::Retention,
     store::Pool,
-    stored::StoredSender,
-    upload::room::Rooms,
+    upload::{open::OpenUploads, room::Rooms},
     writer::Writers,
 };
 
@@ -110,22 +113,44 @@ impl Service {
         let checks =
             Arc::clone(&bus).keep_checking(pool.clone(), readiness.clone(), lifecycle.stop_token());
         lifecycle.supervise("bus", checks);
-        Registrations::new(Arc::clone(&bus), pool.clone(), &registry).start(&lifecycle);
+        let registrations = Registrations::new(Arc::clone(&bus), pool.clone(), &registry);
+        registrations.clone().start(&lifecycle);
+        let uploads = Arc::new(OpenUploads::default());
+        let deletions = Deletions::new(
+            Arc::clone(&bus),
+            pool.clone(),
+            registrations,
+            Arc::clone(&uploads),
+        );
+        let deletions = Arc::new(deletions);
+        deletions.start(&lifecycle);
         EstimateWriter::new(Arc::clone(&bus), pool.clone(), &registry).start(&lifecycle);
+        Retention::new(pool.clone(), settings.retention.clone(), &registry).start(&lifecycle);
+        Cycles::new(pool.clone(), settings.cycles.clone(), &registry).start(&lifecycle);
         let relay = RelayParts {
             bus,
             pool: pool.clone(),
             settings: settings.relay.clone(),
             readiness: readiness.clone(),
         };
-        let stored = start_relay(relay, &registry, &lifecycle);
+        let relay = Relay::new(relay, &registry);
+        let board = relay.board();
+        let asking = Arc::clone(&board).keep_asking(pool.clone(), lifecycle.stop_token());
+        lifecycle.supervise("relayed", asking);
+        let (stored, inbox) = mpsc::channel(STORED_QUEUE);
+        relay.start(&lifecycle, inbox);
         let writers = Writers::start(&settings, &lifecycle, Some(stored), &metrics)
             .map_err(ServiceError::Start)?;
         let hub = web::Data::new(Hub {
             rooms: Rooms::new(settings.queue_bytes, settings.battery_queue_bytes),
+            roller: Roller::start(&pool, &lifecycle),
+            exports: Arc::new(Semaphore::new(settings.exports)),
             settings,
             pool,
             writers,
+            uploads,
+            deletions,
+            board,
             metrics,
             stop: lifecycle.stop_token(),
             sockets: TaskTracker::new(),
@@ -202,12 +227,6 @@ async fn close_sockets(hub: &Hub, handle: &ServerHandle, patience: Duration) -> 
 
 fn listen(address: SocketAddr) -> Result<TcpListener, ServiceError> {
     TcpListener::bind(address).map_err(|source| ServiceError::Listen { address, source })
-}
-
-fn start_relay(parts: RelayParts, metrics: &Metrics, lifecycle: &Lifecycle) -> StoredSender {
-    let (stored, inbox) = mpsc::channel(STORED_QUEUE);
-    Relay::new(parts, metrics).start(lifecycle, inbox);
-    stored
 }
 
 fn serve(

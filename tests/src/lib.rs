@@ -8,8 +8,15 @@
     reason = "a test that cannot go on panics and says what is missing"
 )]
 
+mod abuse;
 mod database;
+pub mod fault;
+pub mod hub;
+pub mod proxy;
 mod stack;
+pub mod trial;
+pub mod uploader;
+pub mod verdict;
 
 pub use database::Database;
 pub use stack::{Stack, binary};

@@ -86,7 +86,22 @@ impl Stack {
     pub fn start_twin(&mut self) {
         let mut command = Command::new(binary("twin"));
         command.env("ROVI_TWIN_HUB_URL", self.hub_url());
+        if self.twin_config().exists() {
+            command.arg("--config").arg(self.twin_config());
+        }
         self.twin = Some(self.spawn("twin", command, self.twin_port));
+    }
+
+    /// Gives the twin a file of settings, in force from its next start.
+    ///
+    /// # Panics
+    /// The file cannot be written.
+    pub fn configure_twin(&self, settings: &str) {
+        std::fs::write(self.twin_config(), settings).expect("the test's folder is writable");
+    }
+
+    fn twin_config(&self) -> PathBuf {
+        self.folder.path().join("twin.toml")
     }
 
     fn spawn(&self, name: &'static str, mut command: Command, port: u16) -> ServerProcess {

@@ -6,8 +6,22 @@ mod cell;
 #[cfg(test)]
 mod broken_link;
 #[cfg(test)]
+mod cycles;
+#[cfg(test)]
+mod deletion;
+#[cfg(test)]
+mod export;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod life_of_a_row;
 #[cfg(test)]
+mod model;
+#[cfg(test)]
+mod python;
+#[cfg(test)]
 mod restart;
+#[cfg(test)]
+mod restore;
 #[cfg(test)]
 mod shutdown;

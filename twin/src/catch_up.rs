@@ -237,6 +237,13 @@ async fn read_hub(
             let problem = HubError::Damaged(format!("its newest row is {newest}"));
             return Err(failed(problem));
         }
+        let first = page.frames.first().map(|frame| frame.first_seq);
+        // Retention removes the oldest rows only: any other hole is a page that is not whole.
+        if first.unwrap_or(up_to + 1) > from.max(page.first_seq) {
+            let problem =
+                HubError::Damaged(format!("row {} is not in it", from.max(page.first_seq)));
+            return Err(failed(problem));
+        }
         epoch = Some(page.epoch);
         if take_page(run, page, up_to).await? {
             return Ok(());

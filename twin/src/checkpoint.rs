@@ -13,10 +13,9 @@ use rovi_common::{
     streams::{self, BusSettings},
     subjects,
 };
-use rovi_estimation::Snapshot;
 use serde::{Deserialize, Serialize};
 
-use crate::filter::Progress;
+use crate::{filter::Progress, runner::Saved};
 
 /// The version that this build writes.
 pub const CHECKPOINT_VERSION: u32 = 1;
@@ -35,7 +34,7 @@ pub struct Checkpoint {
     /// The row, and what is known besides the estimator's own state.
     pub progress: Progress,
     /// The estimator's own state.
-    pub snapshot: Snapshot,
+    pub snapshot: Saved,
 }
 
 /// A place in the stream of rows: all rows of the battery up to it were dealt with.

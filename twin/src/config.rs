@@ -37,6 +37,11 @@ pub struct Settings {
     pub mailbox_frames: NonZeroUsize,
     /// Estimators that may read past rows at the same time. More of them use more memory.
     pub concurrent_catch_ups: NonZeroUsize,
+    /// How Python estimators are run.
+    pub python: rovi_python::Settings,
+    /// Python estimators that may run at the same time in this twin, each in a process with up to
+    /// `python.limits.memory_bytes`; others wait and say so.
+    pub python_estimators: NonZeroUsize,
     /// How long the hub may take to answer.
     #[serde(with = "humantime_serde")]
     pub hub_timeout: Duration,
@@ -61,6 +66,8 @@ impl Default for Settings {
             horizon: Duration::from_hours(1),
             mailbox_frames: count(64),
             concurrent_catch_ups: count(8),
+            python: rovi_python::Settings::default(),
+            python_estimators: count(32),
             hub_timeout: Duration::from_secs(10),
             stop_timeout: Duration::from_secs(15),
             log: "info".to_owned(),

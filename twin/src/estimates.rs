@@ -15,7 +15,7 @@ use rovi_common::{
     streams::{self, BusSettings},
     subjects,
 };
-use rovi_estimation::{Estimator, Step};
+use rovi_estimation::{Estimator, Step, TrustState};
 use tokio_util::sync::CancellationToken;
 
 /// Frames sent and not yet acknowledged.
@@ -23,6 +23,14 @@ const IN_FLIGHT: usize = 64;
 /// The most bytes of a float in msgpack.
 const FLOAT_BYTES: usize = 9;
 const INNOVATION: &str = "innovation";
+/// Columns behind the states and the innovation.
+const HEALTH: [&str; 5] = [
+    "state_of_health",
+    "state_of_health__std",
+    "equivalent_full_cycles",
+    "energy_throughput",
+    "trust",
+];
 
 /// Whose estimates these are.
 #[derive(Debug, Clone)]
@@ -54,9 +62,17 @@ pub struct Outbox {
 impl Outbox {
     /// Returns an empty outbox for an estimator of these states.
     pub fn new(sender: Sender, states: &[String]) -> Self {
-        let mut names: Vec<String> = states.iter().map(|state| estimate_column(state)).collect();
-        names.extend(states.iter().map(|state| deviation_column(state)));
-        names.extend([INNOVATION.to_owned(), deviation_column(INNOVATION)]);
+        Self::with_columns(sender, column_names(states))
+    }
+
+    /// Returns an empty outbox for a native estimator, which tells of health and trust, too.
+    pub fn with_health(sender: Sender, states: &[String]) -> Self {
+        let mut names = column_names(states);
+        names.extend(HEALTH.map(str::to_owned));
+        Self::with_columns(sender, names)
+    }
+
+    fn with_columns(sender: Sender, names: Vec<String>) -> Self {
         let row_bytes = FLOAT_BYTES * (names.len() + 2);
         Self {
             sender,
@@ -78,19 +94,56 @@ impl Outbox {
         estimator: &Estimator,
         step: &Step,
     ) {
+        let innovation = (step.innovation, step.predicted_variance.sqrt());
+        let belief = (estimator.mean(), estimator.covariance());
+        let place = (epoch, seq, test_time);
+        self.push_row(place, belief, Some(innovation), health(estimator));
+    }
+
+    /// Adds mean and covariance (row-major) after row `seq`, and the innovation with its standard
+    /// deviation, in volts, where it is known.
+    pub(crate) fn push_belief(
+        &mut self,
+        place: (i64, i64, f64),
+        belief: (&[f64], &[f64]),
+        innovation: Option<(f64, f64)>,
+    ) {
+        self.push_row(place, belief, innovation, []);
+    }
+
+    fn push_row<const N: usize>(
+        &mut self,
+        (epoch, seq, test_time): (i64, i64, f64),
+        (mean, covariance): (&[f64], &[f64]),
+        innovation: Option<(f64, f64)>,
+        health: [Option<f64>; N],
+    ) {
         if self.epoch != epoch || self.seq.len() >= self.most_rows {
             self.close();
             self.epoch = epoch;
         }
         self.seq.push(seq);
         self.test_time.push(test_time);
-        let innovation = [step.innovation, step.predicted_variance.sqrt()];
-        let means = estimator.mean().iter().copied();
-        let values = means
-            .chain(estimator.standard_deviations())
-            .chain(innovation);
+        let variances = covariance.iter().step_by(mean.len() + 1);
+        let innovation = [innovation.map(|one| one.0), innovation.map(|one| one.1)];
+        let values = mean.iter().copied().map(Some);
+        let values = values.chain(variances.map(|variance| Some(variance.sqrt())));
+        let values = values.chain(innovation).chain(health);
         for (column, value) in self.cells.iter_mut().zip(values) {
-            column.push(Some(value));
+            column.push(value);
+        }
+    }
+
+    /// Names the states of the estimates that follow, where a script told them only now.
+    pub(crate) fn name_states(&mut self, states: &[String]) {
+        if self.names != column_names(states) {
+            self.close();
+            let (frames, estimates) = (mem::take(&mut self.frames), self.estimates);
+            *self = Self {
+                frames,
+                estimates,
+                ..Self::new(self.sender.clone(), states)
+            };
         }
     }
 
@@ -124,6 +177,31 @@ impl Outbox {
         };
         self.frames.push(frame.encode());
     }
+}
+
+/// The values of [`HEALTH`].
+fn health(estimator: &Estimator) -> [Option<f64>; 5] {
+    let health = estimator.health();
+    let trust = match estimator.trust().state {
+        TrustState::Healthy => 0.0,
+        TrustState::Suspect => 1.0,
+        TrustState::Diverged => 2.0,
+    };
+    [
+        Some(health.state_of_health.value),
+        health.state_of_health.deviation,
+        Some(health.equivalent_full_cycles),
+        Some(health.charged_wh + health.discharged_wh),
+        Some(trust),
+    ]
+}
+
+/// The columns of an estimate: means, standard deviations, and what the newest row showed.
+fn column_names(states: &[String]) -> Vec<String> {
+    let mut names: Vec<String> = states.iter().map(|state| estimate_column(state)).collect();
+    names.extend(states.iter().map(|state| deviation_column(state)));
+    names.extend([INNOVATION.to_owned(), deviation_column(INNOVATION)]);
+    names
 }
 
 /// The service stopped before the bus took everything.

@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 
 use rovi_common::frame::RowFrame;
-use rovi_estimation::{Document, Estimator, Observation, RestoreError, Snapshot, Step, StepError};
+use rovi_estimation::{
+    Document, Estimator, Found, Observation, RestoreError, Snapshot, Step, StepError,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -82,10 +84,13 @@ pub struct Progress {
     pub first_step: Option<f64>,
     /// Why the newest row that the estimator refused was refused.
     pub last_refusal: Option<String>,
+    /// What was found in the first rows, where the document asks for it.
+    #[serde(default)]
+    pub found: Option<Found>,
 }
 
 impl Progress {
-    fn at_start_of(epoch: i64) -> Self {
+    pub(crate) fn at_start_of(epoch: i64) -> Self {
         Self {
             position: Position { epoch, seq: 0 },
             segment: None,
@@ -96,6 +101,38 @@ impl Progress {
             innovation: None,
             first_step: None,
             last_refusal: None,
+            found: None,
+        }
+    }
+
+    /// Tells why a row with this `test_time` makes no step; else remembers it.
+    pub(crate) fn check_time(&mut self, time: f64, rules: Rules) -> Result<(), Skip> {
+        if let Some(largest) = self.largest_test_time
+            && time < largest
+        {
+            let is_within = largest - time <= rules.horizon;
+            return Err(if is_within {
+                Skip::Late
+            } else {
+                Skip::LateBeyondHorizon
+            });
+        }
+        self.largest_test_time = Some(time);
+        if time < rules.valid_from {
+            return Err(Skip::BeforeValidFrom);
+        }
+        Ok(())
+    }
+
+    /// Goes on behind rows of `epoch` that nobody holds any more; tells whether there were any.
+    pub(crate) fn pass_over_gone(&mut self, epoch: i64, up_to: i64) -> bool {
+        match u64::try_from(up_to - self.position.seq) {
+            Ok(gone @ 1..) if epoch == self.position.epoch => {
+                self.position.seq = up_to;
+                *self.skipped.entry(Skip::Gone).or_default() += gone;
+                true
+            }
+            _ => false,
         }
     }
 }
@@ -117,6 +154,7 @@ pub struct Filter {
     every: i64,
     estimator: Estimator,
     progress: Progress,
+    gathering: Option<Gathering>,
 }
 
 impl Filter {
@@ -126,6 +164,7 @@ impl Filter {
             every: i64::from(document.every()).max(1),
             estimator: Estimator::new(&document),
             progress: Progress::at_start_of(epoch),
+            gathering: Gathering::wanted_by(&document),
             document,
             rules,
         }
@@ -140,9 +179,15 @@ impl Filter {
         rules: Rules,
         (snapshot, progress): (&Snapshot, Progress),
     ) -> Result<Self, RestoreError> {
+        let initialised = progress
+            .found
+            .as_ref()
+            .and_then(|found| document.with_found(found).ok());
+        let begun = initialised.as_ref().unwrap_or(&document);
         Ok(Self {
             every: i64::from(document.every()).max(1),
-            estimator: Estimator::restore(&document, snapshot)?,
+            estimator: Estimator::restore(begun, snapshot)?,
+            gathering: None,
             progress,
             document,
             rules,
@@ -164,6 +209,16 @@ impl Filter {
         &self.progress
     }
 
+    /// Returns the rows gathered so far, while the estimator waits for what they tell.
+    ///
+    /// They are in no checkpoint: until it starts, none is worth writing, and whoever goes on reads
+    /// the rows again, which gives the same bits.
+    pub fn gathered(&self) -> Option<usize> {
+        self.gathering
+            .as_ref()
+            .map(|gathering| gathering.rows.len())
+    }
+
     /// Returns the last row dealt with.
     pub fn position(&self) -> Position {
         self.progress.position
@@ -172,6 +227,7 @@ impl Filter {
     /// Forgets everything: the battery's name began a new life.
     pub fn start_over(&mut self, epoch: i64) {
         self.estimator = Estimator::new(&self.document);
+        self.gathering = Gathering::wanted_by(&self.document);
         self.progress = Progress::at_start_of(epoch);
     }
 
@@ -180,15 +236,7 @@ impl Filter {
         if epoch > self.progress.position.epoch {
             self.start_over(epoch);
         }
-        let position = self.progress.position;
-        match u64::try_from(up_to - position.seq) {
-            Ok(gone @ 1..) if epoch == position.epoch => {
-                self.progress.position.seq = up_to;
-                *self.progress.skipped.entry(Skip::Gone).or_default() += gone;
-                true
-            }
-            _ => false,
-        }
+        self.progress.pass_over_gone(epoch, up_to)
     }
 
     /// Takes the rows of a frame that were not dealt with before; estimates go into `outbox`.
@@ -230,13 +278,19 @@ impl Filter {
 
     fn take_row(&mut self, inputs: &Inputs<'_>, row: usize) -> Result<Option<(f64, Step)>, Skip> {
         let time = inputs.test_time.read(row)?;
-        self.check_time(time)?;
+        self.progress.check_time(time, self.rules)?;
         let observation = Observation {
             time,
             current: inputs.current.read(row)?,
             voltage: inputs.voltage.read(row)?,
             temperature: inputs.temperature.and_then(|column| column.number(row)),
         };
+        if let Some(gathering) = &mut self.gathering {
+            if gathering.take(observation) {
+                self.initialise();
+            }
+            return Ok(None);
+        }
         let is_first = self.estimator.latest_time().is_none();
         match self.estimator.observe(&observation) {
             Ok(Some(step)) => {
@@ -261,22 +315,50 @@ impl Filter {
         }
     }
 
-    fn check_time(&mut self, time: f64) -> Result<(), Skip> {
-        if let Some(largest) = self.progress.largest_test_time
-            && time < largest
-        {
-            let is_within = largest - time <= self.rules.horizon;
-            return Err(if is_within {
-                Skip::Late
-            } else {
-                Skip::LateBeyondHorizon
-            });
+    /// Looks into the rows gathered, and starts the estimator with the last of them.
+    fn initialise(&mut self) {
+        let rows = self.gathering.take().unwrap_or_default().rows;
+        match self.document.initialised(&rows) {
+            Ok((document, found)) => {
+                self.estimator = Estimator::new(&document);
+                self.progress.found = Some(found);
+            }
+            Err(error) => self.progress.last_refusal = Some(format!("initialise: {error}")),
         }
-        self.progress.largest_test_time = Some(time);
-        if time < self.rules.valid_from {
-            return Err(Skip::BeforeValidFrom);
+        if let Some(last) = rows.last() {
+            // A first row only starts; it was checked when it was read.
+            let _starts = self.estimator.observe(last);
         }
-        Ok(())
+    }
+}
+
+/// The most rows that are gathered: then what they tell must do.
+const MOST_GATHERED: usize = 500_000;
+
+/// Rows kept until they tell how the estimator starts.
+#[derive(Debug, Default)]
+struct Gathering {
+    rows: Vec<Observation>,
+    required_time: f64,
+}
+
+impl Gathering {
+    fn wanted_by(document: &Document) -> Option<Self> {
+        document.initialise().map(|wanted| Self {
+            rows: Vec::new(),
+            required_time: wanted.required_time_s.unwrap_or_default(),
+        })
+    }
+
+    /// Keeps a row; tells whether there are enough. Time that begins anew makes the rows before
+    /// useless.
+    fn take(&mut self, row: Observation) -> bool {
+        if self.rows.last().is_some_and(|last| row.time < last.time) {
+            self.rows.clear();
+        }
+        self.rows.push(row);
+        let began = self.rows.first().map_or(row.time, |first| first.time);
+        row.time - began >= self.required_time || self.rows.len() >= MOST_GATHERED
     }
 }
 
@@ -372,6 +454,40 @@ mod tests {
         }
         assert_eq!(cut.save(), whole.save());
         assert_eq!(estimated_rows(&mut cut_out), estimated_rows(&mut whole_out));
+    }
+
+    /// The document with an `initialise` of 100 s.
+    fn gathering() -> Filter {
+        let wanted = r#"{"initialise": {"r0": true, "required_time": 100},"#;
+        let text = DOCUMENT.replacen('{', wanted, 1);
+        let document = Document::from_json(&text).unwrap().0;
+        Filter::new(document, filter().rules, 1)
+    }
+
+    #[test]
+    fn a_start_from_the_first_rows_is_the_same_after_any_restart() {
+        let times: Vec<f64> = (1..=300).map(f64::from).collect();
+        let (mut whole, mut whole_out) = (gathering(), outbox());
+        whole.take(&frame(1, &times), &mut whole_out);
+        assert!(whole.gathered().is_none() && whole.progress().found.is_some());
+        assert_eq!(
+            estimated_rows(&mut whole_out),
+            (102..=300).collect::<Vec<i64>>()
+        );
+
+        // While it gathers there is no checkpoint: what was gathered is read again.
+        let (mut lost, mut out) = (gathering(), outbox());
+        lost.take(&frame(1, &times[..60]), &mut out);
+        assert_eq!(lost.gathered(), Some(60));
+        let mut again = gathering();
+        again.take(&frame(1, &times[..150]), &mut out);
+        // From the start on, a checkpoint holds what was found.
+        let bytes = rmp_serde::to_vec_named(&again.save()).unwrap();
+        let (snapshot, progress) = rmp_serde::from_slice(&bytes).unwrap();
+        let document = again.document.clone();
+        let mut resumed = Filter::restore(document, again.rules, (&snapshot, progress)).unwrap();
+        resumed.take(&frame(151, &times[150..]), &mut out);
+        assert_eq!(resumed.save(), whole.save());
     }
 
     #[test]

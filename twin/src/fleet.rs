@@ -50,6 +50,12 @@ pub struct Shared {
     pub metrics: TwinMetrics,
     /// Cancelled when the service stops.
     pub stop: CancellationToken,
+    /// What runs scripts.
+    pub python: Arc<rovi_python::Python>,
+    /// Bounds how many scripts run at the same time.
+    pub scripts: Arc<Semaphore>,
+    /// Bounds how many scripts are checked at the same time.
+    pub script_checks: Semaphore,
     /// Bounds how many estimators read past rows at the same time.
     pub catch_ups: Semaphore,
 }

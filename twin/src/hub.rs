@@ -19,6 +19,7 @@ const PAGE_ROWS: u32 = 8192;
 /// The most bytes of one answer; a page that is larger is asked for in smaller parts.
 const MAX_PAGE_BYTES: usize = 32 << 20;
 const EPOCH_HEADER: &str = "Rovi-Epoch";
+const FIRST_SEQ_HEADER: &str = "Rovi-First-Seq";
 const LAST_SEQ_HEADER: &str = "Rovi-Last-Seq";
 
 /// Why the hub gave no answer that can be used.
@@ -54,6 +55,8 @@ pub struct Page {
     pub frames: Vec<RowFrame>,
     /// The battery's present epoch.
     pub epoch: i64,
+    /// Rows below this are gone.
+    pub first_seq: i64,
     /// Its newest stored row.
     pub last_seq: i64,
 }
@@ -122,10 +125,9 @@ impl Hub {
             let address = self.address(&["db", battery.as_str(), "rows"]);
             let sent = self.http.get(address).query(&query).send().await;
             let answer = accepted(sent.map_err(|error| HubError::Away(chain(&error)))?).await?;
-            let (epoch, last_seq) = (
-                number(&answer, EPOCH_HEADER)?,
-                number(&answer, LAST_SEQ_HEADER)?,
-            );
+            let epoch = number(&answer, EPOCH_HEADER)?;
+            let first_seq = number(&answer, FIRST_SEQ_HEADER)?;
+            let last_seq = number(&answer, LAST_SEQ_HEADER)?;
             match body(answer).await? {
                 Some(body) => {
                     let frames =
@@ -133,6 +135,7 @@ impl Hub {
                     return Ok(Page {
                         frames,
                         epoch,
+                        first_seq,
                         last_seq,
                     });
                 }
@@ -140,6 +143,28 @@ impl Hub {
                 None => return Err(HubError::Damaged("one row is too large".to_owned())),
             }
         }
+    }
+
+    /// Reads a battery's metadata; `None` where it has none.
+    ///
+    /// # Errors
+    /// See [`HubError`].
+    pub async fn metadata(
+        &self,
+        battery: &BatteryName,
+    ) -> Result<Option<serde_json::Value>, HubError> {
+        let address = self.address(&["db", battery.as_str(), "metadata"]);
+        let sent = self.http.get(address).send().await;
+        let sent = sent.map_err(|error| HubError::Away(chain(&error)))?;
+        let answer = match accepted(sent).await {
+            Ok(answer) => answer,
+            Err(HubError::NotFound) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let body = body(answer).await?.unwrap_or_default();
+        serde_json::from_slice(&body)
+            .map(Some)
+            .map_err(|error| HubError::Damaged(error.to_string()))
     }
 
     /// Asks the hub to commit a registration.

@@ -6,7 +6,7 @@
 //! [`api`] (hop 7) show them. Beside the path: [`registrations`] says which estimators there are,
 //! [`catch_up`] reads what a worker missed, [`checkpoint`] keeps what it knows.
 //!
-//! The numerics live in `rovi_estimation`; rows and registrations belong to the Data Hub.
+//! The numerics live in `rovi_estimation`, scripts run by `rovi_python` ([`runner`] is the seam); rows and registrations belong to the Data Hub.
 
 pub mod api;
 pub mod catch_up;
@@ -18,9 +18,11 @@ pub mod fleet;
 pub mod hub;
 pub mod inputs;
 pub mod metrics;
+pub mod python;
 pub mod registrations;
 mod replay;
 mod run;
+pub mod runner;
 pub mod service;
 pub mod status;
 pub mod subscribe;

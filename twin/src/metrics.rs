@@ -26,6 +26,8 @@ pub struct TwinMetrics {
     pub checkpoints: IntCounter,
     /// Checkpoints that could not be written.
     pub checkpoint_failures: IntCounter,
+    /// How often a script failed and was started again.
+    pub script_failures: IntCounter,
     /// Registered estimators.
     pub estimators: IntGauge,
     /// Rows that the estimator furthest behind has to deal with.
@@ -64,6 +66,10 @@ impl TwinMetrics {
             checkpoint_failures: metrics.counter(
                 "twin_checkpoint_failures_total",
                 "Checkpoints that could not be written.",
+            ),
+            script_failures: metrics.counter(
+                "twin_script_failures_total",
+                "How often a Python estimator failed and was started again.",
             ),
             estimators: metrics.gauge("twin_estimators", "Registered estimators."),
             rows_behind: metrics.gauge(

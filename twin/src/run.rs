@@ -1,26 +1,32 @@
 //! Hop 6 of 7: one estimator under one registration: frames in, then estimates to the bus, the
 //! checkpoint, and the acknowledgements, in this order.
 
-use std::{borrow::Borrow, convert::Infallible, panic, sync::Arc, time::Instant};
+use std::{
+    borrow::Borrow,
+    convert::Infallible,
+    panic,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use rovi_common::{frame::RowFrame, registration::Registration, subjects};
-use rovi_estimation::Document;
+use rovi_python::Cancel;
 use tokio::time::MissedTickBehavior;
 
 use crate::{
     catch_up::catch_up,
     checkpoint::{CHECKPOINT_VERSION, Checkpoint, CheckpointError, Found, Origin},
     estimates::{Outbox, Publisher, Sender},
-    filter::{Continuity, Filter, Position, Rules},
+    filter::{Continuity, Filter, Position, Progress, Rules},
     fleet::{Delivery, Receipt},
-    status::Phase,
+    inputs::Skip,
+    runner::{Definition, Failure, Runner, Saved},
+    status::{HealthStatus, Phase, TrustStatus},
     worker::{End, Event, Worker},
 };
 
 /// Rows are estimated anew only where they cannot differ, so far.
 const GENERATION: i64 = 1;
-/// More rows than this go to a thread that may be blocked.
-const ROWS_ON_ASYNC_THREADS: usize = 32;
 /// Deliveries taken from the mailbox at once.
 const DELIVERIES_AT_ONCE: usize = 16;
 /// Frames that wait for a checkpoint before one is made early.
@@ -30,7 +36,7 @@ const LONG_FIRST_STEP_S: f64 = 3600.0;
 /// What moves to another thread for long work.
 #[derive(Debug)]
 struct Steps {
-    filter: Filter,
+    runner: Runner,
     outbox: Outbox,
 }
 
@@ -42,7 +48,7 @@ pub(crate) struct Run<'a> {
     /// Since when it reads past rows without giving way.
     pub(crate) turn_began: Instant,
     registration: Arc<Registration>,
-    document: Document,
+    definition: Definition,
     steps: Option<Box<Steps>>,
     publisher: Publisher,
     entry: u64,
@@ -56,7 +62,7 @@ impl<'a> Run<'a> {
     pub(crate) fn new(
         worker: &'a mut Worker,
         registration: &Arc<Registration>,
-        document: Document,
+        definition: Definition,
         found: Found,
     ) -> Self {
         let sender = sender(worker, registration);
@@ -67,19 +73,23 @@ impl<'a> Run<'a> {
             shared.stop.clone(),
             &sender,
         );
-        let warnings = worker.reports.borrow().warnings.len();
+        let (warnings, worker_trouble) = {
+            let report = worker.reports.borrow();
+            (report.warnings.len(), report.last_error.clone())
+        };
         let mut run = Self {
             worker,
             origin: Origin::default(),
             turn_began: Instant::now(),
             registration: Arc::clone(registration),
-            document,
+            definition,
             steps: None,
             publisher,
             entry: found.entry,
             receipts: Vec::new(),
             unsaved_since: None,
-            trouble: None,
+            // A failure is shown until the estimator is past it.
+            trouble: worker_trouble,
             warnings,
         };
         if let Some(checkpoint) = found.checkpoint {
@@ -99,10 +109,10 @@ impl<'a> Run<'a> {
             snapshot,
             ..
         } = checkpoint;
-        match Filter::restore(self.document.clone(), self.rules(), (&snapshot, progress)) {
-            Ok(filter) => {
+        match self.definition.restore(self.rules(), (snapshot, progress)) {
+            Ok(runner) => {
                 self.origin = origin;
-                self.begin(filter);
+                self.begin(runner);
             }
             Err(error) => tracing::warn!(
                 "checkpoint of {}.{} is left out, the rows are read again: {error}",
@@ -119,24 +129,25 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn begin(&mut self, filter: Filter) {
-        let outbox = Outbox::new(
-            sender(self.worker, &self.registration),
-            filter.estimator().state_names(),
-        );
-        self.steps = Some(Box::new(Steps { filter, outbox }));
+    fn begin(&mut self, runner: Runner) {
+        let sender = sender(self.worker, &self.registration);
+        let outbox = match runner.native() {
+            Some(_) => Outbox::with_health(sender, runner.state_names()),
+            None => Outbox::new(sender, runner.state_names()),
+        };
+        self.steps = Some(Box::new(Steps { runner, outbox }));
     }
 
     /// Begins with the first row of an epoch, unless a row was dealt with before.
     pub(crate) fn begin_at(&mut self, epoch: i64) {
         if self.steps.is_none() {
-            self.begin(Filter::new(self.document.clone(), self.rules(), epoch));
+            self.begin(self.definition.begin(self.rules(), epoch));
         }
     }
 
     /// Returns the last row dealt with, if the run has begun.
     pub(crate) fn position(&self) -> Option<Position> {
-        self.steps.as_ref().map(|steps| steps.filter.position())
+        self.steps.as_ref().map(|steps| steps.runner.position())
     }
 
     /// Goes on behind rows that nobody holds any more.
@@ -144,7 +155,7 @@ impl<'a> Run<'a> {
         let Some(steps) = &mut self.steps else {
             return;
         };
-        if steps.filter.pass_over_gone(epoch, up_to) {
+        if steps.runner.pass_over_gone(epoch, up_to) {
             tracing::warn!(
                 "{}.{}: the rows up to {up_to} are gone from bus and hub",
                 self.worker.battery.name,
@@ -159,6 +170,7 @@ impl<'a> Run<'a> {
         let mut tick = tokio::time::interval(self.worker.shared.settings.checkpoint_interval);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut deliveries = Vec::with_capacity(DELIVERIES_AT_ONCE);
+        self.warm_up().await?;
         catch_up(self).await?;
         loop {
             let event = tokio::select! {
@@ -178,6 +190,30 @@ impl<'a> Run<'a> {
                 catch_up(self).await?;
             }
         }
+    }
+
+    /// Starts a script that goes on from a checkpoint, so that its belief can be shown before the next row.
+    async fn warm_up(&mut self) -> Result<(), End> {
+        let Some(mut steps) = self.steps.take() else {
+            return Ok(());
+        };
+        if let Some(canceller) = steps.runner.canceller() {
+            let work = move || steps.runner.start().map(|()| steps);
+            match self.elsewhere(work, Some(canceller)).await? {
+                Ok(started) => steps = started,
+                Err(Failure::Raised(reason)) => {
+                    let (battery, estimator) = (&self.worker.battery.name, &self.worker.estimator);
+                    tracing::warn!(
+                        "checkpoint of {battery}.{estimator} is left out, the rows are read again: {reason}"
+                    );
+                    self.origin = Origin::default();
+                    return Ok(());
+                }
+                Err(failure) => return Err(self.fail(&failure)),
+            }
+        }
+        self.steps = Some(steps);
+        Ok(())
     }
 
     /// Takes frames that wait in the mailbox without waiting for more.
@@ -230,25 +266,23 @@ impl<'a> Run<'a> {
         let Some(mut steps) = self.steps.take() else {
             return Ok(());
         };
-        let before = steps.filter.progress().clone();
+        let before = steps.runner.progress().clone();
         let rows: usize = frames.iter().map(|frame| frame.received.len()).sum();
+        let (is_quick, canceller) = (steps.runner.is_quick(rows), steps.runner.canceller());
         let work = move || {
             for frame in &frames {
-                steps.filter.take(frame, &mut steps.outbox);
+                steps.runner.take(frame, &mut steps.outbox)?;
             }
             let estimates = steps.outbox.take();
-            (steps, estimates)
+            Ok((steps, estimates))
         };
-        let (steps, (estimate_frames, estimates)) = if rows <= ROWS_ON_ASYNC_THREADS {
+        let done = if is_quick {
             work()
         } else {
-            match tokio::task::spawn_blocking(work).await {
-                Ok(done) => done,
-                Err(error) if error.is_panic() => panic::resume_unwind(error.into_panic()),
-                Err(_runtime_ended) => return Err(End::Stopped),
-            }
+            self.elsewhere(work, canceller).await?
         };
-        let progress = steps.filter.progress();
+        let (steps, (estimate_frames, estimates)) = done.map_err(|failure| self.fail(&failure))?;
+        let progress = steps.runner.progress();
         let metrics = &self.worker.shared.metrics;
         metrics
             .rows
@@ -270,6 +304,38 @@ impl<'a> Run<'a> {
         let phase = self.worker.reports.borrow().phase;
         self.tell(phase);
         Ok(())
+    }
+
+    /// Does work on a thread that may be blocked; a script's work is broken off when the worker has to stop.
+    async fn elsewhere<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce() -> T + Send + 'static,
+        canceller: Option<Cancel>,
+    ) -> Result<T, End> {
+        let mut task = tokio::task::spawn_blocking(work);
+        let done = match canceller {
+            None => task.await,
+            Some(cancel) => tokio::select! {
+                done = &mut task => done,
+                end = self.worker.interrupted() => {
+                    cancel.store(true, Ordering::Relaxed);
+                    // What it did is of no use: the next run goes on from the checkpoint.
+                    let _unused = task.await;
+                    return Err(end);
+                }
+            },
+        };
+        match done {
+            Ok(done) => Ok(done),
+            Err(error) if error.is_panic() => panic::resume_unwind(error.into_panic()),
+            Err(_runtime_ended) => Err(End::Stopped),
+        }
+    }
+
+    /// Tells why the estimator cannot go on.
+    fn fail(&self, failure: &Failure) -> End {
+        self.worker.fail(failure);
+        End::Failed
     }
 
     /// Counts rows that were read by the estimator itself.
@@ -299,7 +365,8 @@ impl<'a> Run<'a> {
     pub(crate) async fn save(&mut self) -> Result<(), End> {
         self.publisher.settle().await?;
         if self.unsaved_since.is_some() {
-            match self.write_checkpoint().await {
+            let state = self.state().await?;
+            match self.write_checkpoint(state).await {
                 Ok(entry) => {
                     self.entry = entry;
                     self.unsaved_since = None;
@@ -325,11 +392,32 @@ impl<'a> Run<'a> {
         }
     }
 
-    async fn write_checkpoint(&self) -> Result<u64, CheckpointError> {
-        let Some(steps) = &self.steps else {
+    /// Returns what a checkpoint holds, or nothing where the estimator cannot save its state.
+    async fn state(&mut self) -> Result<Option<(Saved, Progress)>, End> {
+        let Some(mut steps) = self.steps.take() else {
+            return Ok(None);
+        };
+        let canceller = steps.runner.canceller();
+        let work = move || {
+            let saved = steps.runner.save();
+            (steps, saved)
+        };
+        let (steps, saved) = match canceller {
+            None => work(),
+            // It is short: also a service that stops waits for it.
+            Some(_) => self.elsewhere(work, None).await?,
+        };
+        self.steps = Some(steps);
+        saved.map_err(|failure| self.fail(&failure))
+    }
+
+    async fn write_checkpoint(
+        &self,
+        state: Option<(Saved, Progress)>,
+    ) -> Result<u64, CheckpointError> {
+        let Some((snapshot, progress)) = state else {
             return Ok(self.entry);
         };
-        let (snapshot, progress) = steps.filter.save();
         let checkpoint = Checkpoint {
             v: CHECKPOINT_VERSION,
             revision: self.registration.revision,
@@ -378,27 +466,39 @@ impl<'a> Run<'a> {
             report.unsaved_since = self.unsaved_since;
             report.last_error.clone_from(&self.trouble);
             let Some(steps) = &self.steps else {
-                report.state_names = self.document.state_names();
+                report.state_names = self.definition.state_names();
                 return;
             };
-            let (estimator, progress) = (steps.filter.estimator(), steps.filter.progress());
+            let (runner, progress) = (&steps.runner, steps.runner.progress());
+            let (mean, covariance) = runner.belief();
             report.position = Some(progress.position);
             report.state_names.clear();
-            report
-                .state_names
-                .extend_from_slice(estimator.state_names());
-            report.latest_time = estimator.latest_time();
+            report.state_names.extend_from_slice(runner.state_names());
+            report.latest_time = runner.latest_time();
             report.mean.clear();
-            report.mean.extend_from_slice(estimator.mean());
+            report.mean.extend_from_slice(mean);
             report.covariance.clear();
-            report.covariance.extend_from_slice(estimator.covariance());
+            report.covariance.extend_from_slice(covariance);
             report.innovation = progress.innovation;
+            let native = runner.native();
+            report.trust = native.map(|filter| TrustStatus::of(filter.estimator()));
+            report.health = native.map(|filter| HealthStatus::from(&filter.estimator().health()));
+            report.gathered = native.and_then(Filter::gathered);
+            report.found.clone_from(&progress.found);
             report.skipped.clone_from(&progress.skipped);
             (report.rows, report.steps) = (progress.rows, progress.steps);
             if self.trouble.is_none() {
                 report.last_error.clone_from(&progress.last_refusal);
             }
             report.warnings.truncate(self.warnings);
+            if let Some(gone) = progress.skipped.get(&Skip::Gone) {
+                report.warnings.push(format!(
+                    "{gone} rows were gone from bus and hub before they could be used"
+                ));
+            }
+            report
+                .warnings
+                .extend(runner.warning().map(ToOwned::to_owned));
             if let Some(seconds) = progress.first_step
                 && seconds > LONG_FIRST_STEP_S
             {

@@ -19,6 +19,7 @@ use rovi_common::{
     streams,
     telemetry::{self, Metrics},
 };
+use rovi_python::Python;
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -35,6 +36,8 @@ const NATS_PART: &str = "nats";
 const HUB_PART: &str = "hub";
 const LOOK: Duration = Duration::from_secs(1);
 const HTTP_WORKERS: usize = 2;
+/// Scripts that are loaded at the same time in order to be registered.
+const SCRIPT_CHECKS: usize = 2;
 
 /// The command line of the service.
 #[derive(Debug, clap::Parser)]
@@ -67,6 +70,9 @@ pub enum StartError {
     /// The URL of NATS cannot be used.
     #[error("NATS cannot be used")]
     Nats(#[from] async_nats::ConnectError),
+    /// Nothing can be made that runs scripts.
+    #[error(transparent)]
+    Python(#[from] rovi_python::Unavailable),
     /// The HTTP client or server cannot be made.
     #[error("HTTP cannot be used: {0}")]
     Http(String),
@@ -135,6 +141,9 @@ impl Service {
             jetstream,
             metrics: TwinMetrics::new(&metrics),
             stop: lifecycle.stop_token(),
+            python: Arc::new(Python::new(settings.python.clone())?),
+            scripts: Arc::new(Semaphore::new(settings.python_estimators.get())),
+            script_checks: Semaphore::new(SCRIPT_CHECKS),
             catch_ups: Semaphore::new(settings.concurrent_catch_ups.get()),
             settings,
         };

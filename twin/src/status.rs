@@ -5,6 +5,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use rovi_common::name::EstimatorName;
+use rovi_estimation::Found;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -13,6 +14,10 @@ use crate::{
     fleet::Link,
     inputs::Skip,
 };
+
+mod health;
+
+pub use health::{HealthStatus, InitialisationStatus, TrustStatus};
 
 /// What an estimator is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, ToSchema)]
@@ -48,6 +53,14 @@ pub struct Report {
     pub covariance: Vec<f64>,
     /// What the newest step showed.
     pub innovation: Option<Innovation>,
+    /// How far the estimator may be believed.
+    pub trust: Option<TrustStatus>,
+    /// Health in the terms of users.
+    pub health: Option<HealthStatus>,
+    /// Rows gathered so far, while the estimator waits for what they tell.
+    pub gathered: Option<usize>,
+    /// What the first rows told.
+    pub found: Option<Found>,
     /// Rows without a step, by reason.
     pub skipped: BTreeMap<Skip, u64>,
     /// Rows dealt with in this epoch.
@@ -103,6 +116,15 @@ pub struct EstimatorStatus {
     /// The same in standard deviations of the prediction: about 1 for a filter that knows itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub normalised_innovation: Option<f64>,
+    /// How far the estimator may be believed, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trust: Option<TrustStatus>,
+    /// Health in the terms of users.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthStatus>,
+    /// How the start from the first rows stands, where the document asks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub initialisation: Option<InitialisationStatus>,
     /// Rows without a step, by reason.
     pub skipped: BTreeMap<&'static str, u64>,
     /// What last went wrong.
@@ -139,6 +161,9 @@ impl EstimatorStatus {
             steps: report.steps,
             innovation: report.innovation.map(|innovation| innovation.voltage),
             normalised_innovation: report.innovation.map(|innovation| innovation.normalised),
+            trust: report.trust.clone(),
+            health: report.health.clone(),
+            initialisation: InitialisationStatus::of(report.gathered, report.found.as_ref()),
             skipped: skipped
                 .map(|(skip, &count)| (skip.as_str(), count))
                 .collect(),

@@ -5,11 +5,14 @@
 //! to a worker, it goes on from its last checkpoint: rows it estimates again give the same
 //! estimates. What it does with the rows of one registration stands in `run.rs`.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::FutureExt;
-use rovi_common::{error::ErrorChain, name::EstimatorName, registration::Registration, subjects};
-use rovi_estimation::Document;
+use rovi_common::{name::EstimatorName, registration::Registration, subjects};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::{
@@ -17,10 +20,13 @@ use crate::{
     estimates::Stopped,
     fleet::{Battery, Delivery, Shared},
     run::Run,
+    runner::{Definition, Failure},
     status::{Phase, Report},
 };
 
 const TRY_AGAIN: Duration = Duration::from_secs(1);
+/// How long a script that fails again and again waits at most.
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
 /// What a worker is started with.
 #[derive(Debug)]
@@ -50,6 +56,8 @@ pub enum End {
     Replaced,
     /// Another twin wrote the checkpoint: its state is taken over.
     TakenOver,
+    /// The estimator cannot go on; the report says why.
+    Failed,
 }
 
 /// What happens to a worker that takes rows as they come.
@@ -107,6 +115,17 @@ impl Worker {
         }
     }
 
+    /// Tells why the estimator cannot go on.
+    pub(crate) fn fail(&self, failure: &Failure) {
+        tracing::warn!("{}.{}: {failure}", self.battery.name, self.estimator);
+        self.battery.hold_back(&self.estimator);
+        self.shared.metrics.script_failures.inc();
+        self.report(|report| {
+            report.phase = Phase::Broken;
+            report.last_error = Some(failure.to_string());
+        });
+    }
+
     pub(crate) fn report(&self, change: impl FnOnce(&mut Report)) {
         self.reports
             .send_modify(|report| change(Arc::make_mut(report)));
@@ -115,16 +134,36 @@ impl Worker {
 
 /// Runs the estimator of whatever registration is in force, until it is removed.
 pub async fn run(mut worker: Worker) {
+    let mut wait = TRY_AGAIN;
+    let mut failure = None;
     loop {
         let registration = worker.registrations.borrow_and_update().clone();
         let Some(registration) = registration else {
             return remove_checkpoint(&worker).await;
         };
-        worker.reports.send_replace(Arc::default());
+        let began = Instant::now();
+        let last_error = failure.take();
+        worker.reports.send_replace(Arc::new(Report {
+            last_error,
+            ..Report::default()
+        }));
         let served = AssertUnwindSafe(Box::pin(serve(&mut worker, &registration))).catch_unwind();
         match served.await {
             Ok(End::Stopped) => return,
-            Ok(End::Replaced | End::TakenOver) => {}
+            Ok(End::Replaced | End::TakenOver) => wait = TRY_AGAIN,
+            Ok(End::Failed) => {
+                if began.elapsed() > LONGEST_WAIT {
+                    wait = TRY_AGAIN;
+                }
+                match worker.pause(wait).await {
+                    Err(End::Stopped) => return,
+                    Err(_replaced) => wait = TRY_AGAIN,
+                    Ok(()) => {
+                        wait = (wait * 2).min(LONGEST_WAIT);
+                        failure.clone_from(&worker.reports.borrow().last_error);
+                    }
+                }
+            }
             Err(_panic) => {
                 let (battery, estimator) = (&worker.battery.name, &worker.estimator);
                 tracing::error!("estimator {estimator} of {battery} failed; it starts again");
@@ -158,10 +197,9 @@ async fn remove_checkpoint(worker: &Worker) {
 
 /// Serves one registration.
 async fn serve(worker: &mut Worker, registration: &Arc<Registration>) -> End {
-    let (document, warnings) = match Document::from_json(&registration.definition) {
+    let (definition, warnings) = match Definition::of(registration) {
         Ok(read) => read,
         Err(error) => {
-            let error = ErrorChain(&error).to_string();
             tracing::error!("{}.{}: {error}", worker.battery.name, worker.estimator);
             worker.report(|report| {
                 report.phase = Phase::Broken;
@@ -170,13 +208,21 @@ async fn serve(worker: &mut Worker, registration: &Arc<Registration>) -> End {
             return worker.interrupted().await;
         }
     };
-    let warnings = warnings.iter().map(ToString::to_string).collect();
     worker.report(|report| report.warnings = warnings);
+    let shared = Arc::clone(&worker.shared);
+    let prepared = tokio::select! {
+        end = worker.interrupted() => return end,
+        prepared = definition.prepare(&shared) => prepared,
+    };
+    if let Err(failure) = prepared {
+        worker.fail(&failure);
+        return End::Failed;
+    }
     let found = match read_checkpoint(worker).await {
         Ok(found) => found,
         Err(end) => return end,
     };
-    let mut run = Run::new(worker, registration, document, found);
+    let mut run = Run::new(worker, registration, definition, found);
     match run.follow().await {
         Ok(never) => match never {},
         Err(End::Stopped) => {

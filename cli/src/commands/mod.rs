@@ -1,7 +1,11 @@
 //! The commands, one file each.
 
+mod delete;
+mod estimator;
+mod export;
 mod metadata;
 mod register;
+mod rejected;
 mod simulate;
 mod status;
 mod stream;
@@ -44,10 +48,18 @@ enum Command {
     Metadata(metadata::Args),
     /// Registers an estimator for a battery.
     Register(register::Args),
+    /// Runs estimators over a file on this machine, without services.
+    Estimator(estimator::Args),
     /// Streams a battdat file into the hub, at the pace it was measured or faster.
     Stream(stream::Args),
+    /// Writes history of a battery into a file: battdat's HDF5, CSV, Parquet or NDJSON.
+    Export(export::Args),
+    /// Lists rows that no table took, with the reasons; `--replay` sends them again.
+    Rejected(rejected::Args),
     /// Shows batteries, their rows and what their estimators say.
     Status(status::Args),
+    /// Deletes a battery: its rows, estimates, metadata and registrations.
+    Delete(delete::Args),
     /// Prints a line whenever the estimate of a battery changes, until Ctrl-C.
     Watch(watch::Args),
 }
@@ -91,8 +103,12 @@ fn execute(cli: Cli) -> Result<ExitCode> {
             Command::Simulate(args) => simulate::run(&args).and(done),
             Command::Metadata(args) => metadata::run(&hub?, &args).await.and(done),
             Command::Register(args) => register::run(&hub?, args).await.and(done),
+            Command::Estimator(args) => estimator::run(&args).and(done),
             Command::Stream(args) => stream::run(&hub?, args).await,
+            Command::Export(args) => export::run(&hub?, &args).await.and(done),
+            Command::Rejected(args) => rejected::run(&hub?, &args).await.and(done),
             Command::Status(args) => status::run(&hub?, &args).await.and(done),
+            Command::Delete(args) => delete::run(&hub?, &args).await.and(done),
             Command::Watch(args) => watch::run(&hub?, &args).await.and(done),
         }
     })
@@ -150,10 +166,20 @@ mod tests {
             "rovicli register module 0. estimator.py coefficients.csv",
             "rovicli register module 0 estimator.json --estimator second",
             "rovicli register module -60 estimator.json",
+            "rovicli stream module.h5 --speedup 100 --all-tables",
+            "rovicli register module 0 estimator.py a.csv --required-time 3600",
+            "rovicli estimator check a.py --data cell.h5 --rows 10 --dump out.csv --files x y",
+            "rovicli estimator compare a.json b.py --data rows.csv --python /venv/bin/python",
             "rovicli stream module.h5 --speedup 100",
             "rovicli stream module.h5 --speedup max --max-rows 10 --again --url http://h:1",
+            "rovicli export module --out module.h5",
+            "rovicli export module --out m.csv --time -5h..-1h --columns a,b --column x,y --force",
+            "rovicli export module --out m.parquet --seq 1..9 --test-time 0..1 --estimator default",
             "rovicli --url http://h:1 status module",
             "rovicli watch module",
+            "rovicli delete module --drop --yes",
+            "rovicli rejected module",
+            "rovicli rejected module --replay --id 3,7..9",
         ] {
             Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
         }

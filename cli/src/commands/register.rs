@@ -19,6 +19,9 @@ pub(super) struct Args {
     definition: PathBuf,
     /// Files that the script reads.
     files: Vec<PathBuf>,
+    /// Span of history in seconds that the script's offline estimation gets before its estimator is made.
+    #[arg(long, value_name = "S", default_value_t = 0.0)]
+    required_time: f64,
     /// Name of the estimator; one of this name that is there already is replaced.
     #[arg(long, value_name = "NAME", default_value_t)]
     estimator: EstimatorName,
@@ -33,6 +36,7 @@ pub(super) async fn run(hub: &Hub, args: Args) -> Result<()> {
         battery: args.battery.clone(),
         estimator: args.estimator.clone(),
         valid_from: args.valid_from,
+        required_time: args.required_time,
         definition,
         files: files.collect::<Result<_>>()?,
     };

@@ -3,6 +3,7 @@
 mod display;
 mod feed;
 mod source;
+mod tables;
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
@@ -46,6 +47,9 @@ pub(super) struct Args {
     /// Sends rows once more that were sent before, instead of resuming; each such run begins anew.
     #[arg(long)]
     again: bool,
+    /// Stores the file's other tables, such as `cycle_stats`, beside the rows, each as a whole.
+    #[arg(long)]
+    all_tables: bool,
 }
 
 pub(super) async fn run(hub: &Hub, args: Args) -> Result<ExitCode> {
@@ -73,6 +77,27 @@ pub(super) async fn run(hub: &Hub, args: Args) -> Result<ExitCode> {
     };
     let events = Arc::clone(&display);
     let client = UploadClient::connect(target, Box::new(move |event| events.event(&event))).await?;
+    for (name, rows) in &source.others {
+        if args.all_tables {
+            tables::store(
+                hub,
+                &battery,
+                &args.from.file,
+                (source.prefix.as_deref(), name),
+            )
+            .await?;
+            display.note(&format!(
+                "table {name} ({rows} rows) is stored beside the rows"
+            ));
+        } else {
+            display.note(&format!(
+                "not sent: table {name} ({rows} rows); see --all-tables"
+            ));
+        }
+    }
+    if let Err(error) = hub.offer_meanings(&battery, &source.meanings).await {
+        display.note(&format!("units and descriptions are not sent: {error:#}"));
+    }
     display.begin(client.position());
     tokio::select! {
         ended = upload(client, source, &display, &args) => ended,

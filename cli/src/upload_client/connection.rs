@@ -54,6 +54,9 @@ pub struct Greeting {
     pub epoch: i64,
     /// Rows of the session below this are durable.
     pub position: u64,
+    /// Rows of the session below this are known to be on the bus.
+    #[serde(default)]
+    pub relayed: u64,
     /// What the hub takes.
     pub limits: Limits,
 }
@@ -65,6 +68,11 @@ enum Said {
     Hello(Greeting),
     Ack {
         stored: u64,
+        #[serde(default)]
+        relayed: u64,
+    },
+    Waiting {
+        reason: String,
     },
     Reject {
         position: u64,
@@ -79,8 +87,10 @@ enum Said {
 pub(super) enum Notice {
     /// The frame was taken over by the socket.
     Written,
-    /// All rows below are durable.
-    Stored(u64),
+    /// All rows below are durable, or on the bus.
+    Acknowledged { stored: u64, relayed: u64 },
+    /// The hub cannot store the battery's rows now, and why.
+    Waiting(String),
     /// One row was refused and kept.
     Rejected { position: u64, reason: String },
     /// Nothing to act on.
@@ -164,7 +174,10 @@ impl Connection {
                 self.last_heard = Instant::now();
                 self.pinged = false;
                 match read(said)? {
-                    Some(Said::Ack { stored }) => Ok(Notice::Stored(stored)),
+                    Some(Said::Ack { stored, relayed }) => {
+                        Ok(Notice::Acknowledged { stored, relayed })
+                    }
+                    Some(Said::Waiting { reason }) => Ok(Notice::Waiting(reason)),
                     Some(Said::Reject { position, reason }) => {
                         Ok(Notice::Rejected { position, reason })
                     }
@@ -350,7 +363,10 @@ mod tests {
         let said = r#"{"type": "ack", "received": 9, "stored": 7, "relayed": 3}"#;
         assert!(matches!(
             serde_json::from_str(said).unwrap(),
-            Said::Ack { stored: 7 }
+            Said::Ack {
+                stored: 7,
+                relayed: 3
+            }
         ));
     }
 }

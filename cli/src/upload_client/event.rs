@@ -22,6 +22,11 @@ pub enum Event {
         /// Rows of the session below this are durable.
         position: u64,
     },
+    /// The hub cannot store the battery's rows now; they wait there and here.
+    Waiting {
+        /// Why.
+        reason: String,
+    },
     /// A cell holds what no column can hold; it is sent as null.
     Emptied {
         /// The row's position in the session.
@@ -52,6 +57,7 @@ impl fmt::Display for Event {
             }
             Self::Resumed { position } => write!(f, "connected again, going on at row {position}"),
             Self::Stored { position } => write!(f, "{position} rows are durable"),
+            Self::Waiting { reason } => write!(f, "the hub waits to store rows: {reason}"),
             Self::Emptied {
                 position,
                 column,

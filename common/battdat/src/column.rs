@@ -52,6 +52,36 @@ impl ColumnInfo {
         }
     }
 
+    /// Takes runs of columns `name[0]`, `name[1]` … of one kind as the cells of an array `name`, as
+    /// reading a file names them; a run that does not begin at 0 stays as it is.
+    pub fn join_arrays(columns: &mut [Self]) {
+        let cell = |column: &Self| {
+            let (array, index) = column.name.strip_suffix(']')?.rsplit_once('[')?;
+            let index: usize = index.parse().ok()?;
+            // The form in which reading writes an index, and no array of arrays.
+            let is_plain = column.name == format!("{array}[{index}]") && !array.ends_with(']');
+            is_plain.then(|| (array.to_owned(), index))
+        };
+        let names: Vec<String> = columns.iter().map(|column| column.name.clone()).collect();
+        let mut before: Option<(String, usize, ColumnKind)> = None;
+        for column in columns {
+            let continued = before.take();
+            let Some((array, index)) = cell(column) else {
+                continue;
+            };
+            let follows = match continued {
+                Some((known, last, kind)) => {
+                    known == array && last + 1 == index && kind == column.kind
+                }
+                None => false,
+            };
+            if (index == 0 || follows) && !names.contains(&array) {
+                column.expanded_from = Some(array.clone());
+                before = Some((array, index, column.kind));
+            }
+        }
+    }
+
     /// Adds a unit, such as `A-hr`.
     #[must_use]
     pub fn with_unit(mut self, unit: impl Into<String>) -> Self {

@@ -43,6 +43,7 @@ pub use column::{ColumnInfo, ColumnKind, LeftOut};
 pub use error::BattdatError;
 pub use file::{BattdatFile, BatteryEntry, TableEntry};
 pub use filters::FilterName;
+pub use schema::write as table_metadata;
 pub use table::{CHUNK_ROWS, Chunks, Table};
 pub use table_writer::TableWriter;
 pub use writer::{BATTDAT_VERSION, BattdatWriter};

@@ -63,7 +63,7 @@ impl ColumnSchema {
 
 /// Writes the `metadata` attribute of a table: the known columns of its name, and each column
 /// that has a unit or description other than theirs as an extra one.
-pub(crate) fn write(table: &str, columns: &[ColumnInfo]) -> String {
+pub fn write(table: &str, columns: &[ColumnInfo]) -> String {
     let known = ColumnSchema::known(table);
     let mut extra = Map::new();
     for column in columns {

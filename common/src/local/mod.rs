@@ -4,14 +4,16 @@
 //! The calls block for as long as a server takes to start or stop.
 
 mod nats;
+mod ports;
 mod postgres;
 mod process;
 
-use std::{net::TcpListener, path::PathBuf};
+use std::path::PathBuf;
 
 pub use nats::NatsServer;
+pub use ports::free_port;
 pub use postgres::PostgresServer;
-pub use process::{ServerProcess, Signal};
+pub use process::{ServerProcess, Signal, signal_children};
 
 /// Why a local server does not run.
 #[derive(Debug, thiserror::Error)]
@@ -52,16 +54,4 @@ impl LocalError {
         let what = what.into();
         move |source| Self::Io { what, source }
     }
-}
-
-/// Returns a port of loopback that is free now.
-///
-/// # Errors
-/// No port is free.
-pub fn free_port() -> Result<u16, LocalError> {
-    let probe = TcpListener::bind(("127.0.0.1", 0)).map_err(LocalError::io("no free port"))?;
-    Ok(probe
-        .local_addr()
-        .map_err(LocalError::io("no free port"))?
-        .port())
 }

@@ -26,6 +26,7 @@ pub struct NatsServer {
     folder: PathBuf,
     port: u16,
     apart: bool,
+    max_file_store: &'static str,
 }
 
 impl NatsServer {
@@ -55,6 +56,7 @@ impl NatsServer {
             folder: folder.to_owned(),
             port,
             apart,
+            max_file_store: MAX_FILE_STORE,
         };
         server.start_again()?;
         Ok(server)
@@ -94,9 +96,15 @@ impl NatsServer {
         let (store, port) = (store.display(), self.port);
         format!(
             "listen: 127.0.0.1:{port}\njetstream {{\n  store_dir: {store:?}\n  \
-             max_file_store: {MAX_FILE_STORE}\n}}\n",
-            store = store.to_string()
+             max_file_store: {room}\n}}\n",
+            store = store.to_string(),
+            room = self.max_file_store
         )
+    }
+
+    /// Grants streams this much room (`24GB`), from the next start on.
+    pub fn set_max_file_store(&mut self, room: &'static str) {
+        self.max_file_store = room;
     }
 
     /// Returns the URL for clients.

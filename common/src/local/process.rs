@@ -134,3 +134,13 @@ impl Drop for ServerProcess {
         self.kill();
     }
 }
+
+/// Sends a signal to the children of a process, one level down: PostgreSQL's helpers.
+pub fn signal_children(parent: u32, signal: Signal) {
+    let list = format!("/proc/{parent}/task/{parent}/children");
+    let children = fs::read_to_string(list).unwrap_or_default();
+    let pids = children.split_whitespace().filter_map(|id| id.parse().ok());
+    for pid in pids.filter_map(Pid::from_raw) {
+        let _ended_meanwhile = kill_process(pid, signal);
+    }
+}

@@ -9,4 +9,4 @@ mod value;
 pub use cell::Cell;
 pub use column::Column;
 pub use columns::{Columns, ColumnsError};
-pub use value::Value;
+pub use value::{BIG_INTEGER, Value, timestamp_us};

@@ -11,6 +11,10 @@ use serde::{
 /// Msgpack's extension type for timestamps.
 const MSGPACK_TIMESTAMP: i8 = -1;
 
+/// Key of a map that stands for an integer beyond 64 bits, with its digits as text: what has to
+/// pass through a reader that would round it.
+pub const BIG_INTEGER: &str = "integer";
+
 /// One cell of a row, as sent.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
@@ -31,6 +35,13 @@ pub enum Value {
 }
 
 impl Value {
+    /// Refuses an integer, given by its digits, that no column can hold exactly.
+    pub fn big_integer(digits: &str) -> Self {
+        Self::Refused(format!(
+            "the integer {digits} has more than 64 bits with sign"
+        ))
+    }
+
     /// Names the kind of value in messages to users.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -102,7 +113,7 @@ fn serde_bytes_of(bytes: &[u8]) -> impl Serialize + '_ {
 }
 
 /// Reads msgpack's 32-, 64- and 96-bit timestamps; `None` for any other payload.
-fn timestamp_us(payload: &[u8]) -> Option<i64> {
+pub fn timestamp_us(payload: &[u8]) -> Option<i64> {
     let (seconds, nanoseconds) = match *payload {
         [a, b, c, d] => (i64::from(u32::from_be_bytes([a, b, c, d])), 0),
         [a, b, c, d, e, f, g, h] => {
@@ -217,10 +228,17 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Value::Refused(
-            "a nested map cannot be stored in a column".to_owned(),
-        ))
+        let first = map.next_entry::<Self::Value, Self::Value>()?;
+        let is_only = map.next_entry::<IgnoredAny, IgnoredAny>()?.is_none();
+        if !is_only {
+            while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        }
+        Ok(match first {
+            Some((Value::Text(key), Value::Text(digits))) if is_only && key == BIG_INTEGER => {
+                Value::big_integer(&digits)
+            }
+            _ => Value::Refused("a nested map cannot be stored in a column".to_owned()),
+        })
     }
 }
 
@@ -240,9 +258,7 @@ fn integer(value: u64) -> Value {
     if float as u128 == u128::from(value) {
         return Value::Float(float);
     }
-    Value::Refused(format!(
-        "the integer {value} has more than 64 bits with sign"
-    ))
+    Value::big_integer(&value.to_string())
 }
 
 struct ExtensionVisitor;

@@ -8,7 +8,11 @@ use rovi_common::http::Problem;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::hub::Hub;
+use crate::{
+    hub::Hub,
+    relay::lag,
+    store::columns::{self, Meaning},
+};
 
 /// What is known of one battery.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -17,14 +21,59 @@ pub(crate) struct BatteryStats {
     has_data: bool,
     has_estimator: bool,
     data_stats: Option<DataStats>,
+    relay_stats: Option<RelayStats>,
+}
+
+/// How far the bus is behind a battery's table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct RelayStats {
+    /// Rows up to this `seq` are known to be on the bus.
+    relayed_seq: i64,
+    rows_behind: i64,
+    /// Age of the oldest row that the bus lacks, in seconds; looked up for the twenty batteries
+    /// that are furthest behind.
+    oldest_s: Option<i64>,
 }
 
 /// What is known of a battery's table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct DataStats {
+    /// Rows that are not gone.
     rows: i64,
+    /// The first of them.
+    first_seq: i64,
+    /// The newest.
+    last_seq: i64,
     /// PostgreSQL's types by column.
     columns: BTreeMap<String, String>,
+    /// Units by column, where one is known.
+    units: BTreeMap<String, String>,
+    /// Descriptions by column, where one is known.
+    descriptions: BTreeMap<String, String>,
+}
+
+impl DataStats {
+    fn new(
+        battery: &Battery,
+        columns: BTreeMap<String, String>,
+        given: Option<&BTreeMap<String, Meaning>>,
+    ) -> Self {
+        let mut units = BTreeMap::new();
+        let mut descriptions = BTreeMap::new();
+        let names = columns.keys().map(String::as_str);
+        for (name, meaning) in columns::meanings(given, names) {
+            units.extend(meaning.unit.map(|unit| (name.clone(), unit)));
+            descriptions.extend(meaning.description.map(|text| (name, text)));
+        }
+        Self {
+            rows: battery.last_seq - battery.first_seq + 1,
+            first_seq: battery.first_seq,
+            last_seq: battery.last_seq,
+            columns,
+            units,
+            descriptions,
+        }
+    }
 }
 
 #[derive(QueryableByName)]
@@ -32,7 +81,11 @@ struct Battery {
     #[diesel(sql_type = sql_types::Text)]
     name: String,
     #[diesel(sql_type = sql_types::BigInt)]
-    rows: i64,
+    first_seq: i64,
+    #[diesel(sql_type = sql_types::BigInt)]
+    last_seq: i64,
+    #[diesel(sql_type = sql_types::BigInt)]
+    relayed_seq: i64,
     #[diesel(sql_type = sql_types::Bool)]
     has_metadata: bool,
     #[diesel(sql_type = sql_types::Bool)]
@@ -67,7 +120,8 @@ pub(crate) async fn list_batteries(
 
 fn stats(connection: &mut PgConnection) -> QueryResult<BTreeMap<String, BatteryStats>> {
     let batteries: Vec<Battery> = sql_query(
-        "SELECT b.name, b.last_seq AS rows, m.battery_id IS NOT NULL AS has_metadata, \
+        "SELECT b.name, b.first_seq, b.last_seq, b.relayed_seq, \
+         m.battery_id IS NOT NULL AS has_metadata, \
          EXISTS (SELECT FROM hub.estimators e WHERE e.battery_id = b.id AND NOT e.deleted) \
          AS has_estimator \
          FROM hub.batteries b LEFT JOIN hub.metadata m ON m.battery_id = b.id",
@@ -81,26 +135,51 @@ fn stats(connection: &mut PgConnection) -> QueryResult<BTreeMap<String, BatteryS
          WHERE a.attnum > 0 AND NOT a.attisdropped",
     )
     .load(connection)?;
+    let given = columns::given(connection, None)?;
     let mut by_battery: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
     for column in columns {
         let columns = by_battery.entry(column.battery).or_default();
         columns.insert(column.name, column.kind);
     }
+    let oldest_s = oldest(connection, &batteries);
     let stats = |battery: Battery| {
         let columns = by_battery.remove(&battery.name);
         let data_stats = columns
-            .filter(|_| battery.rows > 0)
-            .map(|columns| DataStats {
-                rows: battery.rows,
-                columns,
-            });
+            .filter(|_| battery.last_seq > 0)
+            .map(|columns| DataStats::new(&battery, columns, given.get(&battery.name)));
         let stats = BatteryStats {
             has_metadata: battery.has_metadata,
-            has_data: battery.rows > 0,
+            has_data: battery.last_seq > 0,
             has_estimator: battery.has_estimator,
+            relay_stats: relay_stats(&battery, &oldest_s),
             data_stats,
         };
         (battery.name, stats)
     };
     Ok(batteries.into_iter().map(stats).collect())
+}
+
+/// Returns the age in seconds of the oldest row that the bus lacks, by battery.
+fn oldest(connection: &mut PgConnection, batteries: &[Battery]) -> BTreeMap<String, i64> {
+    let rows_behind = |battery: &Battery| battery.last_seq - battery.relayed_seq;
+    let mut behind: Vec<&Battery> = batteries.iter().filter(|b| rows_behind(b) > 0).collect();
+    behind.sort_by_key(|battery| std::cmp::Reverse(rows_behind(battery)));
+    behind.truncate(usize::try_from(lag::LOOKED_AT).unwrap_or_default());
+    let mut ages = BTreeMap::new();
+    for battery in behind {
+        // A table that somebody dropped has no oldest row.
+        let received = lag::received_after(connection, &battery.name, battery.relayed_seq);
+        if let Some(received) = received.ok().flatten() {
+            ages.insert(battery.name.clone(), lag::age_s(received));
+        }
+    }
+    ages
+}
+
+fn relay_stats(battery: &Battery, oldest_s: &BTreeMap<String, i64>) -> Option<RelayStats> {
+    (battery.last_seq > 0).then(|| RelayStats {
+        relayed_seq: battery.relayed_seq,
+        rows_behind: (battery.last_seq - battery.relayed_seq).max(0),
+        oldest_s: oldest_s.get(&battery.name).copied(),
+    })
 }

@@ -1,17 +1,35 @@
 //! The HTTP interface of the hub.
 
+mod changes;
+mod columns;
+mod cycles;
+mod delete_battery;
+mod find_batteries;
 mod forward;
+mod history;
+mod intervals;
 mod list_batteries;
-mod read_metadata;
-mod read_rows;
+mod metadata;
 mod register_battery;
+mod rejected;
+mod retention;
+mod tables;
 
-use actix_web::{HttpRequest, HttpResponse, error::InternalError, web};
+use actix_web::{
+    HttpRequest, HttpResponse, Route,
+    error::InternalError,
+    http::{
+        Method, StatusCode,
+        header::{self, HeaderValue},
+    },
+    web,
+};
 use rovi_common::{http::Problem, name::BatteryName};
 use utoipa::OpenApi;
 
 pub(crate) use self::forward::TwinProxy;
-use crate::upload;
+use self::history::{export_rows, read_rows, read_statistics, signals};
+use crate::{metadata::MAX_BYTES, upload};
 
 /// The routes' documentation.
 #[derive(OpenApi)]
@@ -20,10 +38,38 @@ use crate::upload;
     paths(
         register_battery::register_battery,
         list_batteries::list_batteries,
-        read_metadata::read_metadata,
+        find_batteries::find_batteries,
+        delete_battery::delete_battery,
+        metadata::read_metadata,
+        metadata::list_versions,
+        metadata::replace_metadata,
+        metadata::patch_metadata,
+        retention::read_retention,
+        retention::set_retention,
+        cycles::list_cycles,
+        intervals::put_interval,
+        intervals::list_intervals,
+        intervals::read_interval,
+        intervals::delete_interval,
+        tables::put_table,
+        tables::list_tables,
+        tables::read_table,
         upload::upload_by_socket,
         upload::post::upload_by_post,
         read_rows::read_rows,
+        export_rows::export_rows,
+        read_statistics::read_statistics,
+        read_rows::read_estimates,
+        export_rows::export_estimates,
+        signals::list_signals,
+        signals::put_signal,
+        signals::get_signal,
+        signals::delete_signal,
+        rejected::list_rejected,
+        rejected::replay_rejected,
+        rejected::drop_rejected,
+        columns::describe_columns,
+        changes::list_changes,
     )
 )]
 pub(crate) struct ApiDoc;
@@ -38,22 +84,121 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
         .route("/", web::get().to(front_page))
         .service(
             web::resource("/db/register")
-                .app_data(web::PayloadConfig::new(register_battery::MAX_BYTES))
-                .route(web::post().to(register_battery::register_battery)),
+                .app_data(web::PayloadConfig::new(MAX_BYTES))
+                .route(web::post().to(register_battery::register_battery))
+                .default_service(only("POST")),
         )
         .route("/db/stats", web::get().to(list_batteries::list_batteries))
         .service(
             web::resource("/db/upload/{battery}")
                 .route(web::get().to(upload::upload_by_socket))
-                .route(web::post().to(upload::post::upload_by_post)),
+                .route(web::post().to(upload::post::upload_by_post))
+                .default_service(only("GET, POST")),
         )
         .route(
-            "/db/{battery}/metadata",
-            web::get().to(read_metadata::read_metadata),
+            "/db/batteries",
+            web::get().to(find_batteries::find_batteries),
         )
-        .route("/db/{battery}/rows", web::get().to(read_rows::read_rows))
+        .route(
+            "/db/{battery}",
+            web::delete().to(delete_battery::delete_battery),
+        )
+        .configure(battery_routes)
+        .configure(history_routes)
         .configure(TwinProxy::routes)
         .default_service(web::to(no_such_path));
+}
+
+/// Adds what concerns one battery, its rows aside.
+fn battery_routes(config: &mut web::ServiceConfig) {
+    config
+        .service(
+            web::resource("/db/{battery}/metadata")
+                .app_data(web::PayloadConfig::new(MAX_BYTES))
+                .route(web::get().to(metadata::read_metadata))
+                .route(web::put().to(metadata::replace_metadata))
+                .route(web::patch().to(metadata::patch_metadata)),
+        )
+        .route(
+            "/db/{battery}/metadata/revisions",
+            web::get().to(metadata::list_versions),
+        )
+        .service(
+            web::resource("/db/{battery}/retention")
+                .app_data(web::PayloadConfig::new(MAX_BYTES))
+                .route(web::get().to(retention::read_retention))
+                .route(web::put().to(retention::set_retention)),
+        )
+        .route(
+            "/db/{battery}/intervals",
+            web::get().to(intervals::list_intervals),
+        )
+        .service(
+            web::resource("/db/{battery}/intervals/{label}")
+                .app_data(web::PayloadConfig::new(MAX_BYTES))
+                .route(web::get().to(intervals::read_interval))
+                .route(web::put().to(intervals::put_interval))
+                .route(web::delete().to(intervals::delete_interval)),
+        )
+        .route("/db/{battery}/tables", web::get().to(tables::list_tables))
+        .service(
+            web::resource("/db/{battery}/tables/{table}")
+                .route(web::get().to(tables::read_table))
+                .route(web::put().to(tables::put_table)),
+        )
+        .route("/db/{battery}/cycles", web::get().to(cycles::list_cycles))
+        .service(
+            web::resource("/db/{battery}/rejected")
+                .route(web::get().to(rejected::list_rejected))
+                .route(web::delete().to(rejected::drop_rejected))
+                .default_service(only("GET, DELETE")),
+        )
+        .service(
+            web::resource("/db/{battery}/rejected/replay")
+                .route(web::post().to(rejected::replay_rejected))
+                .default_service(only("POST")),
+        )
+        .service(
+            web::resource("/db/{battery}/columns")
+                .route(web::patch().to(columns::describe_columns))
+                .default_service(only("PATCH")),
+        )
+        .service(
+            web::resource("/db/{battery}/changes")
+                .route(web::get().to(changes::list_changes))
+                .default_service(only("GET")),
+        );
+}
+
+fn history_routes(config: &mut web::ServiceConfig) {
+    config
+        .route("/db/{battery}/rows", web::get().to(read_rows::read_rows))
+        .route(
+            "/db/{battery}/rows/export",
+            web::get().to(export_rows::export_rows),
+        )
+        .route(
+            "/db/{battery}/statistics",
+            web::get().to(read_statistics::read_statistics),
+        )
+        .route(
+            "/db/{battery}/estimates",
+            web::get().to(read_rows::read_estimates),
+        )
+        .route(
+            "/db/{battery}/estimates/export",
+            web::get().to(export_rows::export_estimates),
+        )
+        .route(
+            "/db/{battery}/signals",
+            web::get().to(signals::list_signals),
+        )
+        .service(
+            web::resource("/db/{battery}/signals/{signal}")
+                .route(web::put().to(signals::put_signal))
+                .route(web::get().to(signals::get_signal))
+                .route(web::delete().to(signals::delete_signal)),
+        );
 }
 
 /// Tells where to look.
@@ -67,6 +212,22 @@ async fn no_such_path(request: HttpRequest) -> HttpResponse {
     let (method, path) = (request.method(), request.path());
     let detail = format!("there is no {method} {path}; /docs/ lists what there is");
     problem_response(&Problem::not_found(detail))
+}
+
+/// Answers methods that a path does not have: `OPTIONS` with those it has, others with 405.
+fn only(allowed: &'static str) -> Route {
+    web::to(move |request: HttpRequest| async move {
+        let mut response = if request.method() == Method::OPTIONS {
+            HttpResponse::NoContent().finish()
+        } else {
+            let (method, path) = (request.method(), request.path());
+            let detail = format!("there is no {method} {path}, only {allowed}");
+            problem_response(&Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail))
+        };
+        let value = HeaderValue::from_static(allowed);
+        response.headers_mut().insert(header::ALLOW, value);
+        response
+    })
 }
 
 fn problem_response(problem: &Problem) -> HttpResponse {

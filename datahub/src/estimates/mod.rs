@@ -27,6 +27,7 @@ use rovi_common::{
     error::ErrorChain, lifecycle::Lifecycle, name::BatteryName, streams, telemetry::Metrics,
 };
 use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use self::write::{Outcome, Tables};
 use crate::{
@@ -37,8 +38,12 @@ use crate::{
 /// Name of the durable consumer that all hubs share.
 const CONSUMER: &str = "hub";
 /// How long a frame may stay without acknowledgement before it comes again: as long as estimates
-/// are missing in their table after a hub was killed. Far longer than a transaction takes.
-const ACK_WAIT: Duration = Duration::from_secs(15);
+/// are missing in their table after a hub was killed. Frames in hand are kept by saying so.
+const ACK_WAIT: Duration = Duration::from_secs(5);
+/// How often it is said of frames in hand that they are in hand.
+const IN_HAND_EVERY: Duration = Duration::from_secs(2);
+/// How long the last frames in hand may take after the order to stop.
+const FINISH_WITHIN: Duration = Duration::from_secs(2);
 /// Frames of locked tables wait unacknowledged; at this many nothing more would come.
 const MAX_ACK_PENDING: i64 = 65_536;
 /// Frames fetched at once, and written at once.
@@ -105,26 +110,37 @@ impl EstimateWriter {
     /// Starts storing, until the service stops.
     pub fn start(self, lifecycle: &Lifecycle) {
         let stop = lifecycle.stop_token();
-        lifecycle.supervise("estimates", async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = self.run() => {}
-            }
-        });
+        lifecycle.supervise("estimates", self.run(stop));
     }
 
-    async fn run(mut self) {
-        while self.bus.ready().await.is_some() {
-            if let Err(error) = self.follow().await {
+    async fn run(mut self, stop: CancellationToken) {
+        while let Some(Some(_life)) = stop.run_until_cancelled(self.bus.ready()).await {
+            if let Err(error) = self.follow(&stop).await {
                 tracing::info!("waiting for estimates again: {}", ErrorChain(&error));
                 self.bus.doubt();
             }
-            sleep(RETRY_AFTER).await;
+            stop.run_until_cancelled(sleep(RETRY_AFTER)).await;
         }
     }
 
-    /// Stores what comes until the bus fails.
-    async fn follow(&mut self) -> Result<(), BusError> {
+    /// Stores what comes until the bus fails or the service stops.
+    async fn follow(&mut self, stop: &CancellationToken) -> Result<(), BusError> {
+        let opened = stop.run_until_cancelled(self.open()).await;
+        let Some(mut messages) = opened.transpose()? else {
+            return Ok(());
+        };
+        while let Some(Some(first)) = stop.run_until_cancelled(messages.next()).await {
+            let batch = collect(first, &mut messages).await?;
+            self.store(batch, stop).await;
+        }
+        if stop.is_cancelled() {
+            give_back(messages).await;
+        }
+        Ok(())
+    }
+
+    /// Opens the consumer that all hubs share.
+    async fn open(&mut self) -> Result<pull::Stream, BusError> {
         let what = "hand out estimates";
         let stream = streams::ensure_estimates(self.bus.jetstream(), self.bus.settings());
         let stream = stream.await.map_err(BusError::request(what))?;
@@ -138,7 +154,8 @@ impl EstimateWriter {
             max_ack_pending: MAX_ACK_PENDING,
             ..pull::Config::default()
         };
-        let consumer = stream.get_or_create_consumer(CONSUMER, config);
+        // Made, or brought to these settings where an older hub made it.
+        let consumer = stream.create_consumer(config);
         let consumer = consumer.await.map_err(BusError::request(what))?;
         let messages = consumer
             .stream()
@@ -146,27 +163,11 @@ impl EstimateWriter {
             .expires(FETCH_EXPIRES)
             .heartbeat(FETCH_HEARTBEAT)
             .messages();
-        let mut messages = messages.await.map_err(BusError::request(what))?;
-        while let Some(first) = messages.next().await {
-            let first = first.map_err(BusError::request(what))?;
-            let mut bytes = first.payload.len();
-            let mut batch = vec![first];
-            let deadline = Instant::now() + BATCH_WAIT;
-            while batch.len() < BATCH_FRAMES
-                && bytes < BATCH_BYTES
-                && let Ok(Some(next)) = timeout_at(deadline, messages.next()).await
-            {
-                let next = next.map_err(BusError::request(what))?;
-                bytes += next.payload.len();
-                batch.push(next);
-            }
-            self.store(batch).await;
-        }
-        Ok(())
+        messages.await.map_err(BusError::request(what))
     }
 
     /// Stores a batch and answers every message of it.
-    async fn store(&mut self, batch: Vec<jetstream::Message>) {
+    async fn store(&mut self, batch: Vec<jetstream::Message>, stop: &CancellationToken) {
         self.parked.retain(|_, until| *until > Instant::now());
         let mut shares: BTreeMap<BatteryName, Share> = BTreeMap::new();
         for message in batch {
@@ -188,7 +189,19 @@ impl EstimateWriter {
             work.insert(battery.clone(), accept::merge(share.estimates));
             messages.insert(battery, share.messages);
         }
-        for (battery, outcome) in self.write(Arc::new(work)).await {
+        let in_hand = keep(messages.values().flatten());
+        let written = tokio::select! {
+            written = self.write(Arc::new(work)) => written,
+            () = in_hand => Vec::new(),
+            () = patience(stop) => {
+                // PostgreSQL is away, and another hub may have it.
+                for message in messages.values().flatten() {
+                    acknowledge(message, AckKind::Nak(None)).await;
+                }
+                return;
+            }
+        };
+        for (battery, outcome) in written {
             for message in messages.remove(&battery).unwrap_or_default() {
                 self.answer(&battery, &message, &outcome).await;
             }
@@ -255,6 +268,57 @@ impl EstimateWriter {
         self.refused.with_label_values(&[label]).inc();
         acknowledge(message, AckKind::Term).await;
     }
+}
+
+/// Tells whether a frame could be stored.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn check(subject: &str, payload: &[u8]) -> Result<(), String> {
+    accept::accept(subject, payload).map(|accepted| drop(accept::merge([accepted.estimates])))
+}
+
+/// Adds what else is there, up to the bounds of a batch.
+async fn collect(
+    first: Result<jetstream::Message, pull::MessagesError>,
+    messages: &mut pull::Stream,
+) -> Result<Vec<jetstream::Message>, BusError> {
+    let what = "hand out estimates";
+    let first = first.map_err(BusError::request(what))?;
+    let mut bytes = first.payload.len();
+    let mut batch = vec![first];
+    let deadline = Instant::now() + BATCH_WAIT;
+    while batch.len() < BATCH_FRAMES
+        && bytes < BATCH_BYTES
+        && let Ok(Some(next)) = timeout_at(deadline, messages.next()).await
+    {
+        let next = next.map_err(BusError::request(what))?;
+        bytes += next.payload.len();
+        batch.push(next);
+    }
+    Ok(batch)
+}
+
+/// Gives frames back that came and were not looked at: another hub takes them at once.
+async fn give_back(mut messages: pull::Stream) {
+    let deadline = Instant::now() + BATCH_WAIT;
+    while let Ok(Some(Ok(message))) = timeout_at(deadline, messages.next()).await {
+        acknowledge(&message, AckKind::Nak(None)).await;
+    }
+}
+
+/// Says again and again that frames are in hand; never ends.
+async fn keep<'m>(messages: impl Iterator<Item = &'m jetstream::Message> + Clone) {
+    loop {
+        sleep(IN_HAND_EVERY).await;
+        for message in messages.clone() {
+            acknowledge(message, AckKind::Progress).await;
+        }
+    }
+}
+
+/// Waits until the service stops, and a little longer.
+async fn patience(stop: &CancellationToken) {
+    stop.cancelled().await;
+    sleep(FINISH_WITHIN).await;
 }
 
 /// How often the message was delivered.

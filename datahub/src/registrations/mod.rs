@@ -1,10 +1,11 @@
 //! Registrations of estimators: twins ask, the hub commits, the bucket tells all twins.
 //!
 //! In: requests on `rovi.hub.register` and `rovi.hub.deregister`. Out: lines of
-//! `hub.estimators`, an answer once they are durable, and then the bucket `rovi_estimators`
-//! (`projection`). A bucket that was wiped, or an update that was lost, is made good from the
+//! `hub.estimators` and `hub.estimator_files`, an answer once they are durable, and then the bucket
+//! `rovi_estimators` (`projection`). A bucket or object store that was wiped, or an update that was lost, is made good from the
 //! table.
 
+mod files;
 mod projection;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use prometheus::IntCounterVec;
 use rovi_common::{
     error::ErrorChain,
     lifecycle::Lifecycle,
+    name::{BatteryName, EstimatorName},
     registration::{Deregister, Register, Registration, Reply},
     subjects,
     telemetry::Metrics,
@@ -80,6 +82,11 @@ impl Registrations {
         });
     }
 
+    /// Makes the bucket say of an estimator what the table says; failing that, it is done later.
+    pub(crate) async fn tell_of(&self, battery: &BatteryName, estimator: &EstimatorName) {
+        self.projection.tell(battery, estimator).await;
+    }
+
     /// Answers requests; the client renews its subscriptions by itself after it lost the bus.
     async fn serve(self) {
         while self.bus.ready().await.is_some() {
@@ -122,7 +129,8 @@ impl Registrations {
             }
         }
         if let Reply::Done(registration) = reply {
-            self.projection.tell(&registration).await;
+            self.tell_of(&registration.battery, &registration.estimator)
+                .await;
         }
     }
 
@@ -153,8 +161,12 @@ impl Registrations {
             let detail = format!("the registration has {bytes} bytes, the limit is {most}");
             return Reply::Refused { detail };
         }
+        let contents = match files::read(&self.bus, &request.files).await {
+            Ok(contents) => contents,
+            Err(reply) => return reply,
+        };
         let detail = format!("there is no battery `{}`", request.battery);
-        let commit = move |conn: &mut _| registrations::register(conn, &request);
+        let commit = move |conn: &mut _| registrations::register(conn, &request, &contents);
         answer_of(self.pool.run(commit).await, detail)
     }
 

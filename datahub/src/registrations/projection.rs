@@ -34,10 +34,13 @@ const MAX_ATTEMPTS: usize = 10;
 
 /// Why the bucket was not brought up to date.
 #[derive(Debug, thiserror::Error)]
-enum ProjectionError {
+pub(super) enum ProjectionError {
     /// The bus is away or refuses.
     #[error(transparent)]
     Bus(BusError),
+    /// The object store of files is away or refuses.
+    #[error(transparent)]
+    Files(#[from] rovi_common::files::FilesError),
     /// The table cannot be read.
     #[error("the registrations cannot be read")]
     Store(#[source] StoreError),
@@ -93,18 +96,15 @@ impl Projection {
     }
 
     /// Puts one registration into the bucket after its commit; failing that, [`Self::keep`] does.
-    pub(super) async fn tell(&self, registration: &Registration) {
+    pub(super) async fn tell(&self, battery: &BatteryName, estimator: &EstimatorName) {
         let told = async {
             let bucket = self.bucket().await?;
-            self.project(&bucket, &registration.battery, &registration.estimator)
-                .await
+            self.project(&bucket, battery, estimator).await
         };
         if let Err(error) = told.await {
             tracing::warn!(
-                battery.id = %registration.battery,
-                "twins will hear of estimator {} of {} later: {}",
-                registration.estimator,
-                registration.battery,
+                battery.id = %battery,
+                "twins will hear of estimator {estimator} of {battery} later: {}",
                 ErrorChain(&error)
             );
         }
@@ -143,6 +143,8 @@ impl Projection {
         }
         let bucket = self.bucket().await?;
         if is_first {
+            // A twin that reads a registration finds its files.
+            super::files::mend(&self.bus, &self.pool).await?;
             // Keys of batteries that are gone stand in the bucket alone.
             keys.extend(keys_of(&bucket).await?);
         }

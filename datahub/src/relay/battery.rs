@@ -15,14 +15,14 @@ use super::{
     stream::{self, Sent},
     table::{self, Behind, Chunk, Relayed, Standing, StreamEnd, Tail},
 };
-use crate::{bus::BusError, stored::StoredRows};
+use crate::{bus::BusError, relayed::Place, stored::StoredRows};
 
 /// A lane without work for this long is closed; opening one again costs two look-ups.
 const IDLE: Duration = Duration::from_secs(30);
 /// A lane that is refused this often in a row leaves the battery to whoever is faster.
 const MAX_REFUSALS: usize = 8;
 /// Rows read from the table at once, at first; more once their size is known.
-const FIRST_CHUNK_ROWS: i64 = 64;
+pub(super) const FIRST_CHUNK_ROWS: i64 = 64;
 const MAX_CHUNK_ROWS: i64 = 4096;
 /// Size at which a chunk of rows is large enough.
 const CHUNK_KIB: i64 = 2048;
@@ -38,7 +38,7 @@ pub(super) enum Work {
 
 /// Whether everything that was to be sent is on the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
+pub(super) enum Outcome {
     Done,
     /// Somebody else sent a frame meanwhile.
     Refused,
@@ -47,11 +47,11 @@ enum Outcome {
 /// Relays the rows of one battery.
 #[derive(Debug)]
 pub(super) struct Lane {
-    shared: Arc<Shared>,
-    battery_id: i64,
-    battery: BatteryName,
+    pub(super) shared: Arc<Shared>,
+    pub(super) battery_id: i64,
+    pub(super) battery: BatteryName,
     /// Where the next frame goes, on the bus of this epoch; unknown at first and after a refusal.
-    tail: Option<(Uuid, Tail)>,
+    pub(super) tail: Option<(Uuid, Tail)>,
     inbox: mpsc::Receiver<Work>,
     /// Work taken from the inbox that could not be joined to the work before.
     next: Option<Work>,
@@ -132,6 +132,9 @@ impl Lane {
 
     /// Sends what the sweep found missing, unless it was only not marked yet.
     async fn relay_missing(&mut self, behind: &Behind) -> Result<(), RelayError> {
+        // What is known here may be what is wrong: somebody may have purged the stream, or be
+        // sending everything anew.
+        self.tail = None;
         let tail = self.located().await?;
         if tail.epoch == behind.epoch && tail.last_seq >= behind.last_seq {
             self.mark_relayed();
@@ -141,7 +144,7 @@ impl Lane {
     }
 
     /// Sends from the table whatever the stream lacks.
-    async fn catch_up(&mut self) -> Result<(), RelayError> {
+    pub(super) async fn catch_up(&mut self) -> Result<(), RelayError> {
         let mut limit = FIRST_CHUNK_ROWS;
         let mut refusals = 0;
         while refusals < MAX_REFUSALS {
@@ -169,7 +172,11 @@ impl Lane {
     }
 
     /// Reads from the table; `None` where the battery's epoch is over.
-    async fn rows_after(&self, tail: Tail, limit: i64) -> Result<Option<Chunk>, RelayError> {
+    pub(super) async fn rows_after(
+        &self,
+        tail: Tail,
+        limit: i64,
+    ) -> Result<Option<Chunk>, RelayError> {
         let _turn = self.shared.table_turn().await;
         let (battery_id, battery) = (self.battery_id, self.battery.clone());
         let read = move |conn: &mut _| table::rows_after(conn, battery_id, &battery, tail, limit);
@@ -194,7 +201,7 @@ impl Lane {
         Ok(Outcome::Done)
     }
 
-    async fn send_frame(&mut self, frame: &EncodedFrame) -> Result<Outcome, RelayError> {
+    pub(super) async fn send_frame(&mut self, frame: &EncodedFrame) -> Result<Outcome, RelayError> {
         let tail = self.located().await?;
         let shared = Arc::clone(&self.shared);
         let _room = shared.room_in_flight(frame.bytes.len()).await;
@@ -221,7 +228,7 @@ impl Lane {
     }
 
     /// Returns where the next frame goes, from the stream and the table where it is not known.
-    async fn located(&mut self) -> Result<Tail, RelayError> {
+    pub(super) async fn located(&mut self) -> Result<Tail, RelayError> {
         let away = || BusError::Away("the bus is away".to_owned());
         let life = self.shared.bus.life().ok_or_else(away);
         let bus_epoch = life.map_err(RelayError::Bus)?.epoch;
@@ -274,6 +281,11 @@ impl Lane {
                 seq: tail.last_seq,
             };
             self.shared.hints.note(bus_epoch, relayed);
+            let place = Place {
+                epoch: tail.epoch,
+                seq: tail.last_seq,
+            };
+            self.shared.board.note(self.battery_id, place);
         }
     }
 }

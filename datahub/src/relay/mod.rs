@@ -7,11 +7,13 @@
 //!
 //! Reading order: `Relay::run` gives each battery with work a lane; a lane (`battery`) knows
 //! the end of its battery on the `stream`, compares it with the `table`, and sends
-//! `frames`; `hints` remember what was acknowledged; `sweep` finds what is missing.
+//! `frames`; `hints` remember what was acknowledged; `sweep` finds what is missing; `rebuild` sends all anew.
 
 mod battery;
 mod frames;
 mod hints;
+pub(crate) mod lag;
+pub mod rebuild;
 mod stream;
 mod sweep;
 mod table;
@@ -42,6 +44,7 @@ use self::{
 };
 use crate::{
     bus::{Bus, BusError},
+    relayed::Board,
     store::{Pool, StoreError},
     stored::StoredRows,
 };
@@ -122,6 +125,8 @@ struct RelayMetrics {
     refusals: IntCounter,
     not_kept: IntCounter,
     behind: IntGauge,
+    batteries_behind: IntGauge,
+    oldest_s: IntGauge,
     lanes: IntGauge,
     unreadable: IntGauge,
 }
@@ -148,6 +153,15 @@ impl RelayMetrics {
             behind: metrics.gauge(
                 "datahub_rows_not_relayed",
                 "Stored rows that were not marked as relayed at the last sweep.",
+            ),
+            batteries_behind: metrics.gauge(
+                "datahub_batteries_not_relayed",
+                "Batteries with such rows at the last sweep.",
+            ),
+            oldest_s: metrics.gauge(
+                "datahub_relay_oldest_seconds",
+                "Age of the oldest row that was found missing on the bus, of the batteries \
+                 furthest behind.",
             ),
             unreadable: metrics.gauge(
                 "datahub_relay_unreadable_tables",
@@ -176,6 +190,7 @@ struct Shared {
     readiness: Readiness,
     metrics: RelayMetrics,
     hints: Hints,
+    board: Arc<Board>,
     table_turns: Semaphore,
     in_flight: Semaphore,
     trouble: Mutex<Option<String>>,
@@ -270,6 +285,7 @@ impl Relay {
             readiness: parts.readiness,
             metrics: RelayMetrics::new(metrics),
             hints: Hints::default(),
+            board: Arc::default(),
             table_turns: Semaphore::new(TABLE_TURNS),
             in_flight: Semaphore::new(IN_FLIGHT_KIB as usize),
             trouble: Mutex::default(),
@@ -282,6 +298,11 @@ impl Relay {
             tasks: TaskTracker::new(),
             flushing: Arc::default(),
         }
+    }
+
+    /// Returns what tells connections how far their batteries are on the bus.
+    pub fn board(&self) -> Arc<Board> {
+        Arc::clone(&self.shared.board)
     }
 
     /// Starts relaying the rows that come from `stored`; ends when its senders are gone.

@@ -8,6 +8,7 @@ use async_nats::jetstream::{
     stream::LastRawMessageErrorKind,
 };
 use rovi_common::{
+    fault,
     frame::{RowFrame, SEQ_HEADER},
     name::BatteryName,
     subjects,
@@ -109,6 +110,7 @@ pub(super) async fn send(
             subjects::stored_rows_of(battery).as_str(),
         )
         .expected_last_subject_sequence(expected);
+    fault::point("hub.before_publish").map_err(BusError::request("take a frame of rows"))?;
     let publish = bus
         .jetstream()
         .send_publish(subjects::rows_of(battery), message);
@@ -116,6 +118,7 @@ pub(super) async fn send(
         Ok(acknowledgement) => acknowledgement.await,
         Err(error) => Err(error),
     };
+    fault::point("hub.after_publish").map_err(BusError::request("acknowledge a frame of rows"))?;
     match acknowledged {
         Ok(stored) => Ok(Sent::Stored(stored.sequence)),
         Err(error) if is_refusal(&error) => Ok(Sent::Refused),

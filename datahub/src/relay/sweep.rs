@@ -8,7 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     READY_RELAY, Shared,
-    table::{self, Behind},
+    lag::{self, Furthest},
+    table::{self, Behind, Lag},
 };
 use crate::{bus::BusLife, store::StoreError};
 
@@ -62,7 +63,8 @@ impl Sweep {
     async fn once(&mut self, life: BusLife) {
         let before = self.before.take().filter(|before| before.life == life);
         let mut behind = HashMap::new();
-        let mut rows_behind = 0;
+        let mut lag = Lag::default();
+        let mut missing = Furthest::default();
         let mut after_id = i64::MIN;
         loop {
             let page = match self.page(after_id).await {
@@ -75,11 +77,15 @@ impl Sweep {
             let last_page = page.len() < PAGE;
             for battery in page {
                 after_id = battery.id;
-                rows_behind += battery.last_seq - battery.relayed_seq;
+                lag.rows += battery.last_seq - battery.relayed_seq;
+                lag.batteries += 1;
                 behind.insert(battery.id, (battery.epoch, battery.last_seq));
                 let help = before.as_ref().is_none_or(|before| before.lacked(&battery));
-                if help && self.found.send(battery).await.is_err() {
-                    return;
+                if help {
+                    missing.note(&battery);
+                    if self.found.send(battery).await.is_err() {
+                        return;
+                    }
                 }
             }
             if last_page {
@@ -90,14 +96,29 @@ impl Sweep {
         let is_first = before.is_none();
         let trouble = self.shared.take_trouble().filter(|_| !is_first);
         self.shared.readiness.set(READY_RELAY, trouble);
-        self.shared.metrics.behind.set(rows_behind);
+        self.tell(lag, missing.into_vec()).await;
         self.before = Some(Seen { life, behind });
     }
 
     /// Tells how far behind the bus is while it is away.
     async fn count(&self) {
-        if let Ok(rows) = self.shared.pool.run(table::rows_behind).await {
-            self.shared.metrics.behind.set(rows);
+        let counted = self.shared.pool.run(|conn| {
+            let furthest = table::furthest_behind(conn, lag::LOOKED_AT)?;
+            Ok((table::lag(conn)?, furthest))
+        });
+        if let Ok((lag, furthest)) = counted.await {
+            self.tell(lag, furthest).await;
+        }
+    }
+
+    /// Shows how far behind the bus is.
+    async fn tell(&self, lag: Lag, missing: Vec<Behind>) {
+        let metrics = &self.shared.metrics;
+        metrics.behind.set(lag.rows);
+        metrics.batteries_behind.set(lag.batteries);
+        let look = move |conn: &mut _| Ok(lag::oldest_received(conn, &missing));
+        if let Ok(received) = self.shared.pool.run(look).await {
+            metrics.oldest_s.set(received.map_or(0, lag::age_s));
         }
     }
 

@@ -4,7 +4,7 @@ use diesel::{
     Connection, OptionalExtension, PgConnection, QueryableByName, RunQueryDsl, sql_query,
     sql_types::{Array, BigInt, Nullable, Text, Uuid as SqlUuid},
 };
-use rovi_common::name::BatteryName;
+use rovi_common::{fault, name::BatteryName};
 use uuid::Uuid;
 
 use super::stream::{LastMessage, LastRow};
@@ -284,21 +284,42 @@ pub(super) fn behind(
         .load(conn)?)
 }
 
+/// How far the bus is behind the tables.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, QueryableByName)]
+pub(super) struct Lag {
+    /// Rows that are not marked as relayed.
+    #[diesel(sql_type = BigInt)]
+    pub(super) rows: i64,
+    /// Batteries that have such rows.
+    #[diesel(sql_type = BigInt)]
+    pub(super) batteries: i64,
+}
+
 /// Counts the rows that are not marked as relayed.
 ///
 /// # Errors
 /// PostgreSQL is away or refuses.
-pub(super) fn rows_behind(conn: &mut PgConnection) -> Result<i64, StoreError> {
-    #[derive(QueryableByName)]
-    struct Counted {
-        #[diesel(sql_type = BigInt)]
-        rows: i64,
-    }
-    let counted: Counted = sql_query(
-        "SELECT coalesce(sum(last_seq - relayed_seq), 0)::bigint AS rows FROM hub.batteries",
-    )
-    .get_result(conn)?;
-    Ok(counted.rows)
+pub(super) fn lag(conn: &mut PgConnection) -> Result<Lag, StoreError> {
+    let counted = sql_query(
+        "SELECT coalesce(sum(last_seq - relayed_seq), 0)::bigint AS rows, \
+         count(*) AS batteries FROM hub.batteries WHERE relayed_seq < last_seq",
+    );
+    Ok(counted.get_result(conn)?)
+}
+
+/// Lists the batteries with the most rows that are not marked as relayed.
+///
+/// # Errors
+/// PostgreSQL is away or refuses.
+pub(super) fn furthest_behind(
+    conn: &mut PgConnection,
+    limit: i64,
+) -> Result<Vec<Behind>, StoreError> {
+    let query = sql_query(
+        "SELECT id, name, epoch, last_seq, relayed_seq FROM hub.batteries \
+         WHERE relayed_seq < last_seq ORDER BY last_seq - relayed_seq DESC LIMIT $1",
+    );
+    Ok(query.bind::<BigInt, _>(limit).load(conn)?)
 }
 
 /// Moves `relayed_seq` of many batteries forward, if the bus is still the one of `bus_epoch`.
@@ -342,6 +363,43 @@ pub(super) fn mark_relayed(
         .bind::<Array<BigInt>, _>(epochs)
         .bind::<Array<BigInt>, _>(seqs)
         .execute(conn)?;
+        fault::passed("hub.mark_relayed");
         Ok(moved)
     })
+}
+
+/// A battery by its line and name.
+#[derive(Debug, Clone, QueryableByName)]
+pub(super) struct Named {
+    /// The battery's line in `hub.batteries`.
+    #[diesel(sql_type = BigInt)]
+    pub(super) id: i64,
+    /// Its name.
+    #[diesel(sql_type = Text)]
+    pub(super) name: String,
+}
+
+/// Lists the batteries that have rows, by name.
+///
+/// # Errors
+/// PostgreSQL is away or refuses.
+pub(super) fn with_rows(conn: &mut PgConnection) -> Result<Vec<Named>, StoreError> {
+    let query = sql_query("SELECT id, name FROM hub.batteries WHERE last_seq > 0 ORDER BY name");
+    Ok(query.load(conn)?)
+}
+
+/// Moves `relayed_seq` of a battery back: what comes after goes out anew.
+///
+/// # Errors
+/// PostgreSQL is away or refuses; nothing was moved.
+pub(super) fn lower_relayed(conn: &mut PgConnection, to: Relayed) -> Result<usize, StoreError> {
+    let moved = sql_query(
+        "UPDATE hub.batteries SET relayed_seq = $3 \
+         WHERE id = $1 AND epoch = $2 AND relayed_seq > $3",
+    )
+    .bind::<BigInt, _>(to.battery_id)
+    .bind::<BigInt, _>(to.epoch)
+    .bind::<BigInt, _>(to.seq)
+    .execute(conn)?;
+    Ok(moved)
 }

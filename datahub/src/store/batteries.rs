@@ -2,7 +2,8 @@
 
 use diesel::{
     ExpressionMethods, OptionalExtension, PgConnection, QueryDsl, QueryResult, Queryable,
-    RunQueryDsl, Selectable, SelectableHelper, upsert::on_constraint,
+    QueryableByName, RunQueryDsl, Selectable, SelectableHelper, sql_query, sql_types,
+    upsert::on_constraint,
 };
 
 use super::{
@@ -28,6 +29,8 @@ pub struct Line {
     pub latest_test_time: Option<f64>,
     /// Raised by every change of the table; 0 while there is no table.
     pub form: i64,
+    /// Rows below this are gone.
+    pub first_seq: i64,
 }
 
 /// Looks a battery up.
@@ -38,6 +41,42 @@ pub fn find(connection: &mut PgConnection, name: &str) -> QueryResult<Option<Lin
     batteries::table
         .filter(batteries::name.eq(name))
         .select(Line::as_select())
+        .first(connection)
+        .optional()
+}
+
+/// Returns a battery's metadata, as they were sent.
+///
+/// # Errors
+/// As diesel's.
+pub fn metadata(connection: &mut PgConnection, name: &str) -> QueryResult<Option<String>> {
+    #[derive(QueryableByName)]
+    struct Body {
+        #[diesel(sql_type = sql_types::Text)]
+        body: String,
+    }
+    let found: Option<Body> = sql_query(
+        "SELECT m.body::text AS body FROM hub.batteries b \
+         JOIN hub.metadata m ON m.battery_id = b.id WHERE b.name = $1",
+    )
+    .bind::<sql_types::Text, _>(name)
+    .get_result(connection)
+    .optional()?;
+    Ok(found.map(|found| found.body))
+}
+
+/// Looks a battery up and takes its turn until the transaction ends.
+///
+/// # Errors
+/// As diesel's.
+pub(crate) fn find_and_lock(
+    connection: &mut PgConnection,
+    name: &str,
+) -> QueryResult<Option<Line>> {
+    batteries::table
+        .filter(batteries::name.eq(name))
+        .select(Line::as_select())
+        .for_no_key_update()
         .first(connection)
         .optional()
 }

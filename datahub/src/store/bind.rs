@@ -16,11 +16,11 @@ use rovi_common::rows::Column;
 use uuid::Uuid;
 
 /// Microseconds from 1970, where our times begin, to 2000, where PostgreSQL's do.
-pub(super) const US_1970_TO_2000: i64 = 946_684_800_000_000;
+pub(crate) const US_1970_TO_2000: i64 = 946_684_800_000_000;
 
 /// Types that columns of a table may have, and those of the hub's own arrays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Element {
+pub(crate) enum Element {
     Bool,
     Long,
     Int,
@@ -111,7 +111,7 @@ pub(super) fn since_2000(us: i64) -> [u8; 8] {
 
 /// An array in PostgreSQL's binary form.
 #[derive(Debug)]
-pub(super) struct ArrayBind {
+pub(crate) struct ArrayBind {
     element: Element,
     cells: i32,
     bytes: Vec<u8>,
@@ -122,7 +122,7 @@ const HEADER_BYTES: usize = 20;
 
 impl ArrayBind {
     /// Begins an array with room for `cells`.
-    pub(super) fn new(element: Element, cells: usize) -> Self {
+    pub(crate) fn new(element: Element, cells: usize) -> Self {
         let mut bytes = Vec::with_capacity(HEADER_BYTES + 12 * cells);
         for word in [1, 1, element.oid(), 0, 1] {
             bytes.extend_from_slice(&word.to_be_bytes());
@@ -187,6 +187,12 @@ impl ArrayBind {
         array
     }
 
+    /// Returns the cells without what stands before them.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn into_cells(mut self) -> Vec<u8> {
+        self.bytes.split_off(HEADER_BYTES)
+    }
+
     pub(super) fn put_long(&mut self, value: i64) {
         self.put(&value.to_be_bytes());
     }
@@ -210,7 +216,7 @@ impl ArrayBind {
     ///
     /// The column has the array's type: fitting saw to that. A cell of another type would be
     /// written as null.
-    pub(super) fn put_column(&mut self, column: &Column, from: usize, to: usize) {
+    pub(crate) fn put_column(&mut self, column: &Column, from: usize, to: usize) {
         match (self.element, column) {
             (Element::Bool, Column::Bool(cells)) => {
                 self.put_cells(cells, from, to, |array, cell| array.put(&[u8::from(*cell)]));

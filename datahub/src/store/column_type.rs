@@ -45,6 +45,17 @@ impl ColumnType {
         }
     }
 
+    /// Returns a column of this type without cells.
+    pub(super) fn empty(&self) -> Column {
+        match self {
+            Self::Bool => Column::Bool(Vec::new()),
+            Self::Int => Column::Int(Vec::new()),
+            Self::Float => Column::Float(Vec::new()),
+            Self::Text | Self::Foreign(_) => Column::Text(Vec::new()),
+            Self::Time => Column::Time(Vec::new()),
+        }
+    }
+
     /// Reads PostgreSQL's name of a type.
     pub(super) fn from_sql(name: &str) -> Self {
         match name {

@@ -15,6 +15,7 @@ use rovi_common::name::{BatteryName, EstimatorName};
 use super::{
     StoreError,
     statement::{ArrayBind, Statement},
+    tables::{self, ColumnType},
 };
 
 /// Columns that every table has before those of the parameters.
@@ -105,10 +106,11 @@ pub fn prepare(
 ) -> Result<Form, EstimatesError> {
     conn.transaction(|conn| {
         wait_briefly(conn)?;
-        let known: Option<Found> = sql_query("SELECT name FROM hub.batteries WHERE name = $1")
-            .bind::<sql_types::Text, _>(battery.as_str())
-            .get_result(conn)
-            .optional()?;
+        let known: Option<Found> =
+            sql_query("SELECT name FROM hub.batteries WHERE name = $1 FOR KEY SHARE")
+                .bind::<sql_types::Text, _>(battery.as_str())
+                .get_result(conn)
+                .optional()?;
         if known.is_none() {
             return Err(EstimatesError::NoBattery(battery.clone()));
         }
@@ -151,6 +153,21 @@ fn form(conn: &mut PgConnection, battery: &BatteryName) -> QueryResult<Option<Fo
     let names = columns.into_iter().map(|column| column.name);
     let form = names.filter(|name| !OWN_COLUMNS.contains(&name.as_str()));
     Ok(Some(form.collect()))
+}
+
+/// Reads the columns that tell of estimates besides their keys, in the order of the table; none
+/// where there is no table.
+///
+/// # Errors
+/// As diesel's.
+pub fn columns(
+    conn: &mut PgConnection,
+    battery: &BatteryName,
+) -> QueryResult<Vec<(String, ColumnType)>> {
+    let columns = tables::catalog(conn, "estimates", battery.as_str())?.into_iter();
+    Ok(columns
+        .filter(|(name, _)| !["estimator", "epoch", "seq"].contains(&name.as_str()))
+        .collect())
 }
 
 fn create(conn: &mut PgConnection, battery: &BatteryName) -> QueryResult<()> {
@@ -292,6 +309,11 @@ pub fn upsert(
         .each(0..names.len(), |statement, place| {
             statement.sql(", ").identifier(&alias(place))
         })
+        // Estimates of a life of the name that is over must not show in this one.
+        .sql(") WHERE EXISTS (SELECT FROM hub.batteries b WHERE b.epoch <= ")
+        .long(estimates.epoch)
+        .sql(" AND b.name = ")
+        .text(battery.as_str())
         .sql(
             ") ON CONFLICT (estimator, epoch, seq) DO UPDATE SET revision = excluded.revision, \
              generation = excluded.generation, test_time = excluded.test_time",

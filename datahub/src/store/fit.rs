@@ -67,6 +67,19 @@ pub(super) fn wants_change(columns: &Columns, table: &Table, most_columns: usize
     columns.iter().enumerate().any(wants)
 }
 
+/// Tells whether some of the rows may be rejected for the types of the table's columns.
+pub(super) fn may_reject(columns: &Columns, table: &Table) -> bool {
+    let misfits = |(hint, (name, column)): (usize, (&str, &Column))| {
+        let place = table.place(hint, name);
+        let kind = place.and_then(|place| table.columns().get(place));
+        kind.is_some_and(|(_, kind)| {
+            let converts = *kind == ColumnType::Float && matches!(column, Column::Int(_));
+            !converts && !kind.is_type_of(column)
+        })
+    };
+    columns.iter().enumerate().any(misfits)
+}
+
 /// Fits rows into a table as it is.
 pub(super) fn fit<'a>(columns: &'a Columns, table: &Table) -> Fitted<'a> {
     let agrees = |(hint, (name, column)): (usize, (&str, &Column))| {
@@ -222,6 +235,21 @@ mod tests {
         let expected = Column::Float(vec![Some(1.0), Some(0.5), None]);
         assert_eq!(fitted.columns.get("a"), Some(&expected));
         assert_eq!(fitted.rejected[0].0, 1);
+    }
+
+    #[test]
+    fn only_rows_that_may_be_rejected_are_worth_a_look_at_the_table() {
+        let table = table(&[("a", ColumnType::Float), ("b", ColumnType::Int)]);
+        for rows in [
+            r#"{"a": [1]}"#,
+            r#"{"a": [0.5], "b": [null]}"#,
+            r#"{"new": ["x"]}"#,
+        ] {
+            assert!(!may_reject(&columns(rows), &table), "{rows}");
+        }
+        for rows in [r#"{"a": ["x"]}"#, r#"{"b": [0.5]}"#, r#"{"a": [1, true]}"#] {
+            assert!(may_reject(&columns(rows), &table), "{rows}");
+        }
     }
 
     #[test]

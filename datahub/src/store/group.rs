@@ -12,7 +12,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use diesel::{Connection, PgConnection, result::Error as DieselError};
-use rovi_common::rows::Columns;
+use rovi_common::{
+    fault::{self, InjectedFault},
+    rows::Columns,
+};
 
 use super::{
     StoreError,
@@ -23,7 +26,7 @@ use super::{
     tables::{self, Change, Table},
     work::{self, Work},
 };
-use crate::{batch::Batch, upload::RejectedRow};
+use crate::{batch::Batch, relayed::Place, upload::RejectedRow};
 
 /// What writing needs to know of the settings.
 #[derive(Debug, Clone, Copy)]
@@ -41,8 +44,8 @@ pub(crate) struct Rules {
 pub(crate) enum Outcome {
     /// It is durable.
     Stored(Stored),
-    /// It was durable before: a commit whose answer was lost.
-    Before,
+    /// It was durable before, in a commit whose answer was lost: at this place or below.
+    Before(Place),
     /// A newer connection of the session took over; nothing was written.
     Superseded,
     /// The battery was removed; nothing was written.
@@ -91,6 +94,17 @@ impl From<StoreError> for Failure {
 impl From<DieselError> for Failure {
     fn from(error: DieselError) -> Self {
         StoreError::from(error).into()
+    }
+}
+
+impl From<InjectedFault> for Failure {
+    /// As if the connection was lost, so that nobody knows what was written.
+    fn from(fault: InjectedFault) -> Self {
+        Self {
+            battery: None,
+            is_of_rows: false,
+            error: StoreError::Away(fault.into()),
+        }
     }
 }
 
@@ -145,12 +159,11 @@ pub(crate) fn write(
         let mut lines = lock(connection, &mut by_battery, &mut outcomes)?;
         load_tables(connection, tables, &lines)?;
         for line in &lines {
-            let Some(table) = tables.get(&line.id) else {
-                continue;
-            };
-            let wants = |&place: &usize| {
-                let batch = batches.get(place);
-                batch.is_some_and(|b| fit::wants_change(&b.decoded.columns, table, rules.columns))
+            let columns = |&place: &usize| batches.get(place).map(|batch| &batch.decoded.columns);
+            let places = by_battery.get(&line.id).into_iter().flatten();
+            let table = looked_at(connection, tables, line, places.filter_map(columns))?;
+            let wants = |place: &usize| {
+                columns(place).is_some_and(|rows| fit::wants_change(rows, table, rules.columns))
             };
             let places = by_battery.get(&line.id);
             if places.is_some_and(|places| places.iter().any(wants)) {
@@ -162,7 +175,9 @@ pub(crate) fn write(
                 outcomes.set_all(by_battery.remove(&line.id), || Outcome::Later { is_slow });
             }
         }
-        steps::take(connection, batches, &mut by_battery, &mut outcomes)?;
+        lines.retain(|line| by_battery.contains_key(&line.id));
+        steps::take(connection, batches, &lines, &mut by_battery, &mut outcomes)?;
+        fault::point("hub.in_write")?;
         lines.retain(|line| by_battery.contains_key(&line.id));
         let works = lines.iter_mut().filter_map(|line| {
             let places = by_battery.get(&line.id)?;
@@ -180,6 +195,7 @@ pub(crate) fn write(
         if !lines.is_empty() {
             batteries::advance(connection, &lines)?;
         }
+        fault::point("hub.before_commit")?;
         Ok(outcomes.into_vec())
     })
 }
@@ -207,10 +223,11 @@ pub(crate) fn write_alone(
         let mut by_battery = ByBattery::from([(battery, (0..batches.len()).collect())]);
         let mut outcomes = Outcomes::new(batches.len());
         let mut lines = lock(connection, &mut by_battery, &mut outcomes)?;
-        steps::take(connection, batches, &mut by_battery, &mut outcomes)?;
+        steps::take(connection, batches, &lines, &mut by_battery, &mut outcomes)?;
         let (Some(line), Some(places)) = (lines.first_mut(), by_battery.remove(&battery)) else {
             return Ok((outcomes.into_vec(), None));
         };
+        tables::begin_anew_if_gone(connection, line)?;
         let mut table = tables::load(connection, line)?;
         if tolerant {
             insert::lock_table(connection, line, false)?;
@@ -232,6 +249,7 @@ pub(crate) fn write_alone(
         work.tolerating(tolerant)
             .write(connection, line, &mut outcomes)?;
         batteries::advance(connection, &lines)?;
+        fault::point("hub.before_commit")?;
         Ok((outcomes.into_vec(), Some(table)))
     });
     let (outcomes, table) = written.map_err(|failure: Failure| Failure {
@@ -313,4 +331,19 @@ fn load_tables(
         tables.extend(tables::load_all(connection, &outdated)?);
     }
     Ok(())
+}
+
+/// Returns a table that is known and current, read again if some of `rows` would be rejected for what is known
+/// of it: people change tables, too, and do not raise its form.
+fn looked_at<'t, 'r>(
+    connection: &mut PgConnection,
+    tables: &'t mut Tables,
+    line: &Line,
+    mut rows: impl Iterator<Item = &'r Columns>,
+) -> Result<&'t Table, Failure> {
+    let table = tables.entry(line.id).or_default();
+    if rows.any(|rows| fit::may_reject(rows, table)) {
+        tables::look_again(connection, line, table).map_err(Failure::of(line.id))?;
+    }
+    Ok(table)
 }

@@ -8,7 +8,7 @@ use rovi_common::rows::Column;
 
 use super::{
     batteries::Line,
-    copy, is_away,
+    copy, is_away, is_of_the_server,
     number::{self, Numbered, Run, Span, number},
     statement::{ArrayBind, Element, Statement},
     tables::{ColumnType, Table},
@@ -138,7 +138,8 @@ pub(super) fn insert_what_fits<'p, 'a>(
             connection.transaction(|connection| insert(connection, line, table, &spans, horizon_s));
         match tried {
             Ok(more) => runs.extend(more),
-            Err(error) if is_away(&error) => return Err(error),
+            // Neither is a row's fault: all of it is tried again later.
+            Err(error) if is_away(&error) || is_of_the_server(&error) => return Err(error),
             Err(error) => {
                 if let Some((first, second)) = halves(&spans) {
                     waiting.extend([second, first]);

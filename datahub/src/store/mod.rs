@@ -3,20 +3,34 @@
 pub mod batteries;
 mod bind;
 mod cell;
+mod cells;
 mod column_type;
+pub mod columns;
 mod copy;
+pub mod cycles;
+pub(crate) mod deletion;
 pub mod estimates;
+pub mod estimator_files;
+pub(crate) mod file_tables;
+pub(crate) mod find;
 mod fit;
 pub(crate) mod group;
 mod insert;
+pub mod intervals;
 mod joined;
+pub(crate) mod metadata;
 mod number;
 pub mod registrations;
-mod rejected;
+pub(crate) mod rejected;
+pub mod retention;
+pub mod rollups;
 pub mod rows;
+pub(crate) mod samples;
 pub(crate) mod schema;
 pub mod sessions;
-mod statement;
+pub mod signals;
+pub mod source;
+pub(crate) mod statement;
 mod steps;
 pub mod tables;
 mod work;
@@ -98,6 +112,37 @@ pub(crate) fn is_away(error: &DieselError) -> bool {
             commit_error,
         } => is_away(rollback_error) || is_away(commit_error),
         _ => false,
+    }
+}
+
+/// What PostgreSQL says where it has no room or no time: nothing that another row would change.
+///
+/// The client library does not tell the error's code; [`plain_messages`] has these in English.
+const OF_THE_SERVER: [&str; 8] = [
+    "No space left on device",
+    "could not extend file",
+    "could not write",
+    "Disk quota exceeded",
+    "canceling statement due to",
+    "out of memory",
+    "out of shared memory",
+    "too many connections",
+];
+
+/// Tells whether PostgreSQL could not do its work, as opposed to refusing what it was given.
+pub(crate) fn is_of_the_server(error: &DieselError) -> bool {
+    let DieselError::DatabaseError(kind, information) = error else {
+        return false;
+    };
+    let is_known = matches!(kind, DatabaseErrorKind::SerializationFailure);
+    let message = information.message();
+    is_known || OF_THE_SERVER.iter().any(|text| message.contains(text))
+}
+
+/// Asks for messages in English, which only a privileged role may.
+pub(crate) fn plain_messages(connection: &mut PgConnection) {
+    if let Err(error) = connection.batch_execute("SET lc_messages = 'C'") {
+        tracing::debug!("PostgreSQL's messages stay in its own language: {error}");
     }
 }
 

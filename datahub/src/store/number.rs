@@ -180,6 +180,7 @@ mod tests {
             segment: 0,
             latest_test_time: None,
             form: 1,
+            first_seq: 1,
         }
     }
 

@@ -9,7 +9,7 @@ use rovi_common::{
     registration::{Deregister, Register, Registration},
 };
 
-use super::StoreError;
+use super::{StoreError, estimator_files};
 
 /// The most revisions that are passed over at once; a bucket further ahead was not ours.
 pub const MAX_REVISION_GAP: i64 = 1_000_000;
@@ -22,6 +22,11 @@ struct Row {
     definition: String,
     #[diesel(sql_type = Double)]
     valid_from: f64,
+    #[diesel(sql_type = Double)]
+    required_time: f64,
+    /// In JSON.
+    #[diesel(sql_type = Text)]
+    files: String,
     #[diesel(sql_type = Bool)]
     deleted: bool,
     #[diesel(sql_type = BigInt)]
@@ -36,36 +41,50 @@ impl Row {
             revision: self.revision,
             definition: self.definition,
             valid_from: self.valid_from,
+            required_time: self.required_time,
+            files: serde_json::from_str(&self.files).unwrap_or_default(),
             deleted: self.deleted,
             changed: self.changed,
         }
     }
 }
 
-/// Commits a registration; `None` where the battery is not known.
+/// Commits a registration with the contents of its files, in their order; `None` where the battery is
+/// not known.
 ///
 /// # Errors
 /// PostgreSQL is away or refuses; nothing was changed.
 pub fn register(
     conn: &mut PgConnection,
     request: &Register,
+    contents: &[Vec<u8>],
 ) -> Result<Option<Registration>, StoreError> {
-    let row: Option<Row> = sql_query(
-        "INSERT INTO hub.estimators AS known (battery_id, name, definition, valid_from) \
-         SELECT id, $2, $3, $4 FROM hub.batteries WHERE name = $1 \
-         ON CONFLICT (battery_id, name) DO UPDATE SET \
-           revision = nextval('hub.revisions'), definition = excluded.definition, \
-           valid_from = excluded.valid_from, deleted = false, changed = clock_timestamp() \
-         RETURNING known.revision, known.definition, known.valid_from, known.deleted, \
-           (extract(epoch FROM known.changed) * 1000000)::bigint AS changed",
-    )
-    .bind::<Text, _>(request.battery.as_str())
-    .bind::<Text, _>(request.estimator.as_str())
-    .bind::<Text, _>(&request.definition)
-    .bind::<Double, _>(request.valid_from)
-    .get_result(conn)
-    .optional()?;
-    Ok(row.map(|row| row.registration(&request.battery, &request.estimator)))
+    conn.transaction(|conn| {
+        let row: Option<Row> = sql_query(
+            "INSERT INTO hub.estimators AS known \
+               (battery_id, name, definition, valid_from, required_time) \
+             SELECT id, $2, $3, $4, $5 FROM hub.batteries WHERE name = $1 \
+             ON CONFLICT (battery_id, name) DO UPDATE SET \
+               revision = nextval('hub.revisions'), definition = excluded.definition, \
+               valid_from = excluded.valid_from, required_time = excluded.required_time, \
+               deleted = false, changed = clock_timestamp() \
+             RETURNING known.revision, known.definition, known.valid_from, known.required_time, \
+               '[]' AS files, known.deleted, \
+               (extract(epoch FROM known.changed) * 1000000)::bigint AS changed",
+        )
+        .bind::<Text, _>(request.battery.as_str())
+        .bind::<Text, _>(request.estimator.as_str())
+        .bind::<Text, _>(&request.definition)
+        .bind::<Double, _>(request.valid_from)
+        .bind::<Double, _>(request.required_time)
+        .get_result(conn)
+        .optional()?;
+        let Some(row) = row else { return Ok(None) };
+        let mut registration = row.registration(&request.battery, &request.estimator);
+        estimator_files::replace(conn, request, contents)?;
+        registration.files.clone_from(&request.files);
+        Ok(Some(registration))
+    })
 }
 
 /// Commits the removal of a registration; `None` where there is none.
@@ -76,20 +95,25 @@ pub fn deregister(
     conn: &mut PgConnection,
     request: &Deregister,
 ) -> Result<Option<Registration>, StoreError> {
-    let row: Option<Row> = sql_query(
-        "UPDATE hub.estimators known SET revision = nextval('hub.revisions'), definition = '', \
-           deleted = true, changed = clock_timestamp() \
-         FROM hub.batteries battery \
-         WHERE battery.id = known.battery_id AND battery.name = $1 AND known.name = $2 \
-           AND NOT known.deleted \
-         RETURNING known.revision, known.definition, known.valid_from, known.deleted, \
-           (extract(epoch FROM known.changed) * 1000000)::bigint AS changed",
-    )
-    .bind::<Text, _>(request.battery.as_str())
-    .bind::<Text, _>(request.estimator.as_str())
-    .get_result(conn)
-    .optional()?;
-    Ok(row.map(|row| row.registration(&request.battery, &request.estimator)))
+    conn.transaction(|conn| {
+        let row: Option<Row> = sql_query(
+            "UPDATE hub.estimators known SET revision = nextval('hub.revisions'), definition = '', \
+               deleted = true, changed = clock_timestamp() \
+             FROM hub.batteries battery \
+             WHERE battery.id = known.battery_id AND battery.name = $1 AND known.name = $2 \
+               AND NOT known.deleted \
+             RETURNING known.revision, known.definition, known.valid_from, known.required_time, \
+               '[]' AS files, known.deleted, \
+               (extract(epoch FROM known.changed) * 1000000)::bigint AS changed",
+        )
+        .bind::<Text, _>(request.battery.as_str())
+        .bind::<Text, _>(request.estimator.as_str())
+        .get_result(conn)
+        .optional()?;
+        let Some(row) = row else { return Ok(None) };
+        estimator_files::remove(conn, &request.battery, &request.estimator)?;
+        Ok(Some(row.registration(&request.battery, &request.estimator)))
+    })
 }
 
 /// Names a registration and its revision.
@@ -157,7 +181,11 @@ fn find(
     estimator: &EstimatorName,
 ) -> Result<Option<Row>, StoreError> {
     Ok(sql_query(
-        "SELECT known.revision, known.definition, known.valid_from, known.deleted, \
+        "SELECT known.revision, known.definition, known.valid_from, known.required_time, \
+           coalesce((SELECT json_agg(json_build_object('name', file.name, 'digest', file.digest, \
+               'bytes', octet_length(file.content)) ORDER BY file.place) \
+             FROM hub.estimator_files file WHERE file.battery_id = known.battery_id \
+               AND file.estimator = known.name), '[]')::text AS files, known.deleted, \
            (extract(epoch FROM known.changed) * 1000000)::bigint AS changed \
          FROM hub.estimators known JOIN hub.batteries battery ON battery.id = known.battery_id \
          WHERE battery.name = $1 AND known.name = $2 FOR UPDATE OF known",
@@ -179,6 +207,7 @@ fn tombstone(
     Ok(Some(Registration {
         revision: revision_above(conn, projected.revision)?,
         definition: String::new(),
+        files: Vec::new(),
         deleted: true,
         changed: rovi_common::clock::now_us(),
         ..projected.clone()

@@ -1,36 +1,67 @@
-//! Rows read back from a battery's table.
+//! Rows read back from a battery's table, a bounded page at a time.
 
 use std::ops::RangeInclusive;
 
-use diesel::{
-    Connection, PgConnection, QueryResult, QueryableByName, RunQueryDsl, deserialize,
-    pg::{Pg, PgValue},
-    row::{Field, NamedRow, Row as DieselRow},
-};
+use diesel::{Connection, PgConnection, QueryResult, QueryableByName, RunQueryDsl, sql_types};
 use rovi_common::{
     name::BatteryName,
-    rows::{Column, Columns, Value},
+    rows::{Column, Columns},
 };
 
 use super::{
     StoreError,
-    batteries::{self, Line},
-    statement::{Statement, US_1970_TO_2000},
-    tables::{self, ColumnType},
+    batteries::Line,
+    cells::collect,
+    source::{Of, Source, SourceError},
+    statement::{ArrayBind, Statement},
+    tables::ColumnType,
 };
 use crate::stored::StoredRows;
 
-/// Which rows are asked for; bounds are inclusive.
+/// Which rows are asked for; all bounds are inclusive and hold together.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Selection {
     /// First and last `seq`.
     pub seq: RangeInclusive<i64>,
     /// First and last `test_time`, in seconds; rows without one are left out then.
-    pub test_time: Option<(Option<f64>, Option<f64>)>,
-    /// Names of columns; all if none are named.
-    pub columns: Option<Vec<String>>,
+    pub test_time: Option<(f64, f64)>,
+    /// First and last `time`, in seconds since 1970; rows without one are left out then.
+    pub time: Option<(f64, f64)>,
+    /// First and last `received`, in microseconds since 1970.
+    pub received: Option<(i64, i64)>,
+}
+
+impl Selection {
+    /// Selects all rows.
+    pub fn all() -> Self {
+        Self::by_seq(1..=i64::MAX)
+    }
+
+    /// Selects rows by `seq` alone.
+    pub fn by_seq(seq: RangeInclusive<i64>) -> Self {
+        Self {
+            seq,
+            test_time: None,
+            time: None,
+            received: None,
+        }
+    }
+
+    /// Tells whether `seq` alone decides.
+    pub fn is_by_seq(&self) -> bool {
+        self.test_time.is_none() && self.time.is_none() && self.received.is_none()
+    }
+}
+
+/// How much of a selection is read at once, and from which end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageLimits {
     /// Most rows.
-    pub limit: usize,
+    pub rows: usize,
+    /// Bytes of cells after which a page ends; it has one row at least.
+    pub bytes: usize,
+    /// Whether the newest row comes first.
+    pub descending: bool,
 }
 
 /// Rows in the order of `seq`.
@@ -38,34 +69,47 @@ pub struct Selection {
 pub struct Selected {
     /// `seq` of each row.
     pub seq: Vec<i64>,
-    /// When the hub took each row, in microseconds since 1970.
-    pub received: Vec<i64>,
-    /// Segment of each row.
-    pub segment: Vec<i32>,
+    /// When the hub took each row, in microseconds since 1970; null where estimates outlive it.
+    pub received: Vec<Option<i64>>,
+    /// Segment of each row; null where estimates outlive it.
+    pub segment: Vec<Option<i32>>,
     /// The columns asked for.
     pub columns: Columns,
-    /// Whether the limit left rows out.
+    /// Whether the limits left rows out.
     pub more: bool,
 }
 
-/// Why rows cannot be selected.
-#[derive(Debug, thiserror::Error)]
-pub enum SelectError {
-    /// The table has no such column.
-    #[error("there is no column `{0}`")]
-    NoColumn(String),
-    /// Somebody dropped the table.
-    #[error("its table is missing or has no columns any more")]
-    NoTable,
-    /// PostgreSQL did not answer.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+impl Selected {
+    /// Turns the order of the rows around.
+    #[must_use]
+    pub fn reversed(mut self) -> Self {
+        self.seq.reverse();
+        self.received.reverse();
+        self.segment.reverse();
+        let turned = |column: &Column| {
+            let mut turned = column.clone();
+            drop(turned.split_off(0));
+            (0..column.len())
+                .rev()
+                .for_each(|row| turned.push(column.get(row)));
+            turned
+        };
+        let columns = self
+            .columns
+            .iter()
+            .map(|(name, column)| (name.to_owned(), turned(column)));
+        self.columns = Columns::new(columns.collect()).unwrap_or_default();
+        self
+    }
 }
+
+/// Names and types of columns, in the order in which they are wanted.
+pub type Form = [(String, ColumnType)];
 
 /// Reads rows by a range of `seq`, at most `limit`, cut at segments; all columns.
 ///
 /// # Errors
-/// PostgreSQL is away or refuses.
+/// PostgreSQL is away or refuses, or the battery's table is missing.
 pub fn read(
     connection: &mut PgConnection,
     battery: &BatteryName,
@@ -73,161 +117,154 @@ pub fn read(
     limit: i64,
 ) -> Result<Vec<StoredRows>, StoreError> {
     connection.transaction(|connection| {
-        let Some(line) = batteries::find(connection, battery.as_str())? else {
-            return Ok(Vec::new());
+        let source = match Source::open(connection, battery, &Of::Rows) {
+            Ok(source) => source,
+            Err(SourceError::NoBattery(_)) => return Ok(Vec::new()),
+            // Rows that were stored cannot be gone without a word.
+            Err(error @ SourceError::NoTable(_)) => {
+                return Err(diesel::result::Error::QueryBuilderError(error.into()).into());
+            }
+            Err(SourceError::Store(error)) => return Err(error),
         };
-        let selection = Selection {
-            seq: range,
-            test_time: None,
-            columns: None,
-            limit: usize::try_from(limit).unwrap_or_default(),
+        let limits = PageLimits {
+            rows: usize::try_from(limit).unwrap_or_default(),
+            bytes: usize::MAX,
+            descending: false,
         };
-        let columns = tables::load(connection, &line)?.columns().to_vec();
-        let rows = load(connection, &line, &selection, &columns)?;
-        Ok(by_segment(battery, &line, rows))
+        let selection = Selection::by_seq(range);
+        let rows = page(connection, &source, &selection, source.columns(), limits)?;
+        Ok(by_segment(battery, &source.line, rows))
     })
 }
 
-/// Reads rows of a battery, and its line as it was then.
+/// Reads rows from one end of a selection, up to a bound.
 ///
 /// # Errors
-/// - `NoColumn`: a named column is missing, or `test_time` is asked for and missing.
-/// - `NoTable`: the battery had a table once.
-/// - `Store`: PostgreSQL is away or refuses.
-pub fn select(
+/// As diesel's.
+pub fn page(
     connection: &mut PgConnection,
-    line: &Line,
+    source: &Source,
     selection: &Selection,
-) -> Result<Selected, SelectError> {
-    let table = tables::load(connection, line).map_err(StoreError::from)?;
-    if line.form != 0 && table.columns().is_empty() {
-        return Err(SelectError::NoTable);
-    }
-    let find = |name: &str| {
-        let column = table.columns().iter().find(|(known, _)| known == name);
-        column
-            .cloned()
-            .ok_or_else(|| SelectError::NoColumn(name.to_owned()))
-    };
-    if selection.test_time.is_some() {
-        find("test_time")?;
-    }
-    let columns = match &selection.columns {
-        Some(names) => names
-            .iter()
-            .map(|name| find(name))
-            .collect::<Result<Vec<_>, _>>()?,
-        None => table.columns().to_vec(),
-    };
-    let selected = load(connection, line, selection, &columns);
-    Ok(selected.map_err(StoreError::from)?)
-}
-
-fn load(
-    connection: &mut PgConnection,
-    line: &Line,
-    selection: &Selection,
-    columns: &[(String, ColumnType)],
+    columns: &Form,
+    limits: PageLimits,
 ) -> QueryResult<Selected> {
-    if line.form == 0 {
+    if source.is_empty() {
         return Ok(Selected::default());
     }
-    let statement = statement(line, selection, columns);
-    let mut selected = Selected::default();
-    let mut cells = vec![Column::new(); columns.len()];
-    for row in statement.load_iter::<Row, diesel::connection::DefaultLoadingMode>(connection)? {
-        let row = row?;
-        if selected.seq.len() == selection.limit {
-            selected.more = true;
-            break;
-        }
-        selected.seq.push(row.seq);
-        selected.received.push(row.received);
-        selected.segment.push(row.segment);
-        for (column, value) in cells.iter_mut().zip(row.values) {
-            column.push(value);
-        }
-    }
-    let names = columns.iter().map(|(name, _)| name.clone());
-    // PostgreSQL's names are unique, and every row gave each column a cell.
-    selected.columns = Columns::new(names.zip(cells).collect()).unwrap_or_default();
-    Ok(selected)
+    // One more tells whether there are more.
+    let limit = i64::try_from(limits.rows).unwrap_or(i64::MAX);
+    let statement = chosen(select(source, columns), source, selection)
+        .sql(if limits.descending {
+            " ORDER BY own.seq DESC LIMIT "
+        } else {
+            " ORDER BY own.seq LIMIT "
+        })
+        .long(limit.saturating_add(1));
+    collect(connection, statement, columns, limits)
 }
 
-fn statement(line: &Line, selection: &Selection, columns: &[(String, ColumnType)]) -> Statement {
-    let mut statement = Statement::once()
-        .sql("SELECT seq, received, segment")
+/// Reads the rows of these `seq`, in ascending order, up to so many bytes of cells.
+///
+/// # Errors
+/// As diesel's.
+pub fn of_seqs(
+    connection: &mut PgConnection,
+    source: &Source,
+    seqs: &[i64],
+    columns: &Form,
+    bytes: usize,
+) -> QueryResult<Selected> {
+    if source.is_empty() {
+        return Ok(Selected::default());
+    }
+    let statement = select(source, columns)
+        .sql(" AND own.seq = ANY(")
+        .array(ArrayBind::longs(seqs.iter().copied()))
+        .sql(") ORDER BY own.seq");
+    let limits = PageLimits {
+        rows: usize::MAX,
+        bytes,
+        descending: false,
+    };
+    collect(connection, statement, columns, limits)
+}
+
+/// Finds the first and last `seq` of a selection; `None` where it has no rows.
+///
+/// # Errors
+/// As diesel's.
+pub fn bounds(
+    connection: &mut PgConnection,
+    source: &Source,
+    selection: &Selection,
+) -> QueryResult<Option<(i64, i64)>> {
+    #[derive(QueryableByName)]
+    struct Bounds {
+        #[diesel(sql_type = sql_types::Nullable<sql_types::BigInt>)]
+        first: Option<i64>,
+        #[diesel(sql_type = sql_types::Nullable<sql_types::BigInt>)]
+        last: Option<i64>,
+    }
+    if source.is_empty() {
+        return Ok(None);
+    }
+    let statement = Statement::once().sql("SELECT min(own.seq) AS first, max(own.seq) AS last");
+    let bounds: Bounds =
+        chosen(source.from(statement), source, selection).get_result(connection)?;
+    Ok(bounds.first.zip(bounds.last))
+}
+
+fn select(source: &Source, columns: &Form) -> Statement {
+    let times = source.times();
+    let statement = Statement::once()
+        .sql("SELECT own.seq, ")
+        .sql(times)
+        .sql("received, ")
+        .sql(times)
+        .sql("segment")
         .each(columns, |statement, (name, kind)| {
-            let statement = statement.sql(", ").identifier(name);
+            let statement = statement.sql(", own.").identifier(name);
             match kind {
                 ColumnType::Foreign(_) => statement.sql("::text"),
                 _ => statement,
             }
-        })
-        .sql(" FROM ")
-        .battery(&line.name)
-        .sql(" WHERE seq BETWEEN ")
+        });
+    source.from(statement)
+}
+
+/// Adds the conditions of a selection.
+fn chosen(statement: Statement, source: &Source, selection: &Selection) -> Statement {
+    let times = source.times();
+    let mut statement = statement
+        .sql(" AND own.seq BETWEEN ")
         .long(*selection.seq.start())
         .sql(" AND ")
         .long(*selection.seq.end());
+    if let Some((from, to)) = selection.received {
+        statement = statement.sql(" AND ").sql(times).sql("received BETWEEN ");
+        statement = statement.time(from).sql(" AND ").time(to);
+    }
     if let Some((from, to)) = selection.test_time {
-        statement = statement
-            .sql(" AND test_time BETWEEN ")
-            .real(from.unwrap_or(f64::NEG_INFINITY))
-            .sql(" AND ")
-            .real(to.unwrap_or(f64::INFINITY));
+        statement = statement.sql(" AND own.test_time BETWEEN ");
+        statement = statement.real(from).sql(" AND ").real(to);
     }
-    // One more tells whether there are more.
-    let limit = i64::try_from(selection.limit).unwrap_or(i64::MAX);
-    statement
-        .sql(" ORDER BY seq LIMIT ")
-        .long(limit.saturating_add(1))
-}
-
-/// A row with as many cells as were asked for.
-struct Row {
-    seq: i64,
-    received: i64,
-    segment: i32,
-    values: Vec<Value>,
-}
-
-impl QueryableByName<Pg> for Row {
-    fn build<'a>(row: &impl NamedRow<'a, Pg>) -> deserialize::Result<Self> {
-        let cell =
-            |place| DieselRow::get(row, place).ok_or("a column is missing in PostgreSQL's answer");
-        let integer = |place| match value_of(cell(place)?.value())? {
-            Value::Int(value) | Value::Time(value) => deserialize::Result::Ok(value),
-            value => Err(format!("seq, received or segment is {}", value.kind()).into()),
+    if let Some((from, to)) = selection.time {
+        statement = statement.sql(" AND ").sql(times).sql("\"time\" BETWEEN ");
+        statement = match source.time() {
+            Some(ColumnType::Time) => statement.time(us(from)).sql(" AND ").time(us(to)),
+            _ => statement.real(from).sql(" AND ").real(to),
         };
-        let values = (3..row.field_count()).map(|place| value_of(cell(place)?.value()));
-        Ok(Self {
-            seq: integer(0)?,
-            received: integer(1)?,
-            segment: i32::try_from(integer(2)?)?,
-            values: values.collect::<deserialize::Result<_>>()?,
-        })
     }
+    statement
 }
 
-/// Reads a cell by the type that PostgreSQL says it has.
-fn value_of(value: Option<PgValue<'_>>) -> deserialize::Result<Value> {
-    let Some(value) = value else {
-        return Ok(Value::Null);
-    };
-    let bytes = value.as_bytes();
-    Ok(match value.get_oid().get() {
-        16 => Value::Bool(bytes.first().is_some_and(|byte| *byte != 0)),
-        20 => Value::Int(i64::from_be_bytes(bytes.try_into()?)),
-        23 => Value::Int(i32::from_be_bytes(bytes.try_into()?).into()),
-        25 => Value::Text(str::from_utf8(bytes)?.to_owned()),
-        701 => Value::Float(f64::from_be_bytes(bytes.try_into()?)),
-        1184 => {
-            let since_2000 = i64::from_be_bytes(bytes.try_into()?);
-            Value::Time(since_2000.saturating_add(US_1970_TO_2000))
-        }
-        oid => return Err(format!("PostgreSQL's type {oid} is not expected here").into()),
-    })
+/// Turns seconds into whole microseconds; what is beyond their range becomes infinite.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "`as` saturates, which is what is wanted"
+)]
+fn us(seconds: f64) -> i64 {
+    (seconds * 1e6).round() as i64
 }
 
 /// Cuts rows where the segment changes, and at holes in `seq`.
@@ -235,7 +272,11 @@ pub(crate) fn by_segment(battery: &BatteryName, line: &Line, rows: Selected) -> 
     let mut cut: Vec<StoredRows> = Vec::new();
     let mut columns = rows.columns;
     let mut taken = 0;
-    let keys: Vec<(i64, i32)> = rows.seq.iter().copied().zip(rows.segment).collect();
+    let segments = rows
+        .segment
+        .iter()
+        .map(|segment| segment.unwrap_or_default());
+    let keys: Vec<(i64, i32)> = rows.seq.iter().copied().zip(segments).collect();
     let continues = |a: &(i64, i32), b: &(i64, i32)| a.0 + 1 == b.0 && a.1 == b.1;
     for run in keys.chunk_by(continues) {
         let rest = columns.split_off(run.len());
@@ -249,7 +290,7 @@ pub(crate) fn by_segment(battery: &BatteryName, line: &Line, rows: Selected) -> 
                 epoch: line.epoch,
                 segment,
                 first_seq,
-                received: received.copied().collect(),
+                received: received.map(|us| us.unwrap_or_default()).collect(),
                 columns: run_columns,
             });
         }

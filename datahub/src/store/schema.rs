@@ -11,13 +11,7 @@ diesel::table! {
         segment -> Integer,
         latest_test_time -> Nullable<Double>,
         form -> BigInt,
-    }
-}
-
-diesel::table! {
-    hub.metadata (battery_id) {
-        battery_id -> BigInt,
-        body -> Json,
+        first_seq -> BigInt,
     }
 }
 
@@ -27,6 +21,7 @@ diesel::table! {
         battery_id -> BigInt,
         attempt -> BigInt,
         position -> BigInt,
+        body -> Nullable<Binary>,
     }
 }
 
@@ -40,5 +35,20 @@ diesel::table! {
     }
 }
 
-diesel::joinable!(metadata -> batteries (battery_id));
-diesel::allow_tables_to_appear_in_same_query!(batteries, metadata);
+diesel::table! {
+    hub.signals (battery_id, name) {
+        battery_id -> BigInt,
+        name -> Text,
+        expression -> Text,
+        unit -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    hub.tables (battery_id, name) {
+        battery_id -> BigInt,
+        name -> Text,
+        sql_name -> Text,
+        rows -> BigInt,
+    }
+}

@@ -5,23 +5,31 @@
 //! position also tells what became of a commit whose answer was lost.
 
 use diesel::{
-    ExpressionMethods, PgConnection, QueryDsl, QueryResult, QueryableByName, RunQueryDsl, sql_types,
+    ExpressionMethods, PgConnection, QueryDsl, QueryResult, QueryableByName, RunQueryDsl,
+    result::{DatabaseErrorKind, Error},
+    sql_types,
 };
 use uuid::Uuid;
 
 use super::{
-    StoreError, batteries,
-    schema::sessions,
+    StoreError,
+    schema::{batteries, sessions},
     statement::{ArrayBind, Statement},
 };
+use crate::relayed::Place;
+
+/// Days after which an unused session ends.
+pub const SESSION_DAYS: u32 = 7;
 
 /// A connection's right to store rows of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
     /// The battery of the session.
     pub battery_id: i64,
-    /// The battery's epoch when the connection began.
-    pub epoch: i64,
+    /// The battery's newest row when the connection began.
+    pub newest: Place,
+    /// The newest row that was known to be on the bus then.
+    pub relayed: Place,
     /// The session.
     pub session: Uuid,
     /// Which connection of the session this is; only the newest may store rows.
@@ -41,8 +49,8 @@ pub enum SessionError {
     Store(#[from] StoreError),
 }
 
-impl From<diesel::result::Error> for SessionError {
-    fn from(error: diesel::result::Error) -> Self {
+impl From<Error> for SessionError {
+    fn from(error: Error) -> Self {
         Self::Store(error.into())
     }
 }
@@ -61,22 +69,30 @@ struct Opened {
 
 /// Opens a session for a new connection, which from now on is the only one that may store.
 ///
-/// `from` is the position of the first row that the connection will send. The battery's line is
-/// made where it is missing.
+/// `from` is the position of the first row that the connection will send; `body` the fingerprint
+/// of the one body that the session is for. The battery's line is made where it is missing.
 ///
 /// # Errors
-/// - `Refused`: the session belongs to another battery, has ended, or `from` would leave a hole.
+/// - `Refused`: the session belongs to another battery, has ended, was for another body, or `from`
+///   would leave a hole.
 /// - `Store`: PostgreSQL did not answer; nothing was changed.
 pub fn open(
     connection: &mut PgConnection,
     battery: &str,
     session: Uuid,
     from: i64,
+    body: Option<&[u8; 32]>,
 ) -> Result<Claim, SessionError> {
     use diesel::Connection;
     connection.transaction(|connection| {
-        let battery_id = batteries::find_or_add(connection, battery)?;
-        let opened = raise_attempt(connection, battery_id, session)?;
+        let battery_id = super::batteries::find_or_add(connection, battery)?;
+        let opened = match raise_attempt(connection, battery_id, session) {
+            Err(Error::DatabaseError(DatabaseErrorKind::ForeignKeyViolation, _)) => {
+                let problem = format!("{battery} was deleted just now; connect again");
+                return Err(SessionError::Refused(problem));
+            }
+            opened => opened?,
+        };
         if opened.battery_id != battery_id {
             let problem = format!("the session {session} belongs to another battery");
             return Err(SessionError::Refused(problem));
@@ -93,13 +109,25 @@ pub fn open(
                  position {position}"
             )));
         }
-        let epoch = super::schema::batteries::table
+        if let Some(body) = body
+            && !is_for(connection, session, body)?
+        {
+            let problem = "the key was used for another body; nothing of this one is stored";
+            return Err(SessionError::Refused(problem.to_owned()));
+        }
+        let (epoch, last_seq, relayed_seq) = batteries::table
             .find(battery_id)
-            .select(super::schema::batteries::epoch)
+            .select((
+                batteries::epoch,
+                batteries::last_seq,
+                batteries::relayed_seq,
+            ))
             .first(connection)?;
+        let place = |seq| Place { epoch, seq };
         Ok(Claim {
             battery_id,
-            epoch,
+            newest: place(last_seq),
+            relayed: place(relayed_seq),
             session,
             attempt: opened.attempt,
             position: opened.position,
@@ -126,12 +154,37 @@ fn raise_attempt(
         .get_result(connection)
 }
 
+/// Tells whether a session is for this body; a session that is for none yet is from now on.
+fn is_for(connection: &mut PgConnection, session: Uuid, body: &[u8; 32]) -> QueryResult<bool> {
+    let unset = sessions::table
+        .find(session)
+        .filter(sessions::body.is_null());
+    diesel::update(unset)
+        .set(sessions::body.eq(body.as_slice()))
+        .execute(connection)?;
+    let kept: Option<Vec<u8>> = sessions::table
+        .find(session)
+        .select(sessions::body)
+        .first(connection)?;
+    Ok(kept.as_deref() == Some(body.as_slice()))
+}
+
 /// Forgets a session that nobody can name again.
 ///
 /// # Errors
 /// As diesel's.
 pub fn forget(connection: &mut PgConnection, session: Uuid) -> QueryResult<usize> {
     diesel::delete(sessions::table.find(session)).execute(connection)
+}
+
+/// Forgets a session that has ended, so that it can begin anew.
+///
+/// # Errors
+/// As diesel's.
+pub(crate) fn forget_ended(connection: &mut PgConnection, session: Uuid) -> QueryResult<usize> {
+    diesel::sql_query("DELETE FROM hub.sessions WHERE id = $1 AND used < now() - interval '7 days'")
+        .bind::<sql_types::Uuid, _>(session)
+        .execute(connection)
 }
 
 /// A session's step from one position to another.
@@ -143,14 +196,27 @@ pub(super) struct Step {
     pub(super) to: i64,
 }
 
+impl Step {
+    /// Names the connection of the session.
+    pub(super) fn key(&self) -> (Uuid, i64) {
+        (self.session, self.attempt)
+    }
+}
+
 #[derive(QueryableByName)]
 struct Moved {
     #[diesel(sql_type = sql_types::Uuid)]
     id: Uuid,
+    #[diesel(sql_type = sql_types::BigInt)]
+    attempt: i64,
 }
 
-/// Moves positions where attempt and old position match; returns the sessions that moved.
-pub(super) fn advance(connection: &mut PgConnection, steps: &[Step]) -> QueryResult<Vec<Uuid>> {
+/// Moves positions where attempt and old position match; returns the sessions that moved, with
+/// the attempt by which they did.
+pub(super) fn advance(
+    connection: &mut PgConnection,
+    steps: &[Step],
+) -> QueryResult<Vec<(Uuid, i64)>> {
     let moved: Vec<Moved> = Statement::cached()
         .sql("UPDATE hub.sessions s SET position = p.new, used = now() FROM unnest(")
         .array(ArrayBind::uuids(
@@ -164,10 +230,12 @@ pub(super) fn advance(connection: &mut PgConnection, steps: &[Step]) -> QueryRes
         .array(ArrayBind::longs(steps.iter().map(|step| step.to)))
         .sql(
             ") AS p(id, attempt, old, new) \
-             WHERE s.id = p.id AND s.attempt = p.attempt AND s.position = p.old RETURNING s.id",
+             WHERE s.id = p.id AND s.attempt = p.attempt AND s.position = p.old \
+             RETURNING s.id, s.attempt",
         )
         .load(connection)?;
-    Ok(moved.into_iter().map(|session| session.id).collect())
+    let moved = moved.into_iter();
+    Ok(moved.map(|session| (session.id, session.attempt)).collect())
 }
 
 /// Reads attempt and position of sessions and holds them until the transaction ends.

@@ -5,20 +5,19 @@
 
 use diesel::{
     PgConnection, QueryResult, RunQueryDsl,
+    data_types::PgTimestamp,
     pg::Pg,
     query_builder::{AstPass, Query, QueryFragment, QueryId},
-    sql_types::{BigInt, Double, Text, Untyped},
+    sql_types::{BigInt, Double, Text, Timestamptz, Untyped},
 };
 use rovi_common::name::BatteryName;
 
-pub(super) use super::{
-    bind::{ArrayBind, Element, US_1970_TO_2000},
-    cell::CellBind,
-};
+pub(crate) use super::bind::{ArrayBind, Element, US_1970_TO_2000};
+pub(super) use super::cell::CellBind;
 
 /// A statement; its text alone, not the length of its arrays, decides which one is prepared.
 #[derive(Debug, Default)]
-pub(super) struct Statement {
+pub(crate) struct Statement {
     parts: Vec<Part>,
     cached: bool,
 }
@@ -32,6 +31,7 @@ enum Part {
     Long(i64),
     Real(f64),
     Text(String),
+    Time(PgTimestamp),
 }
 
 impl Statement {
@@ -44,22 +44,22 @@ impl Statement {
     }
 
     /// Begins a statement that is used once.
-    pub(super) fn once() -> Self {
+    pub(crate) fn once() -> Self {
         Self::default()
     }
 
-    pub(super) fn sql(mut self, text: &'static str) -> Self {
+    pub(crate) fn sql(mut self, text: &'static str) -> Self {
         self.parts.push(Part::Sql(text));
         self
     }
 
-    pub(super) fn identifier(mut self, name: &str) -> Self {
+    pub(crate) fn identifier(mut self, name: &str) -> Self {
         self.parts.push(Part::Identifier(name.to_owned()));
         self
     }
 
     /// Names the table of a battery.
-    pub(super) fn battery(self, name: &str) -> Self {
+    pub(crate) fn battery(self, name: &str) -> Self {
         self.sql("battery.").identifier(name)
     }
 
@@ -78,7 +78,7 @@ impl Statement {
         self
     }
 
-    pub(super) fn long(mut self, value: i64) -> Self {
+    pub(crate) fn long(mut self, value: i64) -> Self {
         self.parts.push(Part::Long(value));
         self
     }
@@ -90,6 +90,16 @@ impl Statement {
 
     pub(super) fn text(mut self, value: impl Into<String>) -> Self {
         self.parts.push(Part::Text(value.into()));
+        self
+    }
+
+    /// Binds a time in microseconds since 1970; the ends of the range are PostgreSQL's infinities.
+    pub(super) fn time(mut self, us: i64) -> Self {
+        let since_2000 = match us {
+            i64::MIN | i64::MAX => us,
+            us => us.saturating_sub(US_1970_TO_2000),
+        };
+        self.parts.push(Part::Time(PgTimestamp(since_2000)));
         self
     }
 
@@ -117,6 +127,7 @@ impl QueryFragment<Pg> for Statement {
                 Part::Long(value) => out.push_bind_param::<BigInt, _>(value)?,
                 Part::Real(value) => out.push_bind_param::<Double, _>(value)?,
                 Part::Text(value) => out.push_bind_param::<Text, _>(value)?,
+                Part::Time(value) => out.push_bind_param::<Timestamptz, _>(value)?,
             }
         }
         Ok(())

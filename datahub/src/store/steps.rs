@@ -6,16 +6,18 @@ use diesel::PgConnection;
 use uuid::Uuid;
 
 use super::{
+    batteries::Line,
     group::{ByBattery, Failure, Outcome, Outcomes},
     sessions::{self, Step},
 };
-use crate::batch::Batch;
+use crate::{batch::Batch, relayed::Place};
 
 /// Moves the sessions over their batches; batches that may not be stored, or were before, leave
 /// `by_battery`.
 pub(super) fn take(
     connection: &mut PgConnection,
     batches: &[Batch],
+    lines: &[Line],
     by_battery: &mut ByBattery,
     outcomes: &mut Outcomes,
 ) -> Result<(), Failure> {
@@ -29,23 +31,25 @@ pub(super) fn take(
     }
     // Some did not stand where their connections believe them to be: look, and move those whose
     // first batches were stored before.
-    let moved: HashSet<Uuid> = moved.into_iter().collect();
-    let mut others: Vec<Uuid> = steps.iter().map(|step| step.session).collect();
-    others.retain(|session| !moved.contains(session));
+    // An older connection of a session that moved is one of them: its step is not the session's.
+    let moved: HashSet<(Uuid, i64)> = moved.into_iter().collect();
+    let others = steps.iter().filter(|step| !moved.contains(&step.key()));
+    let others: Vec<Uuid> = others.map(|step| step.session).collect();
     let held = sessions::hold(connection, &others)?;
     let held: HashMap<Uuid, (i64, i64)> = held
         .into_iter()
         .map(|(id, attempt, position)| (id, (attempt, position)))
         .collect();
-    by_battery.retain(|_, places| {
+    by_battery.retain(|id, places| {
+        let newest = newest(lines, *id);
         places.retain(|&place| {
             let Some(batch) = batches.get(place) else {
                 return false;
             };
-            if moved.contains(&batch.uploader.claim.session) {
+            if moved.contains(&key(batch)) {
                 return true;
             }
-            let verdict = judge(batch, &held);
+            let verdict = judge(batch, &held, newest);
             verdict
                 .map(|outcome| outcomes.set(place, outcome))
                 .is_none()
@@ -54,19 +58,17 @@ pub(super) fn take(
     });
     let left: Vec<Step> = joined(batches, by_battery)
         .into_iter()
-        .filter(|step| !moved.contains(&step.session))
+        .filter(|step| !moved.contains(&step.key()))
         .collect();
     let moved_now = sessions::advance(connection, &left)?;
     if moved_now.len() == left.len() {
         return Ok(());
     }
     // Positions are held; only a hole between batches of one connection can bring us here.
-    let moved_now: HashSet<Uuid> = moved_now.into_iter().collect();
+    let moved_now: HashSet<(Uuid, i64)> = moved_now.into_iter().collect();
     let stuck = |place: &usize| {
-        let session = batches
-            .get(*place)
-            .map(|batch| batch.uploader.claim.session);
-        session.is_none_or(|id| !moved.contains(&id) && !moved_now.contains(&id))
+        let key = batches.get(*place).map(key);
+        key.is_none_or(|key| !moved.contains(&key) && !moved_now.contains(&key))
     };
     by_battery.retain(|_, places| {
         let refused = places.extract_if(.., |place| stuck(place)).collect();
@@ -76,7 +78,13 @@ pub(super) fn take(
     Ok(())
 }
 
-/// Joins the batches of each session into one step.
+/// Names the connection of a batch: its session, and which connection of that.
+fn key(batch: &Batch) -> (Uuid, i64) {
+    let claim = &batch.uploader.claim;
+    (claim.session, claim.attempt)
+}
+
+/// Joins the batches of each connection into one step.
 fn joined(batches: &[Batch], by_battery: &ByBattery) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     let mut known: HashMap<(Uuid, i64), usize> = HashMap::new();
@@ -86,7 +94,7 @@ fn joined(batches: &[Batch], by_battery: &ByBattery) -> Vec<Step> {
         .filter_map(|&place| batches.get(place))
     {
         let claim = &batch.uploader.claim;
-        let key = (claim.session, claim.attempt);
+        let key = key(batch);
         let step = known.get(&key).and_then(|&at| steps.get_mut(at));
         if let Some(step) = step {
             step.to = batch.end();
@@ -104,12 +112,21 @@ fn joined(batches: &[Batch], by_battery: &ByBattery) -> Vec<Step> {
 }
 
 /// Says why a batch whose session did not move is not written; none if it still can be.
-fn judge(batch: &Batch, held: &HashMap<Uuid, (i64, i64)>) -> Option<Outcome> {
+fn judge(batch: &Batch, held: &HashMap<Uuid, (i64, i64)>, newest: Place) -> Option<Outcome> {
     let claim = &batch.uploader.claim;
     match held.get(&claim.session) {
         Some(&(attempt, position)) if attempt == claim.attempt => {
-            (batch.end() <= position).then_some(Outcome::Before)
+            (batch.end() <= position).then_some(Outcome::Before(newest))
         }
         _ => Some(Outcome::Superseded),
     }
+}
+
+/// Returns the newest row of a battery.
+fn newest(lines: &[Line], id: i64) -> Place {
+    let line = lines.iter().find(|line| line.id == id);
+    line.map_or_else(Place::default, |line| Place {
+        epoch: line.epoch,
+        seq: line.last_seq,
+    })
 }

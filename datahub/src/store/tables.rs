@@ -12,12 +12,16 @@ use diesel::{
 pub use super::column_type::ColumnType;
 use super::{
     batteries::Line,
+    columns,
     schema::{batteries, table_changes},
     statement::{ArrayBind, Statement},
 };
 
 /// Columns that every table has before those of the rows.
 const OWN_COLUMNS: [&str; 3] = ["seq", "received", "segment"];
+
+/// Names and types of columns, in the order of their table.
+type Columns = Vec<(String, ColumnType)>;
 
 /// A change that rows need before they fit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +37,7 @@ pub(super) enum Change {
 pub struct Table {
     epoch: i64,
     form: i64,
-    columns: Vec<(String, ColumnType)>,
+    columns: Columns,
     places: HashMap<String, usize>,
     /// Integer columns that cannot be widened, because a stored value would lose digits.
     fixed: HashSet<String>,
@@ -42,7 +46,7 @@ pub struct Table {
 }
 
 impl Table {
-    fn new(line: &Line, columns: Vec<(String, ColumnType)>) -> Self {
+    fn new(line: &Line, columns: Columns) -> Self {
         let places = columns.iter().enumerate();
         let places = places
             .map(|(place, (name, _))| (name.clone(), place))
@@ -99,7 +103,7 @@ impl Table {
 #[derive(QueryableByName)]
 struct CatalogColumn {
     #[diesel(sql_type = sql_types::Text)]
-    battery: String,
+    table_name: String,
     #[diesel(sql_type = sql_types::Text)]
     name: String,
     #[diesel(sql_type = sql_types::Text)]
@@ -121,30 +125,127 @@ pub(super) fn load_all(
     lines: &[&Line],
 ) -> QueryResult<HashMap<i64, Table>> {
     let made = lines.iter().filter(|line| line.form > 0);
-    let names = made.map(|line| line.name.as_str());
-    let found: Vec<CatalogColumn> = Statement::cached()
-        .sql(
-            "SELECT c.relname::text AS battery, a.attname::text AS name, \
-             format_type(a.atttypid, NULL) AS kind \
-             FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid \
-             WHERE c.relnamespace = 'battery'::regnamespace \
-             AND a.attnum > 0 AND NOT a.attisdropped AND c.relname = ANY(",
-        )
-        .array(ArrayBind::texts(names))
-        .sql("::name[]) ORDER BY a.attnum")
-        .load(connection)?;
-    let mut columns: HashMap<String, Vec<(String, ColumnType)>> = HashMap::new();
-    for column in found {
-        let columns = columns.entry(column.battery).or_default();
-        if !OWN_COLUMNS.contains(&column.name.as_str()) {
-            columns.push((column.name, ColumnType::from_sql(&column.kind)));
-        }
-    }
+    let mut columns = catalogs(connection, "battery", made.map(|line| line.name.as_str()))?;
     let tables = lines.iter().map(|line| {
-        let columns = columns.remove(&line.name).unwrap_or_default();
+        let mut columns = columns.remove(&line.name).unwrap_or_default();
+        columns.retain(|(name, _)| !OWN_COLUMNS.contains(&name.as_str()));
         (line.id, Table::new(line, columns))
     });
     Ok(tables.collect())
+}
+
+/// Reads names and types of the columns of a table, in order; none where there is no table.
+pub(super) fn catalog(
+    connection: &mut PgConnection,
+    schema: &str,
+    table: &str,
+) -> QueryResult<Columns> {
+    let mut found = catalogs(connection, schema, [table])?;
+    Ok(found.remove(table).unwrap_or_default())
+}
+
+/// Reads the columns of many tables of a schema at once, by the tables' names.
+fn catalogs<'n>(
+    connection: &mut PgConnection,
+    schema: &str,
+    tables: impl IntoIterator<Item = &'n str>,
+) -> QueryResult<HashMap<String, Columns>> {
+    let found: Vec<CatalogColumn> = Statement::cached()
+        .sql(
+            "SELECT c.relname::text AS table_name, a.attname::text AS name, \
+             format_type(a.atttypid, NULL) AS kind \
+             FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid \
+             JOIN pg_namespace n ON n.oid = c.relnamespace \
+             WHERE a.attnum > 0 AND NOT a.attisdropped AND n.nspname = ",
+        )
+        .text(schema)
+        .sql(" AND c.relname = ANY(")
+        .array(ArrayBind::texts(tables))
+        .sql("::name[]) ORDER BY a.attnum")
+        .load(connection)?;
+    let mut columns: HashMap<String, Columns> = HashMap::new();
+    for column in found {
+        let kind = ColumnType::from_sql(&column.kind);
+        let columns = columns.entry(column.table_name).or_default();
+        columns.push((column.name, kind));
+    }
+    Ok(columns)
+}
+
+/// Reads anew what a battery's table looks like. Integer columns that cannot be widened stay so:
+/// finding out takes a look at every row.
+///
+/// # Errors
+/// As diesel's.
+pub(super) fn look_again(
+    connection: &mut PgConnection,
+    line: &Line,
+    table: &mut Table,
+) -> QueryResult<()> {
+    let mut found = load(connection, line)?;
+    found.fixed = std::mem::take(&mut table.fixed);
+    let is_int = |name: &String| {
+        let place = found.places.get(name).copied();
+        let column = place.and_then(|place| found.columns.get(place));
+        column.is_some_and(|(_, kind)| *kind == ColumnType::Int)
+    };
+    let fixed = found.fixed.iter().filter(|name| is_int(name)).cloned();
+    found.fixed = fixed.collect();
+    *table = found;
+    Ok(())
+}
+
+/// Begins a new epoch where the battery's table is gone; the caller holds its line.
+///
+/// Somebody dropped it, with the rows; what comes from now on finds a table of its own, and every
+/// reader starts over. The journal tells.
+///
+/// # Errors
+/// As diesel's; the caller rolls back.
+pub(super) fn begin_anew_if_gone(
+    connection: &mut PgConnection,
+    line: &mut Line,
+) -> QueryResult<()> {
+    if line.form == 0 {
+        return Ok(());
+    }
+    let there: Found = Statement::cached()
+        .sql(
+            "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+             WHERE n.nspname = 'battery' AND c.relname = ",
+        )
+        .text(&line.name)
+        .sql(") AS found")
+        .get_result(connection)?;
+    if there.found {
+        return Ok(());
+    }
+    let change = format!(
+        "the table is gone: somebody dropped or renamed it, with rows 1 to {}; epoch {} begins",
+        line.last_seq,
+        line.epoch + 1
+    );
+    tracing::error!(battery.id = line.name, "{}: {change}", line.name);
+    journalize(connection, line, &[change])?;
+    *line = Line {
+        epoch: line.epoch + 1,
+        last_seq: 0,
+        segment: 0,
+        latest_test_time: None,
+        form: 0,
+        ..line.clone()
+    };
+    diesel::update(batteries::table.find(line.id))
+        .set((
+            batteries::epoch.eq(line.epoch),
+            batteries::last_seq.eq(0),
+            batteries::relayed_seq.eq(0),
+            batteries::segment.eq(0),
+            batteries::latest_test_time.eq(None::<f64>),
+            batteries::form.eq(0),
+        ))
+        .execute(connection)
+        .map(drop)
 }
 
 /// Changes a battery's table; the caller holds its line.
@@ -186,7 +287,7 @@ pub(super) fn change(
     } else if !adds.is_empty() {
         add(connection, line, &adds)?;
     }
-    comment(connection, line, &adds)?;
+    columns::comment(connection, line, adds.iter().map(|(name, _)| *name))?;
     record(connection, line, table, &journal)
 }
 
@@ -208,13 +309,13 @@ fn create(
     let own = [
         (
             "seq",
-            " IS 'Order of storing within the epoch, from 1 without gaps.'",
+            "Order of storing within the epoch, from 1 without gaps",
         ),
-        ("received", " IS 'When the hub took the row.'"),
-        ("segment", " IS 'The test within the battery''s life.'"),
+        ("received", "When the hub took the row"),
+        ("segment", "The test within the battery's life"),
     ];
     own.into_iter()
-        .try_for_each(|(name, text)| comment_on(connection, line, name, text))
+        .try_for_each(|(name, text)| columns::comment_on(connection, line, name, Some(text)))
 }
 
 fn add(
@@ -264,52 +365,6 @@ fn widen(connection: &mut PgConnection, line: &Line, column: &str) -> QueryResul
     Ok(true)
 }
 
-/// Writes the units of columns that battdat defines.
-fn comment(
-    connection: &mut PgConnection,
-    line: &Line,
-    columns: &[(&str, &ColumnType)],
-) -> QueryResult<()> {
-    for (name, _) in columns {
-        let text = match *name {
-            "test_time" => " IS 'Time from the beginning of the test, in s.'",
-            "voltage" => " IS 'Measured voltage, in V.'",
-            "current" => " IS 'Measured current, in A; positive when charging.'",
-            "temperature" => " IS 'Temperature of the battery, in °C.'",
-            "time" => " IS 'Time of the measurement, in s since 1970-01-01 UTC.'",
-            "file_number" => " IS 'Which of several original files the row came from.'",
-            "state" => " IS 'Whether the battery is charged, discharged or at rest.'",
-            "method" => " IS 'How charge or discharge is controlled.'",
-            "step_index" => " IS 'Number of the step within the cycle.'",
-            "substep_index" => " IS 'Counts changes of the control method within the cycle.'",
-            "cycle_time" => " IS 'Time from the beginning of the cycle, in s.'",
-            "cycle_number" => " IS 'Number of the cycle, from 0.'",
-            "cycle_capacity" => " IS 'Charge since the beginning of the cycle, in A·h.'",
-            "cycle_energy" => " IS 'Energy since the beginning of the cycle, in W·h.'",
-            "internal_resistance" => " IS 'Internal resistance, in ohm.'",
-            _ => continue,
-        };
-        comment_on(connection, line, name, text)?;
-    }
-    Ok(())
-}
-
-fn comment_on(
-    connection: &mut PgConnection,
-    line: &Line,
-    column: &str,
-    text: &'static str,
-) -> QueryResult<()> {
-    Statement::once()
-        .sql("COMMENT ON COLUMN ")
-        .battery(&line.name)
-        .sql(".")
-        .identifier(column)
-        .sql(text)
-        .execute(connection)
-        .map(drop)
-}
-
 /// Raises the form and writes the journal.
 fn record(
     connection: &mut PgConnection,
@@ -322,6 +377,11 @@ fn record(
     diesel::update(batteries::table.find(line.id))
         .set(batteries::form.eq(line.form))
         .execute(connection)?;
+    journalize(connection, line, journal)
+}
+
+/// Writes the journal.
+fn journalize(connection: &mut PgConnection, line: &Line, journal: &[String]) -> QueryResult<()> {
     let entry = |change: &String| {
         (
             table_changes::battery_id.eq(line.id),

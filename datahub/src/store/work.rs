@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use diesel::{Connection, PgConnection};
+use rovi_common::fault;
 
 use super::{
     batteries::Line,
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::{
     batch::Batch,
-    upload::{RefusedBy, RejectedRow},
+    upload::{RefusedBy, RejectedRow, kept},
 };
 
 /// Changes a table as a batch wants; a change that PostgreSQL refuses is left out, and rows that
@@ -35,6 +36,7 @@ pub(super) fn change(
     let done = connection.transaction(|connection| {
         tables::change(connection, &mut new_line, &mut new_table, &changes)
     });
+    fault::point("hub.schema_change")?;
     match done {
         Ok(()) => (*line, *table) = (new_line, new_table),
         Err(error) if is_away(&error) => return Err(error.into()),
@@ -135,8 +137,15 @@ impl<'w> Work<'w> {
         outcomes: &mut Outcomes,
     ) -> Result<(), Failure> {
         let stored = stored_by_batch(line, self.batches, written);
+        for (_, batch, stored) in &stored {
+            if !batch.replayed.is_empty() {
+                rejected::settle(connection, &batch.replayed, &stored.rejected)
+                    .map_err(Failure::of(line.id))?;
+            }
+        }
         let rejected: Vec<(&Batch, RejectedRow)> = stored
             .iter()
+            .filter(|(_, batch, _)| batch.replayed.is_empty())
             .flat_map(|(_, batch, stored)| stored.rejected.iter().map(|row| (*batch, row.clone())))
             .collect();
         rejected::keep(connection, line, &rejected).map_err(Failure::of(line.id))?;
@@ -242,10 +251,7 @@ fn nth_other(n: usize, taken: &[usize]) -> usize {
 /// Describes a decoded row that is not stored.
 fn reject(batch: &Batch, row: usize, refused_by: RefusedBy, reason: String) -> RejectedRow {
     let cells = batch.decoded.columns.row(row);
-    let cells = cells.map(|(name, value)| {
-        let value = serde_json::to_value(&value).unwrap_or_else(|_| value.to_string().into());
-        (name.to_owned(), value)
-    });
+    let cells = cells.map(|(name, value)| (name.to_owned(), kept::to_json(&value)));
     RejectedRow {
         offset: batch.decoded.offset_of(row),
         refused_by,

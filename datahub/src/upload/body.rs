@@ -5,12 +5,13 @@ use rovi_common::rows::{Column, Columns, Value};
 use super::{
     decode::{Encoding, Limits, decode},
     decoded::Decoded,
+    integers,
     sift::sift,
 };
 
 /// The form of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum BodyForm {
+pub(crate) enum BodyForm {
     Json,
     Ndjson,
     Csv,
@@ -21,7 +22,7 @@ pub(super) enum BodyForm {
 ///
 /// # Errors
 /// Why nothing of it is used, and where.
-pub(super) fn decode_body(
+pub(crate) fn decode_body(
     bytes: &[u8],
     form: BodyForm,
     limits: &Limits,
@@ -93,7 +94,7 @@ fn typed(cells: &[String]) -> Column {
     let parse: fn(&str) -> Option<Value> = if is_all(|cell| cell.parse::<i64>().is_ok()) {
         |cell| cell.parse().ok().map(Value::Int)
     } else if is_all(|cell| cell.parse::<f64>().is_ok()) {
-        |cell| cell.parse().ok().map(Value::Float)
+        number
     } else if is_all(|cell| truth(cell).is_some()) {
         |cell| truth(cell).map(Value::Bool)
     } else {
@@ -110,6 +111,18 @@ fn typed(cells: &[String]) -> Column {
         });
     }
     column
+}
+
+/// Reads a number of a column that has fractions; whole ones are rounded nowhere: where a float
+/// cannot be exact, the cell stays an integer or is refused.
+fn number(cell: &str) -> Option<Value> {
+    const EXACT: i64 = 1 << 53;
+    match cell.parse::<i64>() {
+        Ok(whole) if !(-EXACT..=EXACT).contains(&whole) => Some(Value::Int(whole)),
+        Ok(_) => cell.parse().ok().map(Value::Float),
+        Err(_) => integers::refined(cell.trim_start_matches('+').as_bytes())
+            .or_else(|| cell.parse().ok().map(Value::Float)),
+    }
 }
 
 fn truth(cell: &str) -> Option<bool> {
@@ -145,6 +158,17 @@ mod tests {
         let lines = "{\"a\": 1, \"b\": 0.5, \"c\": \"x\", \"d\": true}\n\n\
                      {\"a\": 2, \"b\": 1.5, \"c\": null, \"d\": false}\n";
         assert_eq!(body(lines, BodyForm::Ndjson), json);
+    }
+
+    #[test]
+    fn whole_numbers_of_csv_are_not_rounded() {
+        let text = "a\n0.5\n9007199254740993\n18446744073709551616\n18446744073709551617\n7\n";
+        let decoded = body(text, BodyForm::Csv).unwrap();
+        let column = decoded.columns.get("a").unwrap();
+        assert_eq!(column.get(1), Value::Int(9_007_199_254_740_993));
+        assert_eq!(column.get(2), Value::Float(2.0_f64.powi(64)));
+        assert_eq!(decoded.rejected[0].offset, 3);
+        assert!(decoded.rejected[0].reason.contains("18446744073709551617"));
     }
 
     #[test]

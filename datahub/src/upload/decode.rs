@@ -4,7 +4,7 @@
 //! Output: a [`Decoded`] batch. A row that cannot be stored is set aside with its reason and the
 //! others go on; only what cannot be read at all is an error.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use rovi_common::rows::{Cell, Column, Value};
 use serde::{
@@ -14,7 +14,7 @@ use serde::{
 
 use super::{
     decoded::{Decoded, set_aside},
-    raw,
+    integers, kept, raw,
     sift::{sift, usable_row},
 };
 use crate::config::Settings;
@@ -79,9 +79,13 @@ pub enum DecodeError {
 /// # Errors
 /// See [`DecodeError`]; nothing of the frame is used then.
 pub fn decode(bytes: &[u8], encoding: Encoding, limits: &Limits) -> Result<Decoded, DecodeError> {
+    let bytes = match encoding {
+        Encoding::Msgpack => Cow::Borrowed(bytes),
+        Encoding::Json => integers::rewrite(bytes),
+    };
     let form = match encoding {
-        Encoding::Msgpack => form_of_msgpack(bytes, limits),
-        Encoding::Json => form_of_json(bytes, limits),
+        Encoding::Msgpack => form_of_msgpack(&bytes, limits),
+        Encoding::Json => form_of_json(&bytes, limits),
     };
     let form = form.map_err(DecodeError::Undecodable)?;
     let rows = form.sent();
@@ -94,9 +98,31 @@ pub fn decode(bytes: &[u8], encoding: Encoding, limits: &Limits) -> Result<Decod
         Form::Batch(columns) => sift(columns, limits)?,
     };
     if !decoded.rejected.is_empty() {
-        raw::fill_bodies(bytes, encoding, &mut decoded.rejected);
+        raw::fill_bodies(&bytes, encoding, &mut decoded.rejected);
     }
     Ok(decoded)
+}
+
+/// Reads rows as `hub.rejected_rows` keeps them, each as if it came anew.
+pub fn decode_kept(kept: Vec<serde_json::Value>, limits: &Limits) -> Decoded {
+    let mut rows = Rows::default();
+    for body in kept {
+        let offset = rows.decoded.sent;
+        let before = rows.decoded.rejected.len();
+        let shown = body.clone();
+        if let serde_json::Value::Object(cells) = body {
+            let cell = |(name, cell)| (name, kept::from_json(cell));
+            rows.take(cells.into_iter().map(cell).collect(), limits);
+        } else {
+            rows.decoded.sent += 1;
+            let why = "what was sent is no map of columns";
+            rows.decoded.rejected.push(set_aside(offset, why));
+        }
+        if let Some(row) = rows.decoded.rejected.get_mut(before) {
+            row.body = shown;
+        }
+    }
+    rows.decoded
 }
 
 fn form_of_msgpack(bytes: &[u8], limits: &Limits) -> Result<Form, String> {
@@ -336,6 +362,25 @@ mod tests {
         );
         let body = serde_json::json!({"a": [2], "b": 5});
         assert_eq!(decoded.rejected[0].body, body);
+    }
+
+    #[test]
+    fn an_integer_beyond_64_bits_costs_its_row_unless_it_is_exact_as_a_float() {
+        let decoded = json(r#"[{"a": 18446744073709551616}, {"a": 18446744073709551617}]"#);
+        let decoded = decoded.unwrap();
+        let exact = Column::Float(vec![Some(2.0_f64.powi(64))]);
+        assert_eq!(decoded.columns.get("a"), Some(&exact));
+        let row = &decoded.rejected[0];
+        assert!(
+            row.reason
+                .contains("column `a`: the integer 18446744073709551617 has more than 64 bits"),
+            "{}",
+            row.reason
+        );
+        let body = serde_json::json!({"a": {"integer": "18446744073709551617"}});
+        assert_eq!(row.body, body);
+        let batch = json(r#"{"a": [1, 18446744073709551617]}"#).unwrap();
+        assert_eq!((batch.columns.rows(), batch.rejected.len()), (1, 1));
     }
 
     #[test]

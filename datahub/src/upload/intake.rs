@@ -6,12 +6,15 @@ use rovi_common::{clock, http::Problem, name::BatteryName};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{decoded::Decoded, room::Room};
+use super::{decoded::Decoded, marks::Marks, room::Notice};
 use crate::{
     batch::{Batch, Ending, Progress, Uploader},
     hub::Hub,
     store::sessions::{self, SessionError},
 };
+
+/// Fingerprint of a body that a session was opened for.
+pub type BodyHash = [u8; 32];
 
 /// What a connection asks for.
 #[derive(Debug, Clone)]
@@ -26,6 +29,8 @@ pub struct Request {
     pub begins_segment: bool,
     /// Whether the client hears anything but close codes.
     pub speaks: bool,
+    /// The one body that the session is for, if it is for one.
+    pub body: Option<BodyHash>,
 }
 
 /// Takes in the rows of one connection.
@@ -34,7 +39,6 @@ pub struct Intake {
     hub: Arc<Hub>,
     /// The connection as the writers see it.
     pub uploader: Arc<Uploader>,
-    room: Room,
     begins_segment: bool,
     is_nameless: bool,
     next: i64,
@@ -49,9 +53,9 @@ impl Intake {
         let is_nameless = request.session.is_none() && !request.speaks;
         let session = request.session.unwrap_or_else(Uuid::new_v4);
         let name = request.battery.to_string();
-        let from = request.from;
+        let (from, body) = (request.from, request.body);
         let opened = hub.pool.run(move |connection| {
-            match sessions::open(connection, &name, session, from) {
+            match sessions::open(connection, &name, session, from, body.as_ref()) {
                 Ok(claim) => Ok(Ok(claim)),
                 Err(SessionError::Refused(why)) => Ok(Err(why)),
                 Err(SessionError::Store(error)) => Err(error),
@@ -61,14 +65,28 @@ impl Intake {
             .await?
             .map_err(|why| Problem::conflict(why).at("session"))?;
         let room = hub.rooms.of(claim.battery_id);
+        let marks = request.speaks.then(|| {
+            let follower = hub.board.follow(claim.battery_id, claim.relayed);
+            Marks::new(follower, claim.position, claim.newest)
+        });
+        let uploader = Arc::new(Uploader::new(claim, request.battery, room, marks));
+        hub.uploads.add(&uploader);
         Ok(Self {
             hub,
-            uploader: Arc::new(Uploader::new(claim, request.battery, request.speaks)),
-            room,
+            uploader,
             begins_segment: request.begins_segment,
             is_nameless,
             next: from,
         })
+    }
+
+    /// Goes on where the session ends, whatever was asked for.
+    #[must_use]
+    pub fn at_the_end(self) -> Self {
+        Self {
+            next: self.uploader.claim.position,
+            ..self
+        }
     }
 
     /// Returns the position of the next row.
@@ -83,7 +101,16 @@ impl Intake {
     ///
     /// # Errors
     /// Nothing more of this connection is stored.
-    pub async fn take(&mut self, mut decoded: Decoded) -> Result<(), Ending> {
+    pub async fn take(&mut self, decoded: Decoded) -> Result<(), Ending> {
+        self.replay(decoded, Vec::new()).await
+    }
+
+    /// Takes rows in that come from these lines of `hub.rejected_rows`, which they leave in the
+    /// transaction that stores them.
+    ///
+    /// # Errors
+    /// As [`Intake::take`].
+    pub async fn replay(&mut self, mut decoded: Decoded, replayed: Vec<i64>) -> Result<(), Ending> {
         let metrics = &self.hub.metrics;
         metrics.rows_received.inc_by(decoded.sent as u64);
         let sent = i64::try_from(decoded.sent).unwrap_or(i64::MAX);
@@ -95,10 +122,12 @@ impl Intake {
             return Ok(());
         }
         let weight = decoded.weight();
-        let room = self.room.take(weight).await;
+        let room = self.uploader.room().take(weight).await;
         if let Some(ending) = self.uploader.progress().borrow().ending.clone() {
             return Err(ending);
         }
+        let stops = || Ending::Unavailable("the service stops".to_owned());
+        let room = room.ok_or_else(stops)?;
         let rows = i64::try_from(decoded.sent).unwrap_or_default();
         let batch = Batch {
             uploader: Arc::clone(&self.uploader),
@@ -107,10 +136,11 @@ impl Intake {
             begins_segment: self.begins_segment && position == 0,
             decoded,
             weight,
-            room,
+            seat: room,
+            replayed,
         };
         let handed = self.hub.writers.send(batch).await;
-        handed.map_err(|_closed| Ending::Unavailable)?;
+        handed.map_err(|_closed| stops())?;
         metrics.rows_waiting.add(rows);
         self.next += sent;
         Ok(())
@@ -125,12 +155,19 @@ impl Intake {
         let received = self.received();
         let is_settled =
             |progress: &Progress| progress.stored >= received || progress.ending.is_some();
+        // The sender is `self`'s own.
         let settled = progress.wait_for(is_settled).await;
-        match settled.as_deref() {
-            Ok(Progress { stored, .. }) if *stored >= received => Ok(()),
-            Ok(Progress { ending, .. }) => Err(ending.clone().unwrap_or(Ending::Unavailable)),
-            Err(_) => Err(Ending::Unavailable),
-        }
+        let ending = match settled.as_deref() {
+            Ok(Progress { stored, .. }) if *stored >= received => None,
+            Ok(Progress { ending, .. }) => ending.clone(),
+            Err(_) => None,
+        };
+        ending.map_or(Ok(()), Err)
+    }
+
+    /// Returns why the battery is set aside, while it is.
+    pub fn notice(&self) -> watch::Receiver<Option<Notice>> {
+        self.uploader.room().notice()
     }
 
     /// Returns a view of the progress that can be waited for.

@@ -1,15 +1,22 @@
 //! Uploads: `GET` (WebSocket) and `POST /db/upload/{battery}`.
 
-mod body;
+pub(crate) mod body;
 pub mod decode;
 mod decoded;
+mod encoding;
+pub(crate) mod guard;
 pub mod intake;
+mod integers;
+pub(crate) mod kept;
+pub mod marks;
+pub mod open;
 pub(crate) mod post;
 pub mod protocol;
 mod raw;
 pub mod room;
 mod sift;
 mod socket;
+mod voice;
 
 use std::sync::Arc;
 
@@ -19,6 +26,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 pub use self::decoded::{Decoded, RefusedBy, RejectedRow};
+pub(crate) use self::sift::column_name;
 use self::{
     intake::{Intake, Request},
     protocol::SUBPROTOCOL,
@@ -82,6 +90,7 @@ pub(crate) async fn upload_by_socket(
     let begins_segment = query.begins_segment()?;
     let speaks = offers(&request, SUBPROTOCOL);
     // The handshake is checked before a session is opened for it.
+    let body = guard::guarded(&request, body, hub.settings.frame_bytes).await?;
     let (response, session, frames) =
         actix_ws::handle_with_protocols(&request, body, &[SUBPROTOCOL])?;
     if hub.stop.is_cancelled() {
@@ -93,6 +102,7 @@ pub(crate) async fn upload_by_socket(
         from: query.from,
         begins_segment,
         speaks,
+        body: None,
     };
     let hub = hub.into_inner();
     let intake = Intake::open(Arc::clone(&hub), asked).await?;

@@ -1,9 +1,10 @@
 //! `POST /db/upload/{battery}`: one body of rows, answered once they are durable.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use rovi_common::http::Problem;
+use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -11,18 +12,25 @@ use super::{
     body::{self, BodyForm},
     decode::Limits,
     decoded::Decoded,
-    intake::{Intake, Request},
+    encoding::{self, Packing},
+    intake::{BodyHash, Intake, Request},
 };
-use crate::{api::battery_name, batch::Ending, hub::Hub};
+use crate::{
+    api::battery_name,
+    batch::{Ending, Progress},
+    hub::Hub,
+    store::rejected,
+};
 
-/// How long a request waits for its rows to be durable.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The longest reason in a header, in characters.
+const REASON_CHARS: usize = 300;
 /// Namespace of the sessions made from `Idempotency-Key`.
 const KEYS: Uuid = Uuid::from_u128(0x8f0d_6c53_4d0e_4b6e_9d5c_726f_7669_6b79);
 
 /// Takes rows of a battery and answers their number once they are durable.
 ///
-/// With `Idempotency-Key`, sending again stores nothing twice.
+/// With `Idempotency-Key`, sending again stores nothing twice. `Rovi-Rows-Rejected` tells how many
+/// of the rows are kept as rejected, `Rovi-First-Rejection` which came first and why.
 #[utoipa::path(
     post,
     path = "/db/upload/{battery}",
@@ -30,15 +38,18 @@ const KEYS: Uuid = Uuid::from_u128(0x8f0d_6c53_4d0e_4b6e_9d5c_726f_7669_6b79);
     params(
         ("battery" = String, Path, description = "Name of the battery"),
         ("Idempotency-Key" = Option<String>, Header, description = "Names this body"),
+        ("Content-Encoding" = Option<String>, Header, description = "gzip or zstd"),
     ),
     request_body(description = "Rows", content(
         (Vec<Object> = "application/json"), (String = "application/x-ndjson"),
         (String = "text/csv"), (Vec<u8> = "application/msgpack"),
     )),
     responses(
-        (status = 200, body = u64, description = "Rows taken, also those kept as rejected"),
+        (status = 200, body = u64, description = "Rows taken, also those kept as rejected",
+         headers(("Rovi-Rows-Rejected" = u64), ("Rovi-First-Rejection" = String))),
         (status = 400, body = Problem), (status = 409, body = Problem),
-        (status = 413, body = Problem), (status = 503, body = Problem),
+        (status = 413, body = Problem), (status = 415, body = Problem),
+        (status = 503, body = Problem),
     )
 )]
 pub(crate) async fn upload_by_post(
@@ -49,16 +60,20 @@ pub(crate) async fn upload_by_post(
 ) -> Result<HttpResponse, Problem> {
     let battery = battery_name(&battery)?;
     let form = BodyForm::of(request.headers());
+    let packing = Packing::of(request.headers())?;
     let session = session_of(&request, &battery)?;
     let hub = hub.into_inner();
     let bytes = read(payload, hub.settings.body_bytes).await?;
     let limits = Limits::of_bodies(&hub.settings);
-    let decoding = tokio::task::spawn_blocking(move || body::decode_body(&bytes, form, &limits));
+    let most = hub.settings.body_bytes;
+    let decoding = tokio::task::spawn_blocking(move || {
+        let bytes = encoding::unpack(bytes, packing, most)?;
+        let hash = session.map(|_| hash(&bytes, form));
+        let decoded = body::decode_body(&bytes, form, &limits).map_err(Problem::bad_request)?;
+        Ok((decoded, hash))
+    });
     let decoded = decoding.await.map_err(|error| Problem::internal(&error))?;
-    let decoded = decoded.map_err(|reason| {
-        hub.metrics.frames_refused.inc();
-        Problem::bad_request(reason)
-    })?;
+    let (decoded, hash) = decoded.inspect_err(|_: &Problem| hub.metrics.frames_refused.inc())?;
     let rows = decoded.sent;
     let asked = Request {
         battery,
@@ -66,15 +81,39 @@ pub(crate) async fn upload_by_post(
         from: 0,
         begins_segment: false,
         speaks: false,
+        body: hash,
     };
     let intake = Intake::open(Arc::clone(&hub), asked).await?;
-    let known = intake.uploader.claim.position;
-    if let Err(problem) = check_resumed(known, rows, hub.settings.group_rows) {
-        intake.close().await;
-        return Err(problem);
+    let rejections = store(&hub, intake, decoded).await?;
+    let mut response = HttpResponse::Ok();
+    response.insert_header(("Rovi-Rows-Rejected", rejections.rows));
+    if let Some((position, reason)) = rejections.first {
+        let told = format!("position {position}: {reason}");
+        response.insert_header(("Rovi-First-Rejection", header_text(&told)));
     }
-    store(&hub, intake, decoded).await?;
-    Ok(HttpResponse::Ok().json(rows))
+    Ok(response.json(rows))
+}
+
+/// Fingerprint of a body and what it is read as, however it was packed.
+fn hash(bytes: &[u8], form: BodyForm) -> BodyHash {
+    let mut hash = Sha256::new();
+    hash.update(form.name());
+    hash.update([0]);
+    hash.update(bytes);
+    hash.finalize().into()
+}
+
+/// Writes a text so that it may stand in a header.
+fn header_text(text: &str) -> String {
+    let mut safe = String::new();
+    for letter in text.chars().take(REASON_CHARS) {
+        if letter.is_ascii_graphic() || letter == ' ' {
+            safe.push(letter);
+        } else {
+            safe.extend(letter.escape_unicode());
+        }
+    }
+    safe
 }
 
 /// Makes a session of the key, if there is one.
@@ -94,34 +133,26 @@ fn session_of(
     Ok(Some(Uuid::new_v5(&KEYS, &name)))
 }
 
-/// Refuses a body whose key was used for another one, as far as their numbers of rows tell.
+/// Reads a whole body, up to a limit.
 ///
-/// `known` rows were stored under the key: none, all, or whole batches of a body that broke off.
-fn check_resumed(known: i64, rows: usize, batch_rows: usize) -> Result<(), Problem> {
-    let stored = usize::try_from(known).unwrap_or_default();
-    let broke_off = stored < rows && stored.is_multiple_of(batch_rows.max(1));
-    if stored == rows || broke_off {
-        return Ok(());
-    }
-    let detail = format!(
-        "the key was used for another body: {stored} rows are stored under it, this body has \
-         {rows}; nothing of it is stored"
-    );
-    Err(Problem::conflict(detail).at("Idempotency-Key"))
-}
-
-async fn read(payload: web::Payload, limit: usize) -> Result<web::Bytes, Problem> {
-    let too_large = || {
-        let detail = format!("the body is larger than {limit} bytes; cut it, or use the socket");
-        Problem::too_large(detail)
-    };
+/// # Errors
+/// 413 beyond the limit, 400 where the body broke off.
+pub(crate) async fn read(payload: web::Payload, limit: usize) -> Result<web::Bytes, Problem> {
     let body = payload.to_bytes_limited(limit).await;
-    let body = body.map_err(|_too_large| too_large())?;
+    let body = body.map_err(|_too_large| encoding::too_large(limit))?;
     body.map_err(|error| Problem::bad_request(format!("the body broke off: {error}")))
 }
 
+/// The rows of a body that were rejected.
+struct Rejections {
+    rows: u64,
+    /// Position and reason.
+    first: Option<(i64, String)>,
+}
+
 /// Stores the rows, in batches no larger than a group.
-async fn store(hub: &Hub, mut intake: Intake, mut decoded: Decoded) -> Result<(), Problem> {
+async fn store(hub: &Hub, mut intake: Intake, mut decoded: Decoded) -> Result<Rejections, Problem> {
+    let patience = hub.settings.post_timeout;
     let storing = async {
         while decoded.sent > 0 {
             let rest = decoded.split_off(hub.settings.group_rows);
@@ -129,24 +160,68 @@ async fn store(hub: &Hub, mut intake: Intake, mut decoded: Decoded) -> Result<()
         }
         intake.settled().await
     };
-    let stored = timeout(PATIENCE, storing).await;
+    let stored = timeout(patience, storing).await;
+    let notice = intake.notice().borrow().clone();
+    let rejections = rejections(hub, &intake).await;
     intake.close().await;
     match stored {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(Ending::Refused(reason))) => Err(Problem::conflict(reason)),
-        Ok(Err(Ending::Unavailable | Ending::Defect(_))) => Err(Problem::unavailable(
-            "the rows cannot be stored now; send them again",
-        )),
-        Err(_out_of_time) => Err(Problem::unavailable(format!(
-            "the rows were not stored within {PATIENCE:?} and may be stored yet; \
-             with an Idempotency-Key, sending them again is harmless"
-        ))),
+        Ok(Ok(())) => rejections,
+        Ok(Err(ending)) => Err(ending.into()),
+        Err(_out_of_time) => {
+            let why = notice.map_or_else(String::new, |notice| {
+                format!("; the battery is set aside: {}", notice.reason)
+            });
+            Err(Problem::unavailable(format!(
+                "the rows were not stored within {patience:?} and may be stored yet{why}; \
+                 with an Idempotency-Key, sending them again is harmless"
+            )))
+        }
+    }
+}
+
+/// Counts what was rejected, also by an earlier request under the same key.
+async fn rejections(hub: &Hub, intake: &Intake) -> Result<Rejections, Problem> {
+    let claim = intake.uploader.claim;
+    if claim.position == 0 {
+        let Progress {
+            rejected: rows,
+            first_rejection: first,
+            ..
+        } = intake.progress().borrow().clone();
+        return Ok(Rejections { rows, first });
+    }
+    let (battery, session) = (claim.battery_id, claim.session);
+    let count = move |connection: &mut _| Ok(rejected::of_session(connection, battery, session)?);
+    let counted = hub.pool.run(count).await?;
+    Ok(Rejections {
+        rows: u64::try_from(counted.rows).unwrap_or_default(),
+        first: counted.position.zip(counted.reason),
+    })
+}
+
+impl From<Ending> for Problem {
+    fn from(ending: Ending) -> Self {
+        match ending {
+            Ending::Refused(reason) => Self::conflict(reason),
+            Ending::Unavailable(reason) | Ending::Defect(reason) => Self::unavailable(format!(
+                "the rows cannot be stored now: {reason}; send them again"
+            )),
+        }
     }
 }
 
 impl BodyForm {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Ndjson => "ndjson",
+            Self::Csv => "csv",
+            Self::Msgpack => "msgpack",
+        }
+    }
+
     /// Reads the form of a body; JSON where none is given.
-    fn of(headers: &header::HeaderMap) -> Self {
+    pub(crate) fn of(headers: &header::HeaderMap) -> Self {
         let given = headers.get(header::CONTENT_TYPE);
         let given = given
             .and_then(|value| value.to_str().ok())
@@ -169,12 +244,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_rest_of_the_same_body_continues_a_key() {
-        for (known, rows) in [(0, 5), (5, 5), (10, 15), (0, 0)] {
-            assert!(check_resumed(known, rows, 10).is_ok(), "{known} of {rows}");
-        }
-        for (known, rows) in [(5, 4), (5, 6), (20, 15), (12, 15), (5, 0)] {
-            assert!(check_resumed(known, rows, 10).is_err(), "{known} of {rows}");
-        }
+    fn a_reason_in_a_header_is_plain_ascii() {
+        assert_eq!(header_text("`ä`\r\nx: 1"), r"`\u{e4}`\u{d}\u{a}x: 1");
+        assert!(header_text(&"x".repeat(1000)).len() == 300);
+    }
+
+    #[test]
+    fn a_body_is_another_one_if_it_is_read_as_something_else() {
+        assert_ne!(hash(b"1", BodyForm::Json), hash(b"1", BodyForm::Csv));
+        assert_eq!(hash(b"1", BodyForm::Csv), hash(b"1", BodyForm::Csv));
     }
 }

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::{
     batch::Ending,
     config::{MAX_COLUMN_NAME_BYTES, Settings},
+    store::sessions::SESSION_DAYS,
 };
 
 /// The subprotocol in which the server speaks.
@@ -26,15 +27,25 @@ pub enum Message<'a> {
         session: Uuid,
         /// The first row that is not stored yet.
         position: i64,
+        /// Rows below this are known to be on the bus.
+        relayed: i64,
         /// What a client must keep to.
         limits: Limits,
     },
-    /// Rows below `received` have come, those below `stored` are durable.
+    /// Rows below `received` have come, those below `stored` are durable, those below `relayed`
+    /// are on the bus.
     Ack {
         /// Position.
         received: i64,
         /// Position.
         stored: i64,
+        /// Position.
+        relayed: i64,
+    },
+    /// The battery's table cannot be written now; its rows wait.
+    Waiting {
+        /// Why.
+        reason: &'a str,
     },
     /// A row is in `hub.rejected_rows`.
     Reject {
@@ -54,6 +65,9 @@ pub struct Limits {
     columns: usize,
     column_name_bytes: usize,
     window_rows: usize,
+    queue_bytes: u32,
+    idle_timeout_s: u64,
+    session_days: u32,
 }
 
 impl Limits {
@@ -66,6 +80,9 @@ impl Limits {
             columns: settings.columns,
             column_name_bytes: MAX_COLUMN_NAME_BYTES,
             window_rows: settings.window_rows,
+            queue_bytes: settings.battery_queue_bytes,
+            idle_timeout_s: settings.idle_timeout.as_secs(),
+            session_days: SESSION_DAYS,
         }
     }
 }
@@ -93,8 +110,8 @@ pub enum End {
     },
     /// The service stops.
     Stopping,
-    /// Rows cannot be stored now.
-    Unavailable,
+    /// Rows cannot be stored now, and why.
+    Unavailable(String),
     /// A defect of the service.
     Defect(String),
 }
@@ -103,7 +120,7 @@ impl From<Ending> for End {
     fn from(ending: Ending) -> Self {
         match ending {
             Ending::Refused(reason) => Self::Refused(reason),
-            Ending::Unavailable => Self::Unavailable,
+            Ending::Unavailable(reason) => Self::Unavailable(reason),
             Ending::Defect(reason) => Self::Defect(reason),
         }
     }
@@ -127,9 +144,9 @@ impl End {
                 CloseCode::Restart,
                 "the service stops; connect again and resume".to_owned(),
             ),
-            Self::Unavailable => (
+            Self::Unavailable(reason) => (
                 CloseCode::Again,
-                "rows cannot be stored now; connect again and resume".to_owned(),
+                format!("rows cannot be stored now; connect again and resume: {reason}"),
             ),
             Self::Defect(reason) => (CloseCode::Error, reason.clone()),
         };

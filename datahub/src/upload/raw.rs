@@ -2,13 +2,14 @@
 
 use std::fmt;
 
+use rovi_common::rows;
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, SeqAccess, Visitor},
 };
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 
-use super::{decode::Encoding, decoded::RejectedRow};
+use super::{decode::Encoding, decoded::RejectedRow, kept};
 
 /// Fills in the bodies of rejected rows from the bytes they came in.
 pub(super) fn fill_bodies(bytes: &[u8], encoding: Encoding, rejected: &mut [RejectedRow]) {
@@ -83,9 +84,8 @@ impl<'de> Visitor<'de> for RawVisitor {
         Ok(value.into())
     }
 
-    /// JSON has no NaN and no infinity; they are kept as text.
     fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(Number::from_f64(value).map_or_else(|| value.to_string().into(), Value::Number))
+        Ok(kept::float(value))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
@@ -101,7 +101,8 @@ impl<'de> Visitor<'de> for RawVisitor {
 
     fn visit_newtype_struct<D: Deserializer<'de>>(self, ext: D) -> Result<Value, D::Error> {
         let Raw(parts) = Raw::deserialize(ext)?;
-        Ok(serde_json::json!({ "ext": parts }))
+        let time = timestamp(&parts).map(kept::time);
+        Ok(time.unwrap_or_else(|| serde_json::json!({ "ext": parts })))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
@@ -125,6 +126,24 @@ impl<'de> Visitor<'de> for RawVisitor {
     }
 }
 
+/// Reads msgpack's timestamp, which is extension -1, from what became of its parts.
+fn timestamp(parts: &Value) -> Option<i64> {
+    let [kind, payload] = parts.as_array()?.as_slice() else {
+        return None;
+    };
+    let byte = |number: &Value| u8::try_from(number.as_u64()?).ok();
+    let payload: Vec<u8> = match payload {
+        Value::String(text) => text.clone().into_bytes(),
+        other => other
+            .get("bin")?
+            .as_array()?
+            .iter()
+            .map(byte)
+            .collect::<Option<_>>()?,
+    };
+    rows::timestamp_us(&payload).filter(|_| kind.as_i64() == Some(-1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,7 +154,13 @@ mod tests {
         let Raw(value) = rmp_serde::from_slice(&bytes).unwrap();
         assert_eq!(
             value,
-            serde_json::json!([{"bin": [255]}, "NaN", {"ext": [5, {"bin": [254]}]}])
+            serde_json::json!([{"bin": [255]}, {"float": "NaN"}, {"ext": [5, {"bin": [254]}]}])
+        );
+        let times = rmp_serde::to_vec(&[rows::Value::Time(-1), rows::Value::Time(65)]).unwrap();
+        let Raw(times) = rmp_serde::from_slice(&times).unwrap();
+        assert_eq!(
+            times,
+            serde_json::json!([{"timestamp_us": -1}, {"timestamp_us": 65}])
         );
     }
 }

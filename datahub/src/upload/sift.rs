@@ -48,6 +48,15 @@ pub(super) fn usable_row(
     Ok(row)
 }
 
+/// Returns the name that a column has in the table.
+///
+/// # Errors
+/// Why no column may have this name.
+pub(crate) fn column_name(mut name: String) -> Result<String, String> {
+    rename(&mut name)?;
+    Ok(name)
+}
+
 fn too_many_columns(found: usize, limits: &Limits) -> String {
     format!("{found} columns, the limit is {}", limits.columns)
 }

@@ -4,17 +4,11 @@
 //! `rovi.v1` acknowledgements back. On failure: a close code that says why, after the rows that
 //! came before were stored.
 
-use std::{
-    future::Future,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use actix_ws::{AggregatedMessage, AggregatedMessageStream, ProtocolError, Session};
 use prometheus::IntCounter;
-use tokio::{
-    sync::watch,
-    time::{MissedTickBehavior, timeout},
-};
+use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -22,13 +16,12 @@ use super::{
     decoded::Decoded,
     intake::Intake,
     protocol::{self, End, Message},
+    voice::{News, SEND_PATIENCE, Voice, in_time},
 };
-use crate::{batch::Progress, config::Settings, hub::Hub};
+use crate::{config::Settings, hub::Hub};
 
 /// Frames above this many bytes are decoded off the thread that serves sockets.
 const INLINE_BYTES: usize = 64 << 10;
-/// How long a client may leave our messages unread before it counts as gone.
-const SEND_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a client may take to answer our close.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -70,14 +63,6 @@ impl SocketSettings {
     }
 }
 
-/// The server's side of the conversation.
-struct Voice {
-    session: Session,
-    speaks: bool,
-    progress: watch::Receiver<Progress>,
-    acknowledged: (i64, i64),
-}
-
 impl Socket {
     pub(super) fn new(
         hub: &Hub,
@@ -87,12 +72,7 @@ impl Socket {
         frames: actix_ws::MessageStream,
     ) -> Self {
         let settings = SocketSettings::of(&hub.settings);
-        let voice = Voice {
-            session,
-            speaks,
-            progress: intake.progress(),
-            acknowledged: (-1, -1),
-        };
+        let voice = Voice::new(session, &intake, speaks);
         Self {
             frames: frames
                 .max_frame_size(settings.frame_bytes)
@@ -130,9 +110,10 @@ impl Socket {
         let uploader = &self.intake.uploader;
         let hello = Message::Hello {
             battery: uploader.battery.as_str(),
-            epoch: uploader.claim.epoch,
+            epoch: uploader.claim.newest.epoch,
             session: uploader.claim.session,
             position: uploader.claim.position,
+            relayed: uploader.relayed(),
             limits: self.settings.greeting,
         };
         self.voice.say(&hello).await
@@ -148,7 +129,7 @@ impl Socket {
             let step = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => Err(End::Stopping),
-                _ = self.voice.progress.changed() => self.report().await,
+                news = self.voice.news() => self.tell(&news).await,
                 frame = self.frames.recv(), if may_read => self.take(frame).await,
                 _ = pings.tick() => self.ping(may_read).await,
             };
@@ -216,7 +197,7 @@ impl Socket {
                     biased;
                     handed = &mut handing => break handed?,
                     () = self.stop.cancelled() => return Err(End::Stopping),
-                    _ = self.voice.progress.changed() => self.voice.report(before).await?,
+                    news = self.voice.news() => self.voice.tell(&news, before).await?,
                 }
             }
         }
@@ -225,6 +206,13 @@ impl Socket {
             return self.report().await;
         }
         Ok(())
+    }
+
+    async fn tell(&mut self, news: &News) -> Result<(), End> {
+        if matches!(news, News::Stored) {
+            return self.report().await;
+        }
+        self.voice.tell(news, self.intake.received()).await
     }
 
     async fn report(&mut self) -> Result<(), End> {
@@ -289,9 +277,12 @@ impl Socket {
                 return if is_lost { end } else { ending.into() };
             }
             tokio::select! {
-                changed = self.voice.progress.changed() => if changed.is_err() {
-                    return End::Unavailable;
-                },
+                news = self.voice.news() => {
+                    let told = self.tell(&news).await;
+                    if !is_lost && told == Err(End::Lost) {
+                        return End::Lost;
+                    }
+                }
                 () = &mut out_of_time => return End::Stopping,
             }
         }
@@ -308,36 +299,5 @@ impl Socket {
         .await;
         let until_closed = async { while let Some(Ok(_)) = self.frames.recv().await {} };
         let _impatient = timeout(CLOSE_PATIENCE, until_closed).await;
-    }
-}
-
-impl Voice {
-    /// Says something, if the client listens.
-    async fn say(&mut self, message: &Message<'_>) -> Result<(), End> {
-        if !self.speaks {
-            return Ok(());
-        }
-        let text = serde_json::to_string(message)
-            .map_err(|error| End::Defect(format!("a message cannot be written: {error}")))?;
-        in_time(self.session.text(text)).await
-    }
-
-    /// Acknowledges, if there is something new; ends where nothing more will be stored.
-    async fn report(&mut self, received: i64) -> Result<(), End> {
-        let progress = self.progress.borrow_and_update().clone();
-        let stored = progress.stored;
-        if self.acknowledged != (received, stored) {
-            self.acknowledged = (received, stored);
-            self.say(&Message::Ack { received, stored }).await?;
-        }
-        progress.ending.map_or(Ok(()), |ending| Err(ending.into()))
-    }
-}
-
-/// Sends, or finds that the client is gone.
-async fn in_time(sending: impl Future<Output = Result<(), actix_ws::Closed>>) -> Result<(), End> {
-    match timeout(SEND_PATIENCE, sending).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) | Err(_) => Err(End::Lost),
     }
 }

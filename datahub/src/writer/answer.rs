@@ -10,6 +10,7 @@ use rovi_common::rows::Columns;
 use crate::{
     batch::{Batch, Ending, Uploader},
     metrics::HubMetrics,
+    relayed::Place,
     store::group::{Outcome, Stored},
     stored::{StoredRows, StoredSender},
 };
@@ -37,12 +38,12 @@ pub(super) fn answer(
             }
             Outcome::Stored(stored) => {
                 count(metrics, &stored);
-                receipt.add(&batch, rejects(&batch, &stored));
+                receipt.add(&batch, newest(&stored), rejects(&batch, &stored));
                 finish(&batch, metrics);
                 relay.take(batch, stored);
                 continue;
             }
-            Outcome::Before => receipt.add(&batch, Vec::new()),
+            Outcome::Before(newest) => receipt.add(&batch, Some(newest), Vec::new()),
             Outcome::Superseded => end(&batch, "a newer connection of the session took over"),
             Outcome::Removed => end(&batch, "the battery was removed"),
         }
@@ -86,28 +87,41 @@ fn rejects(batch: &Batch, stored: &Stored) -> Vec<(i64, String)> {
         .collect()
 }
 
+/// Returns where the newest row of a batch stands; `None` if all were rejected.
+fn newest(stored: &Stored) -> Option<Place> {
+    let run = stored.runs.iter().rfind(|run| run.to > run.from)?;
+    let after_first = i64::try_from(run.to - run.from).unwrap_or_default() - 1;
+    Some(Place {
+        epoch: stored.epoch,
+        seq: run.first_seq + after_first,
+    })
+}
+
 /// One receipt for consecutive batches of a connection: single rows come by the thousand.
 #[derive(Default)]
 struct Receipt {
     uploader: Option<Arc<Uploader>>,
     position: i64,
+    newest: Option<Place>,
     rejects: Vec<(i64, String)>,
 }
 
 impl Receipt {
-    fn add(&mut self, batch: &Batch, rejects: Vec<(i64, String)>) {
+    fn add(&mut self, batch: &Batch, newest: Option<Place>, rejects: Vec<(i64, String)>) {
         let is_same = |uploader: &Arc<Uploader>| Arc::ptr_eq(uploader, &batch.uploader);
         if !self.uploader.as_ref().is_some_and(is_same) {
             self.send();
             self.uploader = Some(Arc::clone(&batch.uploader));
         }
         self.position = batch.end();
+        self.newest = newest.or(self.newest);
         self.rejects.extend(rejects);
     }
 
     fn send(&mut self) {
         if let Some(uploader) = self.uploader.take() {
-            uploader.stored(self.position, std::mem::take(&mut self.rejects));
+            let rejects = std::mem::take(&mut self.rejects);
+            uploader.stored(self.position, self.newest.take(), rejects);
         }
     }
 }

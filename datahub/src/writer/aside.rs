@@ -7,6 +7,7 @@
 use std::mem;
 
 use diesel::PgConnection;
+use rovi_common::fault;
 use tokio::sync::mpsc;
 
 use super::{Wiring, answer, link::Link};
@@ -111,7 +112,9 @@ fn write(wiring: &Wiring, battery: i64, batches: Vec<Batch>) -> Ended {
         .map_err(Failure::from)
         .and_then(|mut link| {
             let timer = wiring.metrics.commit_seconds.start_timer();
-            let written = write_alone(&mut link.connection, &mut Tables::new(), &batches, &rules);
+            let written = between_faults(|| {
+                write_alone(&mut link.connection, &mut Tables::new(), &batches, &rules)
+            });
             match &written {
                 Ok(_) => timer.observe_duration(),
                 Err(_) => drop(timer.stop_and_discard()),
@@ -126,6 +129,14 @@ fn write(wiring: &Wiring, battery: i64, batches: Vec<Batch>) -> Ended {
         }
         Err(failure) => Ended::Failed(battery, batches, failure),
     }
+}
+
+/// Runs a transaction between the faults that may be injected before and after it.
+pub(super) fn between_faults<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    fault::point("hub.before_write")?;
+    let done = work()?;
+    fault::point("hub.after_commit")?;
+    Ok(done)
 }
 
 /// Writes one battery's batches; where PostgreSQL refuses rows, these are set aside.

@@ -33,6 +33,7 @@ impl Link {
              SET TIME ZONE 'UTC'; SELECT set_config('synchronous_commit', 'on', false) \
              WHERE current_setting('synchronous_commit') = 'off'"
         ))?;
+        store::plain_messages(&mut connection);
         Ok(Self::over(connection))
     }
 

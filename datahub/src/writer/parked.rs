@@ -1,13 +1,20 @@
 //! Batteries whose tables cannot be written now, each with its own queue.
 //!
-//! The queues are bounded by the room that each battery's connections have to take first.
+//! The queues are bounded by the room that each battery's connections have to take first, and
+//! together by the room of batteries that are set aside. Where a battery is set aside while that
+//! is full, the connections whose rows have no place there end with 1013: nothing of theirs was
+//! acknowledged, and the rows of other batteries need the room that they hold.
 
 use std::{
     collections::{HashMap, VecDeque},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use crate::batch::Batch;
+use crate::{
+    batch::{Batch, Ending, Uploader},
+    upload::room::Notice,
+};
 
 /// First and longest pause before a parked battery is tried again.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(3));
@@ -20,6 +27,9 @@ struct Parked {
     retry_at: Instant,
     /// Whether some of its batches are being tried.
     is_tried: bool,
+    since: Instant,
+    /// A connection, by which all of the battery's are told.
+    uploader: Option<Arc<Uploader>>,
 }
 
 /// All batteries set aside by one writer.
@@ -38,40 +48,77 @@ impl Parking {
     }
 
     /// Sets a battery aside, or puts its batches back in front after another failure.
-    pub(super) fn park(&mut self, battery: i64, batches: Vec<Batch>) -> Duration {
-        let parked = self.put_back(battery, batches);
+    ///
+    /// Returns the pause before the next try, and batches for which there is no room.
+    pub(super) fn park(
+        &mut self,
+        battery: i64,
+        batches: Vec<Batch>,
+        reason: &str,
+    ) -> (Duration, Vec<Batch>) {
+        let (parked, homeless) = self.put_back(battery, batches, reason);
         parked.pause = (parked.pause * 2).min(PAUSES.1);
         parked.retry_at = Instant::now() + parked.pause;
-        parked.pause
+        (parked.pause, homeless)
     }
 
-    /// Sets a battery aside that is to be tried at once.
-    pub(super) fn park_briefly(&mut self, battery: i64, batches: Vec<Batch>) {
-        self.put_back(battery, batches);
+    /// Sets a battery aside that is to be tried at once; returns batches for which there is no room.
+    pub(super) fn park_briefly(
+        &mut self,
+        battery: i64,
+        batches: Vec<Batch>,
+        reason: &str,
+    ) -> Vec<Batch> {
+        self.put_back(battery, batches, reason).1
     }
 
-    fn put_back(&mut self, battery: i64, batches: Vec<Batch>) -> &mut Parked {
+    /// Puts batches in front of their battery's queue and tells its connections why they wait.
+    fn put_back(
+        &mut self,
+        battery: i64,
+        batches: Vec<Batch>,
+        reason: &str,
+    ) -> (&mut Parked, Vec<Batch>) {
         let parked = self.batteries.entry(battery).or_insert_with(|| Parked {
             batches: VecDeque::new(),
             pause: PAUSES.0 / 2,
             retry_at: Instant::now(),
             is_tried: false,
+            since: Instant::now(),
+            uploader: None,
         });
-        for batch in batches.into_iter().rev() {
+        if let Some(batch) = batches.first() {
+            let notice = Notice {
+                since: parked.since,
+                reason: reason.into(),
+            };
+            batch.uploader.set_aside(Some(notice));
+            parked.uploader = Some(Arc::clone(&batch.uploader));
+        }
+        let (mut kept, mut homeless) = (Vec::new(), Vec::new());
+        for mut batch in batches {
+            if finds_room(&mut batch) {
+                kept.push(batch);
+            } else {
+                homeless.push(batch);
+            }
+        }
+        for batch in kept.into_iter().rev() {
             parked.batches.push_front(batch);
         }
         parked.is_tried = false;
-        parked
+        (parked, homeless)
     }
 
-    /// Appends a batch to its battery's queue; gives it back if the battery is not parked.
-    pub(super) fn append(&mut self, batch: Batch) -> Option<Batch> {
+    /// Appends a batch to its battery's queue; gives it back if the battery is not parked, or if
+    /// there is no room, after telling its connection.
+    pub(super) fn append(&mut self, mut batch: Batch) -> Option<Batch> {
         match self.batteries.get_mut(&batch.battery_id()) {
-            Some(parked) => {
+            Some(parked) if !batch.uploader.has_ended() && finds_room(&mut batch) => {
                 parked.batches.push_back(batch);
                 None
             }
-            None => Some(batch),
+            _ => Some(batch),
         }
     }
 
@@ -111,6 +158,7 @@ impl Parking {
             return true;
         };
         if parked.batches.is_empty() {
+            parked.tell_end();
             self.batteries.remove(&battery);
             return true;
         }
@@ -125,4 +173,26 @@ impl Parking {
         let parked = self.batteries.drain();
         parked.flat_map(|(_, parked)| parked.batches).collect()
     }
+}
+
+impl Parked {
+    fn tell_end(&self) {
+        if let Some(uploader) = &self.uploader {
+            uploader.set_aside(None);
+        }
+    }
+}
+
+/// Moves a batch's room to where those of batteries that are set aside have theirs; where there is
+/// none, its connection ends, and later rows of it are not stored either.
+fn finds_room(batch: &mut Batch) -> bool {
+    if batch.seat.is_aside() {
+        return true;
+    }
+    if batch.uploader.has_ended() || !batch.seat.move_aside() {
+        let reason = "the battery is set aside and there is no more room for its rows";
+        batch.uploader.end(Ending::Unavailable(reason.to_owned()));
+        return false;
+    }
+    true
 }

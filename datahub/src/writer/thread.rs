@@ -28,6 +28,10 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 /// Tables whose columns are kept in mind, about 2 kB each.
 const MOST_TABLES: usize = 20_000;
 
+/// Why a battery is set aside that nothing failed for, as its clients are told.
+const SLOW_CHANGE: &str = "the table is given a column of another type, which rewrites its rows";
+const NO_THREAD: &str = "the system gives the hub no thread to write the table from";
+
 /// A writer thread's state.
 pub(super) struct Writer {
     wiring: Wiring,
@@ -100,7 +104,7 @@ impl Writer {
         if !left.is_empty() {
             let rows: usize = left.iter().map(|batch| batch.decoded.sent).sum();
             tracing::error!("{rows} rows that were not acknowledged are given up at the stop");
-            answer::refuse(left, &Ending::Unavailable, &self.wiring.metrics);
+            self.refuse(left);
         }
     }
 
@@ -140,6 +144,10 @@ impl Writer {
             let Some(batch) = self.parking.append(batch) else {
                 continue;
             };
+            if batch.uploader.has_ended() {
+                self.refuse(vec![batch]);
+                continue;
+            }
             rows += batch.decoded.sent;
             bytes += batch.weight;
             batteries.insert(batch.battery_id());
@@ -191,7 +199,8 @@ impl Writer {
         }
         for (battery, batches) in aside {
             self.wiring.metrics.batteries_parked.inc();
-            self.parking.park_briefly(battery, batches);
+            let homeless = self.parking.park_briefly(battery, batches, SLOW_CHANGE);
+            self.refuse(homeless);
         }
         for (battery, batches) in alone {
             self.write_alone(battery, batches);
@@ -221,13 +230,14 @@ impl Writer {
             .first()
             .map(|batch| batch.uploader.battery.to_string());
         let known = self.parking.len();
-        let pause = self.parking.park(battery, batches);
+        let reason = ErrorChain(&failure.error).to_string();
+        let (pause, homeless) = self.parking.park(battery, batches, &reason);
+        self.refuse(homeless);
         if self.parking.len() > known {
             self.wiring.metrics.batteries_parked.inc();
             tracing::warn!(
-                "battery {} cannot be written now and is set aside, next try in {pause:?}: {}",
+                "battery {} cannot be written now and is set aside, next try in {pause:?}: {reason}",
                 name.unwrap_or_default(),
-                ErrorChain(&failure.error)
             );
         }
     }
@@ -247,7 +257,8 @@ impl Writer {
             Ended::Written(battery) => self.written(battery),
             Ended::Failed(battery, batches, failure) => self.park(battery, batches, &failure),
             Ended::NotTried(battery, batches) => {
-                self.parking.park(battery, batches);
+                let (_, homeless) = self.parking.park(battery, batches, NO_THREAD);
+                self.refuse(homeless);
             }
             Ended::Panicked => (),
         }
@@ -288,12 +299,10 @@ impl Writer {
                 None => self.connect().map_err(|GivenUp| None)?,
             };
             let timer = self.wiring.metrics.commit_seconds.start_timer();
-            let written = work(
-                &mut link.connection,
-                &mut self.tables,
-                batches,
-                &self.wiring.rules,
-            );
+            let written = aside::between_faults(|| {
+                let rules = &self.wiring.rules;
+                work(&mut link.connection, &mut self.tables, batches, rules)
+            });
             match written {
                 Ok(outcomes) => {
                     timer.observe_duration();
@@ -350,6 +359,7 @@ impl Writer {
     }
 
     fn refuse(&self, batches: Vec<Batch>) {
-        answer::refuse(batches, &Ending::Unavailable, &self.wiring.metrics);
+        let reason = "the service stops while PostgreSQL is away".to_owned();
+        answer::refuse(batches, &Ending::Unavailable(reason), &self.wiring.metrics);
     }
 }

@@ -228,3 +228,100 @@ async fn estimates_wait_for_a_database_that_is_away_and_for_a_bus_that_was_wiped
     number_is(&servers, "SELECT count(*) AS value FROM estimates.b7", 3).await;
     parts.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_generation_or_revision_never_wins_and_an_equal_one_changes_nothing() {
+    let servers = Servers::start();
+    servers.battery("b7");
+    let (parts, jetstream) = start(&servers).await;
+    let milli = "SELECT sum(soc * 1000)::bigint AS value FROM estimates.b7 WHERE seq = 1";
+    // Each is told by its value; revision and generation say which one stays.
+    let of = |revision, generation, value| EstimateFrame {
+        generation,
+        ..frame("b7", 1, 1, revision, value)
+    };
+    for (revision, generation, value, stays) in [
+        (2, 1, 0.1, 100),
+        (2, 0, 0.2, 100),
+        (2, 1, 0.3, 100),
+        (2, 2, 0.4, 400),
+        (1, 9, 0.5, 400),
+        (3, 0, 0.6, 600),
+    ] {
+        publish(&jetstream, &of(revision, generation, value)).await;
+        // A later row shows that the frame before it was dealt with.
+        let marker = 100 * revision + generation;
+        publish(&jetstream, &frame("b7", marker, 1, 9, 0.0)).await;
+        let seen = format!("SELECT count(*) AS value FROM estimates.b7 WHERE seq = {marker}");
+        number_is(&servers, &seen, 1).await;
+        assert_eq!(servers.number(milli), stays, "{revision}.{generation}");
+    }
+    parts.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hubs_store_each_estimate_once_and_one_that_stops_hands_over_at_once() {
+    let servers = Servers::start();
+    let names = ["b1", "b2", "b3"];
+    for name in names {
+        servers.battery(name);
+    }
+    let (first, jetstream) = start(&servers).await;
+    let (second, _) = start(&servers).await;
+    for round in 0..40 {
+        for name in names {
+            publish(&jetstream, &frame(name, 1 + 5 * round, 5, 1, 0.5)).await;
+        }
+    }
+    let begun = Instant::now();
+    first.lifecycle.stop();
+    for round in 40..80 {
+        for name in names {
+            publish(&jetstream, &frame(name, 1 + 5 * round, 5, 1, 0.5)).await;
+        }
+    }
+    for name in names {
+        let rows = format!("SELECT count(*) AS value FROM estimates.{name}");
+        number_is(&servers, &rows, 400).await;
+    }
+    let pending = || async {
+        let consumer: jetstream::consumer::PullConsumer = jetstream
+            .get_consumer_from_stream("hub", subjects::ESTIMATES_STREAM)
+            .await
+            .unwrap();
+        match consumer.get_info().await.unwrap() {
+            info if info.num_ack_pending == 0 && info.num_pending == 0 => Ok(()),
+            info => Err(format!("{info:?}")),
+        }
+    };
+    eventually(PATIENCE, pending).await;
+    let lines = |parts: &Parts| parts.metric("datahub_estimates_stored_total");
+    assert!(
+        lines(&first) + lines(&second) <= 1200,
+        "a line was made or replaced twice after {:?}",
+        begun.elapsed()
+    );
+    first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn estimates_in_hand_of_a_hub_that_died_come_to_another_one() {
+    let servers = Servers::start();
+    servers.battery("b7");
+    let (dead, jetstream) = start(&servers).await;
+    publish(&jetstream, &frame("b7", 1, 1, 1, 0.5)).await;
+    number_is(&servers, "SELECT count(*) AS value FROM estimates.b7", 1).await;
+    let consumer: jetstream::consumer::PullConsumer = jetstream
+        .get_consumer_from_stream("hub", subjects::ESTIMATES_STREAM)
+        .await
+        .unwrap();
+    dead.stop().await;
+    publish(&jetstream, &frame("b7", 2, 3, 1, 0.5)).await;
+    // What a dead hub took and never answers.
+    let taken = consumer.fetch().max_messages(1).messages().await.unwrap();
+    let _in_hand: Vec<_> = futures_util::StreamExt::collect(taken).await;
+    let (alive, _) = start(&servers).await;
+    number_is(&servers, "SELECT count(*) AS value FROM estimates.b7", 4).await;
+    alive.stop().await;
+}

@@ -1,11 +1,21 @@
 //! What the hub says on the bus and hears from it, over real servers.
 
 #[cfg(test)]
+mod acknowledged;
+#[cfg(test)]
+mod deletion;
+#[cfg(test)]
 mod estimates;
+#[cfg(test)]
+mod hub;
+#[cfg(test)]
+mod rebuild;
 #[cfg(test)]
 mod registrations;
 #[cfg(test)]
 mod relay;
+#[cfg(test)]
+mod retention;
 #[cfg(test)]
 mod service;
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use datahub::registrations::Registrations;
 use rovi_common::{
+    files::{FileRef, Files},
     registration::{Register, Registration, Reply},
     streams::{self, BusSettings},
     subjects,
@@ -36,6 +37,8 @@ async fn register(parts: &Parts, battery: &str, definition: &str) -> Reply {
         estimator: "default".parse().unwrap(),
         definition: definition.to_owned(),
         valid_from: 0.1,
+        required_time: 0.0,
+        files: Vec::new(),
     };
     ask(
         parts,
@@ -173,5 +176,61 @@ async fn after_restoring_an_older_database_the_bucket_follows_it_with_new_revisi
     let after = bucket_has(&parts, "b7.default", |found| found.definition == "old").await;
     assert!(after.revision > before.revision);
     bucket_has(&parts, "gone.default", |found| found.deleted).await;
+    parts.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn companion_files_are_kept_and_put_back_after_a_wipe() {
+    let mut servers = Servers::start();
+    servers.battery("b7");
+    let parts = start(&servers).await;
+    let content = b"0.1,0.2".repeat(40_000);
+    let named = FileRef::new("start.csv".to_owned(), &content);
+    let request = |files: &[FileRef]| {
+        let request = Register {
+            battery: "b7".parse().unwrap(),
+            estimator: "default".parse().unwrap(),
+            definition: "estimator = 1".to_owned(),
+            valid_from: 0.0,
+            required_time: 60.0,
+            files: files.to_vec(),
+        };
+        serde_json::to_value(request).unwrap()
+    };
+    let asked = request(std::slice::from_ref(&named));
+    match ask(&parts, subjects::REGISTER, asked.clone()).await {
+        Reply::Unavailable { detail } => assert!(detail.contains("start.csv"), "{detail}"),
+        other => panic!("a file that nobody sent: {other:?}"),
+    }
+    let open = || Files::open(parts.bus.jetstream(), parts.bus.settings());
+    open().await.unwrap().put(&content).await.unwrap();
+    let registration = done(ask(&parts, subjects::REGISTER, asked).await);
+    assert_eq!(
+        (registration.required_time, &registration.files[..]),
+        (60.0, &[named.clone()][..])
+    );
+
+    servers.nats.server.wipe().unwrap();
+    servers.nats.server.start_again().unwrap();
+    bucket_has(&parts, "b7.default", |found| *found == registration).await;
+    let back = open().await.unwrap().get(&named).await.unwrap();
+    assert_eq!(
+        back, content,
+        "a twin that reads the registration finds its files"
+    );
+
+    let many = FileRef {
+        bytes: 1 << 30,
+        ..named
+    };
+    match ask(&parts, subjects::REGISTER, request(&[many])).await {
+        Reply::Refused { detail } => assert!(detail.contains("more than"), "{detail}"),
+        other => panic!("{other:?}"),
+    }
+    done(ask(&parts, subjects::REGISTER, request(&[])).await);
+    assert_eq!(
+        servers.number("SELECT count(*) AS value FROM hub.estimator_files"),
+        0
+    );
     parts.stop().await;
 }

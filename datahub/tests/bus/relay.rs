@@ -17,12 +17,12 @@ use tokio::sync::mpsc;
 use crate::support::{PATIENCE, Parts, Servers, rows_in};
 
 /// A relay that runs, and its inbox.
-struct Running {
-    parts: Parts,
-    stored: mpsc::Sender<StoredRows>,
+pub(crate) struct Running {
+    pub(crate) parts: Parts,
+    pub(crate) stored: mpsc::Sender<StoredRows>,
 }
 
-async fn start(servers: &Servers) -> Running {
+pub(crate) async fn start(servers: &Servers) -> Running {
     let parts = servers.parts(BusSettings::default()).await;
     let settings = RelaySettings {
         sweep_interval: Duration::from_millis(100),
@@ -40,7 +40,7 @@ async fn start(servers: &Servers) -> Running {
 }
 
 impl Running {
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.parts.lifecycle.stop();
         drop(self.stored);
         self.parts.stop().await;
@@ -371,4 +371,38 @@ async fn a_table_that_cannot_be_read_stops_neither_its_neighbours_nor_the_hub() 
     servers.stream_equals_table("bad").await;
     unreadable(0).await;
     relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_behind_their_batteries_and_the_oldest_age_are_shown_until_the_bus_has_them() {
+    let mut servers = Servers::start();
+    for name in ["late", "later", "gone"] {
+        servers.battery(name);
+    }
+    let running = start(&servers).await;
+    servers.nats.server.kill();
+    servers.store_as("late", 7, "now() - interval '90 seconds'", "'x'");
+    servers.store("later", 5);
+    // A table that cannot be read hides no age of the others.
+    servers.store("gone", 3);
+    servers.sql("DROP TABLE battery.gone");
+    let shows = |rows, batteries, oldest: std::ops::Range<i64>| {
+        let seen = [
+            "datahub_rows_not_relayed",
+            "datahub_batteries_not_relayed",
+            "datahub_relay_oldest_seconds",
+        ]
+        .map(|name| running.parts.metric(name));
+        async move {
+            if seen[..2] == [rows, batteries] && oldest.contains(&seen[2]) {
+                return Ok(());
+            }
+            Err(format!("{seen:?}"))
+        }
+    };
+    testing::eventually(PATIENCE, || shows(15, 3, 90..3600)).await;
+    servers.sql("DELETE FROM hub.batteries WHERE name = 'gone'");
+    servers.nats.server.start_again().unwrap();
+    testing::eventually(PATIENCE, || shows(0, 0, 0..1)).await;
+    running.stop().await;
 }

@@ -1,60 +1,6 @@
 //! The whole hub: from an upload to the bus, and the twin's paths.
 
-use std::net::SocketAddr;
-
-use datahub::{config::Settings, service::Service};
-use rovi_common::{lifecycle::Lifecycle, testing::eventually};
-use tokio::task::JoinSet;
-
-use crate::support::{PATIENCE, Servers};
-
-/// A running hub.
-struct Hub {
-    address: SocketAddr,
-    lifecycle: Lifecycle,
-    running: JoinSet<bool>,
-}
-
-impl Hub {
-    async fn start(servers: &Servers) -> Self {
-        let settings = Settings {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            database_url: servers.postgres.server.url().parse().unwrap(),
-            nats_url: servers.nats.server.url().parse().unwrap(),
-            // Nothing listens there.
-            twin_url: "http://127.0.0.1:9".parse().unwrap(),
-            http_workers: 1,
-            ..Settings::default()
-        };
-        let service = Service::from_config(settings).await.unwrap();
-        let (address, lifecycle) = (service.address(), service.lifecycle());
-        let mut running = JoinSet::new();
-        running.spawn(service.run());
-        let hub = Self {
-            address,
-            lifecycle,
-            running,
-        };
-        eventually(PATIENCE, async || {
-            let ready = reqwest::get(hub.url("/ready")).await.unwrap();
-            if ready.status().is_success() {
-                return Ok(());
-            }
-            Err(ready.text().await.unwrap())
-        })
-        .await;
-        hub
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
-    }
-
-    async fn stop(mut self) {
-        self.lifecycle.stop();
-        assert!(self.running.join_next().await.unwrap().unwrap());
-    }
-}
+use crate::{hub::Hub, support::Servers};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn uploaded_rows_are_on_the_bus_whatever_hub_took_them() {

@@ -85,7 +85,10 @@ async fn metadata_join_the_battery_whose_rows_came_first() {
             200,
             json!({"b7": {
                 "has_metadata": true, "has_data": true, "has_estimator": false,
-                "data_stats": {"rows": 1, "columns": columns},
+                "data_stats": {"rows": 1, "first_seq": 1, "last_seq": 1, "columns": columns,
+                               "units": {}, "descriptions": {}},
+                // There is no bus in this test.
+                "relay_stats": {"relayed_seq": 0, "rows_behind": 1, "oldest_s": 0},
             }})
         )
     );
@@ -146,30 +149,6 @@ async fn a_posted_body_is_answered_with_its_number_of_rows() {
 }
 
 #[tokio::test]
-async fn a_key_used_for_a_body_of_other_length_is_refused() {
-    let postgres = postgres();
-    let hub = TestHub::start(&postgres).await;
-    let send = async |body: &str| {
-        let request = reqwest::Client::new().post(hub.url("/db/upload/b7"));
-        let request = request.header("Idempotency-Key", "k1");
-        let answer = request.body(body.to_owned()).send().await.unwrap();
-        (answer.status().as_u16(), answer.text().await.unwrap())
-    };
-    assert_eq!(send(r#"[{"a": 1}, {"a": 2}]"#).await, (200, "2".to_owned()));
-    for other in [r#"[{"a": 3}]"#, r#"[{"a": 3}, {"a": 4}, {"a": 5}]"#] {
-        let (status, problem) = send(other).await;
-        assert!(
-            status == 409 && problem.contains("2 rows are stored under it"),
-            "{problem}"
-        );
-    }
-    assert_eq!(
-        query(&postgres, r#"SELECT a FROM battery."b7" ORDER BY seq"#),
-        json!([{"a": 1}, {"a": 2}])
-    );
-}
-
-#[tokio::test]
 async fn metadata_above_the_limit_are_refused_with_a_problem_that_tells_it() {
     let postgres = postgres();
     let hub = TestHub::start(&postgres).await;
@@ -218,8 +197,9 @@ async fn history_is_read_by_seq_or_test_time_in_three_forms() {
     assert_eq!(
         body,
         json!({
-            "battery": "b7", "epoch": 1, "last_seq": 3, "more": false, "seq": [2, 3],
+            "battery": "b7", "epoch": 1, "first_seq": 1, "last_seq": 3, "more": false, "seq": [2, 3],
             "received": null, "segment": [1, 1], "columns": {"test_time": [1.5, 2.5]},
+            "units": {"test_time": "s"},
         })
     );
     let (_, body) = get(&hub, "/db/b7/rows?test_time=0..2&limit=1").await;
@@ -312,8 +292,18 @@ async fn the_documentation_lists_every_call() {
             "/db/register",
             "/db/stats",
             "/db/upload/{battery}",
+            "/db/{battery}/changes",
+            "/db/{battery}/columns",
+            "/db/{battery}/estimates",
+            "/db/{battery}/estimates/export",
             "/db/{battery}/metadata",
+            "/db/{battery}/rejected",
+            "/db/{battery}/rejected/replay",
             "/db/{battery}/rows",
+            "/db/{battery}/rows/export",
+            "/db/{battery}/signals",
+            "/db/{battery}/signals/{signal}",
+            "/db/{battery}/statistics",
         ]
     );
     let page = reqwest::get(hub.url("/docs/")).await.unwrap();
@@ -323,4 +313,33 @@ async fn the_documentation_lists_every_call() {
         .header("Origin", "http://evil.example")
         .body("{}");
     assert_eq!(foreign.send().await.unwrap().status(), 403);
+}
+
+#[tokio::test]
+async fn a_method_that_a_path_does_not_have_is_refused_with_those_it_has() {
+    let postgres = postgres();
+    let hub = TestHub::start(&postgres).await;
+    let client = reqwest::Client::new();
+    for (path, allowed) in [
+        ("/db/register", "POST"),
+        ("/db/upload/b7", "GET, POST"),
+        ("/db/b7/rejected", "GET, DELETE"),
+        ("/db/b7/columns", "PATCH"),
+    ] {
+        let refused = client.put(hub.url(path)).send().await.unwrap();
+        assert_eq!(
+            (refused.status().as_u16(), &refused.headers()["Allow"]),
+            (405, &allowed.parse().unwrap())
+        );
+        assert_eq!(
+            refused.headers()["Content-Type"],
+            "application/problem+json"
+        );
+        let options = client.request(reqwest::Method::OPTIONS, hub.url(path));
+        let options = options.send().await.unwrap();
+        assert_eq!(
+            (options.status().as_u16(), &options.headers()["Allow"]),
+            (204, &allowed.parse().unwrap())
+        );
+    }
 }

@@ -3,7 +3,7 @@
 use rovi_common::testing::eventually;
 use serde_json::{Value, json};
 
-use crate::support::{Client, PATIENCE, TestHub, postgres, query};
+use crate::support::{Client, PATIENCE, TableLock, TestHub, postgres, query};
 
 const SESSION: &str = "0b5f4f10-6f5e-4a57-9a3e-3f1d6c1f7a01";
 
@@ -43,9 +43,11 @@ async fn the_greeting_tells_limits_session_and_position() {
         hello,
         json!({
             "type": "hello", "battery": "b7", "epoch": 1, "session": SESSION, "position": 0,
+            "relayed": 0,
             "limits": {
                 "frame_bytes": 4_194_304, "rows_per_frame": 65_536, "row_bytes": 262_144,
                 "columns": 800, "column_name_bytes": 63, "window_rows": 262_144,
+                "queue_bytes": 67_108_864, "idle_timeout_s": 300, "session_days": 7,
             },
         })
     );
@@ -164,7 +166,7 @@ async fn a_client_is_read_no_further_than_its_window() {
     assert_eq!(hello["limits"]["window_rows"], 20);
     client.send(&rows(0, 1)).await;
     client.until_stored(1).await;
-    let mut locked = postgres_lock(&postgres);
+    let mut locked = TableLock::take(&postgres, "b7");
     for from in 0..10 {
         client.send(&rows(from * 10 + 1, from * 10 + 11)).await;
     }
@@ -194,6 +196,39 @@ async fn too_many_rows_in_a_frame_are_refused_with_1008() {
     );
 }
 
-fn postgres_lock(postgres: &rovi_common::testing::TestPostgres) -> crate::support::TableLock {
-    crate::support::TableLock::take(postgres, "b7")
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_an_older_connection_that_wait_with_those_of_a_newer_are_stored_once() {
+    let postgres = postgres();
+    let hub = TestHub::start(&postgres).await;
+    let path = format!("b7?session={SESSION}");
+    let (mut client, _) = hub.speaking(&path).await;
+    client.send(&rows(0, 10)).await;
+    client.until_stored(10).await;
+    let mut lock = TableLock::take(&postgres, "b7");
+    let waiting = async |rows: i64| {
+        eventually(PATIENCE, async || {
+            match hub.metric("datahub_rows_waiting").await {
+                waiting if waiting >= rows => Ok(()),
+                waiting => Err(format!("{waiting} rows wait")),
+            }
+        })
+        .await;
+    };
+    client.send(&rows(10, 20)).await;
+    waiting(10).await;
+    drop(client);
+    let (mut client, hello) = hub.speaking(&format!("{path}&from=10")).await;
+    assert_eq!(hello["position"], 10);
+    client.send(&rows(10, 30)).await;
+    // The older rows may have been judged already.
+    waiting(20).await;
+    lock.unlock();
+    client.until_stored(30).await;
+    assert_eq!(
+        query(
+            &postgres,
+            r#"SELECT count(*), max(seq), bool_and(seq = n + 1) FROM battery."b7""#
+        ),
+        json!([{"count": 30, "max": 30, "bool_and": true}])
+    );
 }

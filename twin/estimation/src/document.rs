@@ -8,27 +8,42 @@
 mod asoh;
 mod error;
 mod filter;
+mod initialise;
 mod level;
 mod matrices;
+mod plan;
 mod reader;
 mod transients;
+mod trust;
 
-use filter::{join_blocks, read_noise, read_weights};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use filter::{join_blocks, read_noise};
+use initialise::read_initialise;
 use matrices::{Entries, read_matrix};
+use plan::{Plan, read_kind, read_plan};
 use reader::{Node, Object};
 use transients::{INPUT_KEYS, read_transients, transient_names};
+use trust::read_trust;
 
+use crate::filter::{Filter, Noise};
+use crate::health::HealthRules;
+use crate::initialise::Wanted;
 use crate::interpolation::Scalar;
 use crate::model::{CellModel, CurrentBehavior, Physics};
-use crate::unscented::{Filter, Noise, Weights};
+use crate::trust::TrustRules;
 
 pub use error::{DocumentError, Warning};
+pub use plan::Kind;
 
 type Result<T> = std::result::Result<T, DocumentError>;
 
 /// The keys of a document.
-const DOCUMENT_KEYS: [&str; 14] = [
+const DOCUMENT_KEYS: [&str; 18] = [
     "kind",
+    "filter",
     "compat",
     "every",
     "current_behavior",
@@ -42,6 +57,9 @@ const DOCUMENT_KEYS: [&str; 14] = [
     "asoh_process_noise",
     "sensor_noise",
     "ukf",
+    "nominal_capacity",
+    "trust",
+    "initialise",
 ];
 /// The keys of a document that only describes a cell.
 const CELL_KEYS: [&str; 4] = ["compat", "current_behavior", "asoh", "initial_transients"];
@@ -147,8 +165,13 @@ pub struct Document {
     pub(crate) initial_inputs: Option<InitialInputs>,
     pub(crate) covariance: Vec<f64>,
     pub(crate) noise: Noise,
-    pub(crate) weights: Weights,
+    pub(crate) trust: TrustRules,
+    pub(crate) initialise: Option<Wanted>,
+    plan: Plan,
+    nominal_ah: f64,
     every: u32,
+    /// What was read, where it is to be changed by what is found in the first rows.
+    pub(crate) source: Option<Arc<Value>>,
 }
 
 impl Document {
@@ -157,11 +180,13 @@ impl Document {
     /// # Errors
     /// - `NotJson`: the text is no JSON.
     /// - `Field`: a field is missing, unknown or unusable; the message names its path and says what to do.
-    /// - `Unsupported`: `kind` is `dual`.
     pub fn from_json(text: &str) -> Result<(Self, Vec<Warning>)> {
-        let value = reader::parse(text)?;
+        Self::from_value(reader::parse(text)?)
+    }
+
+    pub(crate) fn from_value(value: Value) -> Result<(Self, Vec<Warning>)> {
         let object = Node::root(&value).object(&DOCUMENT_KEYS)?;
-        check_kind(&object)?;
+        let kind = read_kind(&object)?;
         let mut warnings = Vec::new();
         let cell = Cell::read(&object, &mut warnings)?;
         let count = cell.names.len();
@@ -183,13 +208,17 @@ impl Document {
             )?,
             &read_matrix(&object, "covariance_asoh", asoh_names, &Entries::Required)?,
         );
-        let noise = read_noise(&object, &cell, &mut warnings)?;
-        let weights = read_weights(&object, count)?;
+        let noise = read_noise(&object, &cell, kind, &mut warnings)?;
+        let plan = read_plan(&object, kind, &cell, &mut warnings)?;
         let every = object
             .get("every")
             .map_or(Ok(1), |node| node.positive_integer())?;
         let initial_inputs = read_initial_inputs(&object)?;
         let physics = cell.model.physics;
+        let trust = read_trust(&object)?;
+        let nominal_ah = read_nominal(&object, cell.capacity_ah)?;
+        let initialise = read_initialise(&object, nominal_ah, cell.model.rc_pairs.len())?;
+        let source = initialise.is_some().then(|| Arc::new(value));
         Ok((
             Self {
                 cell,
@@ -197,8 +226,12 @@ impl Document {
                 initial_inputs,
                 covariance,
                 noise,
-                weights,
+                trust,
+                initialise,
+                plan,
+                nominal_ah,
                 every,
+                source,
             },
             warnings,
         ))
@@ -220,9 +253,25 @@ impl Document {
         self.initial_inputs.as_ref()
     }
 
-    /// The capacity the document starts from, A·h: state of health is the estimate divided by it.
+    /// The capacity that state of health is measured by, A·h: `nominal_capacity`, or the capacity the document starts
+    /// from.
     pub fn nominal_capacity_ah(&self) -> f64 {
-        self.cell.capacity_ah
+        self.nominal_ah
+    }
+
+    /// What the document estimates with.
+    pub fn kind(&self) -> Kind {
+        self.plan.kind()
+    }
+
+    /// The filter in words, such as `joint UKF`.
+    pub fn filter_name(&self) -> &'static str {
+        self.plan.name()
+    }
+
+    /// What is to be found out from the first rows before the filter starts, if anything.
+    pub fn initialise(&self) -> Option<&Wanted> {
+        self.initialise.as_ref()
     }
 
     /// Where the capacity (A·h) stands among the states, if it is estimated.
@@ -237,9 +286,26 @@ impl Document {
 
     /// The filter before any row.
     pub(crate) fn filter(&self) -> Filter {
-        let mean = self.cell.initial_state();
-        Filter::new(self.weights, &mean, &self.covariance, self.noise.clone())
+        self.plan
+            .filter(&self.cell, &self.covariance, &self.noise)
             .expect("both matrices were factored when the document was read")
+    }
+
+    /// What health is measured by.
+    pub(crate) fn health_rules(&self) -> HealthRules {
+        let resistance = self.cell.model.r0.base.states();
+        let state = self.cell.initial_state();
+        let values = resistance.clone().and_then(|range| state.get(range));
+        let count = values.map_or(0, <[f64]>::len);
+        let sum: f64 = values.into_iter().flatten().sum();
+        HealthRules {
+            nominal_ah: self.nominal_ah,
+            initial_ah: self.cell.capacity_ah,
+            capacity: self.capacity_index(),
+            // A resistance that begins at 0 has nothing to be compared with.
+            resistance: resistance.filter(|_| sum != 0.0),
+            initial_ohm: sum / f64::from(u32::try_from(count).unwrap_or(u32::MAX)),
+        }
     }
 
     /// The cell the estimator believes in, for simulation.
@@ -248,17 +314,15 @@ impl Document {
     }
 }
 
-fn check_kind(object: &Object<'_>) -> Result<()> {
-    let kind = object.require("kind", "\"joint\"")?;
-    match kind.text()? {
-        "joint" => Ok(()),
-        "dual" => Err(DocumentError::Unsupported {
-            path: kind.path().to_owned(),
-            what: "the dual estimator".to_owned(),
-            instead: "write \"joint\"".to_owned(),
-        }),
-        other => Err(kind.refuse(format!("unknown kind {other:?}; write \"joint\""))),
+fn read_nominal(object: &Object<'_>, initial_ah: f64) -> Result<f64> {
+    let Some(node) = object.get("nominal_capacity") else {
+        return Ok(initial_ah);
+    };
+    let nominal = node.number()?;
+    if nominal > 0.0 {
+        return Ok(nominal);
     }
+    Err(node.refuse(format!("must be positive (A h), got {nominal}")))
 }
 
 fn read_physics(object: &Object<'_>) -> Result<Physics> {

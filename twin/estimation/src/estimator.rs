@@ -4,100 +4,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::document::{Document, InitialInputs};
 use crate::error::StepError;
+use crate::filter::{Filter, Measured, Passage, Prediction};
+use crate::health::{Charge, Health, HealthRules, Meter};
 use crate::model::{CellModel, Conditions, CurrentBehavior, Interval, Physics};
-use crate::unscented::{Filter, Passage};
+use crate::observation::{Observation, Step, check_finite};
+use crate::policy::Keepsake;
+use crate::trust::{Judgement, Learnt, OnDivergence, Shown, Trust, TrustRules};
 
 /// Temperature Moirae assumes for a row that brings none, degC.
 const MOIRAE_TEMPERATURE: f64 = 25.0;
-/// Format of [`Snapshot`] written by this version.
-const SNAPSHOT_VERSION: u32 = 1;
-
-/// One row as the estimator sees it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Observation {
-    /// Seconds from the start of the test.
-    pub time: f64,
-    /// A, positive while charging.
-    pub current: f64,
-    /// Terminal voltage, V.
-    pub voltage: f64,
-    /// degC; one that is not finite counts as none. Without one the last known temperature holds (25 degC with
-    /// `compat: "moirae-0.3"`); before any is known, nothing depends on temperature.
-    pub temperature: Option<f64>,
-}
-
-/// What a row was expected to show, and did.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Step {
-    /// Terminal voltage expected before the row was seen, V.
-    pub predicted_voltage: f64,
-    /// Its variance, sensor noise included, V^2; positive.
-    pub predicted_variance: f64,
-    /// Measured less expected voltage, V.
-    pub innovation: f64,
-    /// The covariance had ceased to be positive definite and its eigenvalues were clipped.
-    pub repaired: bool,
-}
-
-impl Step {
-    /// The innovation in standard deviations of what was expected; its square averages 1 where the filter knows its
-    /// errors.
-    pub fn normalized_innovation(&self) -> f64 {
-        self.innovation / self.predicted_variance.sqrt()
-    }
-}
 
 /// Where an estimator stands between rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Phase {
+pub(crate) enum Phase {
     /// No row yet.
     Fresh,
     /// A segment began: the next row only starts.
     Waiting,
     /// The next row is a step.
     Running,
-}
-
-/// The exact state of an estimator. In a format that keeps the bits of `f64` (msgpack does) a restored estimator goes
-/// on bit for bit.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Snapshot {
-    version: u32,
-    state_names: Vec<String>,
-    mean: Vec<f64>,
-    covariance: Vec<f64>,
-    phase: Phase,
-    previous_time: f64,
-    previous_current: f64,
-    previous_temperature: Option<f64>,
-    latest_time: Option<f64>,
-    repairs: u64,
-}
-
-/// Why a snapshot does not suit a document.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum RestoreError {
-    /// The snapshot holds numbers no estimator has, or lists of the wrong length.
-    #[error("the snapshot is damaged: {what}")]
-    Damaged {
-        /// What is wrong with it.
-        what: &'static str,
-    },
-    /// The snapshot is of other states than the document's.
-    #[error("the snapshot is of the states {snapshot:?}, the document asks for {document:?}")]
-    OtherStates {
-        /// In the snapshot.
-        snapshot: Vec<String>,
-        /// In the document.
-        document: Vec<String>,
-    },
-    /// The snapshot was written by a newer version.
-    #[error("the snapshot has format {found}; this version reads up to {SNAPSHOT_VERSION}")]
-    Version {
-        /// Its format.
-        found: u32,
-    },
 }
 
 /// How the temperature of a step is found.
@@ -111,20 +36,28 @@ enum TemperatureRule {
     HoldLast,
 }
 
-/// A joint unscented Kalman filter over one cell. Owned and `Send`: one worker moves it row by row.
+/// One of the filters over one cell, with what it tells of trust and health. Owned and `Send`: one worker moves it row
+/// by row.
 #[derive(Clone, Debug)]
 pub struct Estimator {
-    model: CellModel,
-    filter: Filter,
-    names: Vec<String>,
+    pub(crate) model: CellModel,
+    pub(crate) filter: Filter,
+    pub(crate) names: Vec<String>,
     rule: TemperatureRule,
     initial_inputs: Option<InitialInputs>,
-    phase: Phase,
-    previous: InitialInputs,
-    start: Conditions,
+    pub(crate) phase: Phase,
+    pub(crate) previous: InitialInputs,
+    /// V, of the row before; `None` before the first of a segment.
+    pub(crate) previous_voltage: Option<f64>,
+    pub(crate) start: Conditions,
     end: Conditions,
-    latest_time: Option<f64>,
-    repairs: u64,
+    pub(crate) latest_time: Option<f64>,
+    pub(crate) repairs: u64,
+    pub(crate) trust_rules: TrustRules,
+    pub(crate) trust: Trust,
+    health_rules: HealthRules,
+    pub(crate) meter: Meter,
+    pub(crate) keepsake: Keepsake,
 }
 
 impl Estimator {
@@ -158,8 +91,14 @@ impl Estimator {
             initial_inputs,
             phase: Phase::Fresh,
             previous,
+            previous_voltage: None,
             latest_time: None,
             repairs: 0,
+            trust_rules: document.trust,
+            trust: Trust::default(),
+            health_rules: document.health_rules(),
+            meter: Meter::default(),
+            keepsake: Keepsake::new(document),
         }
     }
 
@@ -169,7 +108,8 @@ impl Estimator {
     /// `initial_inputs` where it has them, else this row. So does the first row of a segment, always as that input.
     ///
     /// # Errors
-    /// In each case the belief, and the row the next step starts from, stay as they were.
+    /// In each case the belief, and the row the next step starts from, stay as they were; only after the third
+    /// `Diverged` in a row the document's policy on divergence acts.
     /// - `NotFinite`: time, current or voltage is NaN or infinite.
     /// - `TimeWentBack`: the row lies before the one before it.
     /// - `ZeroTimeStep`: only for linear current with `compat: "moirae-0.3"`.
@@ -186,10 +126,12 @@ impl Estimator {
             (Phase::Running, _) => {}
             (Phase::Fresh, Some(initial)) => {
                 self.begin(initial, time);
+                self.previous_voltage = Some(observation.voltage);
                 return Ok(None);
             }
             _ => {
                 self.begin(input, time);
+                self.previous_voltage = Some(observation.voltage);
                 return Ok(None);
             }
         }
@@ -208,6 +150,9 @@ impl Estimator {
     pub fn begin_segment(&mut self) {
         if self.phase == Phase::Running {
             self.phase = Phase::Waiting;
+            self.previous_voltage = None;
+            self.trust.interrupt();
+            self.meter.interrupt();
         }
     }
 
@@ -235,6 +180,27 @@ impl Estimator {
             .map(|variance| variance.sqrt())
     }
 
+    /// Mean of the state of charge.
+    pub fn soc(&self) -> f64 {
+        self.mean().first().copied().unwrap_or(f64::NAN)
+    }
+
+    /// How far the estimator may be believed, and why.
+    pub fn trust(&self) -> &Trust {
+        &self.trust
+    }
+
+    /// The band in which the average normalised innovation squared of a window lies while the filter knows its errors.
+    pub fn trust_band(&self) -> [f64; 2] {
+        self.trust_rules.band()
+    }
+
+    /// State of health in the terms of those who run batteries.
+    pub fn health(&self) -> Health {
+        self.meter
+            .health(&self.health_rules, self.mean(), self.covariance())
+    }
+
     /// Time of the last row taken, s.
     pub fn latest_time(&self) -> Option<f64> {
         self.latest_time
@@ -243,81 +209,6 @@ impl Estimator {
     /// How many steps had to repair their covariance.
     pub fn repairs(&self) -> u64 {
         self.repairs
-    }
-
-    /// The exact state, for a checkpoint.
-    pub fn snapshot(&self) -> Snapshot {
-        Snapshot {
-            version: SNAPSHOT_VERSION,
-            state_names: self.names.clone(),
-            mean: self.mean().to_vec(),
-            covariance: self.covariance().to_vec(),
-            phase: self.phase,
-            previous_time: self.previous.time,
-            previous_current: self.previous.current,
-            previous_temperature: self.previous.temperature,
-            latest_time: self.latest_time,
-            repairs: self.repairs,
-        }
-    }
-
-    /// Goes on from a snapshot, bit for bit, given the document it was made with.
-    ///
-    /// # Errors
-    /// - `Version`: a newer version wrote it.
-    /// - `OtherStates`: it belongs to another document.
-    /// - `Damaged`: its numbers cannot be a belief.
-    pub fn restore(document: &Document, snapshot: &Snapshot) -> Result<Self, RestoreError> {
-        if snapshot.version > SNAPSHOT_VERSION {
-            return Err(RestoreError::Version {
-                found: snapshot.version,
-            });
-        }
-        let mut estimator = Self::new(document);
-        if snapshot.state_names != estimator.names {
-            return Err(RestoreError::OtherStates {
-                snapshot: snapshot.state_names.clone(),
-                document: estimator.names,
-            });
-        }
-        let n = estimator.names.len();
-        if snapshot.mean.len() != n || snapshot.covariance.len() != n * n {
-            return Err(RestoreError::Damaged {
-                what: "lists of the wrong length",
-            });
-        }
-        let times = [snapshot.previous_time, snapshot.previous_current];
-        let others = [snapshot.previous_temperature, snapshot.latest_time];
-        let mut numbers = snapshot
-            .mean
-            .iter()
-            .chain(&times)
-            .chain(others.iter().flatten());
-        if !numbers.all(|value| value.is_finite()) {
-            return Err(RestoreError::Damaged {
-                what: "a number is not finite",
-            });
-        }
-        if !estimator
-            .filter
-            .set_belief(&snapshot.mean, &snapshot.covariance)
-        {
-            return Err(RestoreError::Damaged {
-                what: "the covariance is not positive definite",
-            });
-        }
-        estimator.phase = snapshot.phase;
-        estimator.previous = InitialInputs {
-            time: snapshot.previous_time,
-            current: snapshot.previous_current,
-            temperature: snapshot.previous_temperature,
-        };
-        estimator
-            .start
-            .set(&estimator.model, snapshot.previous_temperature);
-        estimator.latest_time = snapshot.latest_time;
-        estimator.repairs = snapshot.repairs;
-        Ok(estimator)
     }
 
     fn temperature_of(&self, observation: &Observation) -> Option<f64> {
@@ -351,22 +242,66 @@ impl Estimator {
             interval: &interval,
             start: &self.start,
             end: &self.end,
-            measured: voltage,
         };
-        let prediction = self
-            .filter
-            .step(&passage)
-            .ok_or(StepError::Diverged { time })?;
+        let measured = Measured {
+            voltage,
+            counts: !self.trust.is_holding,
+        };
+        let Some(prediction) = self.filter.step(passage, measured) else {
+            if self.trust.take_failure(time) {
+                self.intervene();
+            }
+            return Err(StepError::Diverged { time });
+        };
+        if self.trust_rules.on_divergence == OnDivergence::Hold {
+            self.model
+                .advance(&interval, &self.start, &mut self.keepsake.mean);
+        }
         std::mem::swap(&mut self.start, &mut self.end);
         self.previous = input;
         self.latest_time = Some(time);
         self.repairs += u64::from(prediction.repaired);
+        self.count(&interval, (voltage, time));
+        self.judge(&prediction, (voltage, time));
         Ok(Step {
             predicted_voltage: prediction.voltage,
             predicted_variance: prediction.variance,
             innovation: voltage - prediction.voltage,
             repaired: prediction.repaired,
         })
+    }
+
+    fn count(&mut self, interval: &Interval, (voltage, time): (f64, f64)) {
+        let voltages = [self.previous_voltage.unwrap_or(voltage), voltage];
+        self.previous_voltage = Some(voltage);
+        let belief = self.filter.belief();
+        let charge = || Charge {
+            soc: belief.mean.first().copied().unwrap_or(f64::NAN),
+            variance: belief.covariance.first().copied().unwrap_or(f64::NAN),
+            capacity_ah: self.model.capacity.at(&belief.mean),
+        };
+        self.meter
+            .take(&self.health_rules, interval, (voltages, time), charge);
+    }
+
+    fn judge(&mut self, prediction: &Prediction, (voltage, time): (f64, f64)) {
+        let shown = Shown {
+            time,
+            measured: voltage,
+            expected: prediction.voltage,
+            variance: prediction.variance,
+        };
+        let (mean, health) = (&self.filter.belief().mean, &self.health_rules);
+        let learnt = || Learnt {
+            soc: mean.first().copied().unwrap_or(f64::NAN),
+            capacity: health.capacity_ratio(mean),
+            resistance: health.resistance_ratio(mean),
+        };
+        match self.trust.take(&self.trust_rules, &shown, learnt) {
+            Judgement::Open => {}
+            Judgement::Believed => self.keep_if_healthy(),
+            Judgement::Diverged => self.intervene(),
+        }
     }
 }
 
@@ -376,21 +311,6 @@ pub(crate) fn check_duration(model: &CellModel, duration: f64, time: f64) -> Res
         model.physics == Physics::Moirae03 && model.behavior == CurrentBehavior::Linear;
     if is_moirae_ramp && duration <= 0.0 {
         return Err(StepError::ZeroTimeStep { time });
-    }
-    Ok(())
-}
-
-fn check_finite(observation: &Observation) -> Result<(), StepError> {
-    let Observation {
-        time,
-        current,
-        voltage,
-        ..
-    } = *observation;
-    for (what, value) in [("time", time), ("current", current), ("voltage", voltage)] {
-        if !value.is_finite() {
-            return Err(StepError::NotFinite { what });
-        }
     }
     Ok(())
 }

@@ -119,6 +119,15 @@ pub(crate) enum Curve {
 }
 
 impl Curve {
+    /// The entries of the state vector that hold the curve's values, if it is estimated.
+    pub(crate) fn states(&self) -> Option<std::ops::Range<usize>> {
+        match self {
+            Self::Constant(Scalar::State(index)) => Some(*index..index + 1),
+            Self::Estimated { pinpoints, first } => Some(*first..first + pinpoints.x.len()),
+            Self::Constant(Scalar::Fixed(_)) | Self::Linear(_) | Self::Fixed { .. } => None,
+        }
+    }
+
     /// Builds the curve; `pinpoints` are `None` for equally spaced ones on `[0, 1]`.
     ///
     /// Answers `None` where the pinpoints do not suit the style or repeat; documents are checked for that before.

@@ -167,7 +167,7 @@ pub(crate) struct Interval {
     /// C, over the whole interval.
     pub(crate) charge: f64,
     /// C of each part of one sign; the second is 0 unless the current changes sign.
-    parts: [f64; 2],
+    pub(crate) parts: [f64; 2],
 }
 
 impl Interval {

@@ -5,14 +5,13 @@ use actix_web::{HttpRequest, http::header, mime, web};
 use futures_util::TryStreamExt;
 use rovi_common::http::Problem;
 
-use super::definition::MAX_DEFINITION_BYTES;
+use rovi_common::files::{MAX_FILE_BYTES, MAX_FILES, MAX_FILES_BYTES};
+use rovi_python::{MAX_DEFINITION_BYTES, ScriptFile};
 
 /// The most bytes of all text fields together.
 const MAX_TEXT_BYTES: usize = MAX_DEFINITION_BYTES + 64 * 1024;
 /// The most bytes of one urlencoded form: `%XX` trebles a byte.
 const MAX_ENCODED_BYTES: usize = 3 * MAX_TEXT_BYTES;
-/// The most bytes of attached files, which are read over and not kept.
-const MAX_FILE_BYTES: usize = 256 << 20;
 const FILES: &str = "files";
 
 /// The fields of `POST /online/register`, as text.
@@ -24,7 +23,7 @@ pub(super) struct Form {
     pub(super) valid_from: Option<String>,
     pub(super) required_time: Option<String>,
     pub(super) start_time: Option<String>,
-    pub(super) files: usize,
+    pub(super) files: Vec<ScriptFile>,
 }
 
 impl Form {
@@ -60,10 +59,10 @@ impl Form {
         let mut form = Self::default();
         for (field, value) in url::form_urlencoded::parse(&body) {
             if field == FILES {
-                form.files += 1;
-            } else {
-                form.set(&field, value.into_owned())?;
+                let detail = "files are sent as parts of multipart/form-data";
+                return Err(Problem::bad_request(detail).at(FILES));
             }
+            form.set(&field, value.into_owned())?;
         }
         Ok(form)
     }
@@ -74,8 +73,12 @@ impl Form {
         while let Some(mut part) = parts.try_next().await.map_err(|error| unreadable(&error))? {
             let field = part.name().unwrap_or_default().to_owned();
             if field == FILES {
-                form.files += 1;
-                pass_over(&mut part, &mut file_bytes).await?;
+                if form.files.len() >= MAX_FILES {
+                    let detail = format!("more than {MAX_FILES} files are attached");
+                    return Err(Problem::too_large(detail).at(FILES));
+                }
+                form.files
+                    .push(read_file(&mut part, &mut file_bytes).await?);
                 continue;
             }
             let bytes = read_text(&mut part, &mut text_bytes).await?;
@@ -141,14 +144,27 @@ async fn read_text(part: &mut Field, sum: &mut usize) -> Result<Vec<u8>, Problem
     Ok(bytes)
 }
 
-async fn pass_over(part: &mut Field, sum: &mut usize) -> Result<(), Problem> {
+async fn read_file(part: &mut Field, sum: &mut usize) -> Result<ScriptFile, Problem> {
+    let named = part
+        .content_disposition()
+        .and_then(|named| named.get_filename());
+    let name = named
+        .map(ToOwned::to_owned)
+        .ok_or_else(|| Problem::bad_request("an attached file has no file name").at(FILES))?;
+    let mut content = Vec::new();
     while let Some(chunk) = part.try_next().await.map_err(|error| unreadable(&error))? {
         *sum += chunk.len();
-        if *sum > MAX_FILE_BYTES {
-            return Err(too_large(MAX_FILE_BYTES).at(FILES));
+        content.extend_from_slice(&chunk);
+        if content.len() > MAX_FILE_BYTES || *sum > MAX_FILES_BYTES {
+            let detail = format!(
+                "the attached files are too large: {MAX_FILE_BYTES} bytes are the most of one, \
+                 {MAX_FILES_BYTES} of all"
+            );
+            return Err(Problem::too_large(detail).at(FILES));
         }
     }
-    Ok(())
+    let content = content.into();
+    Ok(ScriptFile { name, content })
 }
 
 fn unreadable(error: &actix_multipart::MultipartError) -> Problem {

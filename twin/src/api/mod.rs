@@ -5,6 +5,7 @@ mod form;
 mod get_status;
 mod register_estimator;
 mod remove_estimator;
+mod script;
 
 use std::str::FromStr;
 

@@ -7,14 +7,15 @@ use rovi_common::{
     name::EstimatorName,
     registration::{Register, Registration},
 };
+use rovi_python::{MAX_DEFINITION_BYTES, ScriptFile, is_script};
 use utoipa::ToSchema;
 
 use super::{
     battery_name, committed, definition, estimator_name,
     form::{Form, seconds},
-    hub_problem,
+    hub_problem, script,
 };
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, Shared};
 
 /// The fields of the form.
 #[derive(ToSchema)]
@@ -22,17 +23,19 @@ use crate::fleet::Fleet;
 struct RegisterForm {
     /// The battery's name.
     name: String,
-    /// The native estimator document, in the form of `/online/schema`.
+    /// The native estimator document, in the form of `/online/schema`, or a Python script.
     definition: String,
     /// The estimator's name within the battery; `default` if left out.
     estimator: Option<String>,
     /// Rows with `test_time` below this, in seconds, are not used.
     valid_from: Option<f64>,
-    /// Taken for compatibility; a native document needs no offline estimation.
+    /// Span of history in seconds that a script's `perform_offline_estimation` gets, or for which a
+    /// document whose `initialise` does not say gathers rows; also a query parameter.
     required_time: Option<f64>,
-    /// Taken for compatibility, without effect.
+    /// Another name of `required_time`, used by the original client.
     start_time: Option<f64>,
-    /// Taken for compatibility; a native document needs no files.
+    /// Files that a script finds in its folder: at most 32, 8 MiB each, 16 MiB together, names without
+    /// paths. A native document needs none.
     #[schema(value_type = Vec<String>, format = Binary)]
     files: Vec<Vec<u8>>,
 }
@@ -45,6 +48,8 @@ struct RegisterForm {
         (status = 200, description = "What runs now, in words", body = String),
         (status = 400, description = "A field is wrong; `field` names it", body = Problem),
         (status = 404, description = "No such battery", body = Problem),
+        (status = 413, description = "The definition or the files are too large", body = Problem),
+        (status = 501, description = "Scripts cannot be run here; the reason tells what is missing", body = Problem),
         (status = 503, description = "The hub is away", body = Problem),
     )
 )]
@@ -56,34 +61,59 @@ pub(super) async fn register_estimator(
     body: web::Payload,
 ) -> Result<web::Json<String>, Problem> {
     let form = Form::read(&request, body).await?;
-    seconds(
-        "required_time",
-        query.get("required_time").map(String::as_str),
-    )?;
-    let files = form.files;
-    let register = read(form)?;
-    let (document, warnings) = definition::read(&register.definition)?;
+    let (mut register, files) = read(form)?;
+    let queried = query.get("required_time").map(String::as_str);
+    if let Some(queried) = seconds("required_time", queried)? {
+        register.required_time = queried;
+    }
+    let (kind, states, notes) = check(fleet.shared(), &mut register, files).await?;
     let reply = fleet.shared().hub.register(&register).await;
     let registration = committed(reply.map_err(|error| hub_problem(&error))?)?;
-    let mut words = describe(&registration, &document.state_names());
-    if files > 0 {
-        words.push_str("; the attached files are not used by a native document");
-    }
-    for warning in &warnings {
-        words.push_str("; warning: ");
-        words.push_str(&warning.to_string());
-    }
+    let words = describe(&kind, &registration, &states);
     fleet.apply(registration);
-    Ok(web::Json(words))
+    Ok(web::Json([vec![words], notes].concat().join("; ")))
 }
 
-fn read(form: Form) -> Result<Register, Problem> {
+/// Checks a definition; returns its kind, its states, and what is odd about it.
+async fn check(
+    shared: &Shared,
+    register: &mut Register,
+    files: Vec<ScriptFile>,
+) -> Result<(String, Vec<String>, Vec<String>), Problem> {
+    if is_script(&register.definition) {
+        let (definition, required_time) = (&register.definition, register.required_time);
+        let checked = script::check(shared, definition, files, required_time).await?;
+        register.files = checked.files;
+        return Ok(("Python script".to_owned(), checked.states, Vec::new()));
+    }
+    // A document keeps it itself, where it is of use.
+    let required_time = std::mem::take(&mut register.required_time);
+    definition::require_time(&mut register.definition, required_time);
+    let (document, warnings) = definition::read(&register.definition)?;
+    let warnings = warnings.iter().map(|warning| format!("warning: {warning}"));
+    let mut notes: Vec<String> = warnings.collect();
+    if !files.is_empty() {
+        let note = "the attached files are not used by a native document";
+        notes.insert(0, note.to_owned());
+    }
+    let wanted = document.initialise();
+    if let Some(seconds) = wanted.and_then(|wanted| wanted.required_time_s) {
+        notes.insert(0, format!("it starts after {seconds} s of rows"));
+    }
+    let kind = document.filter_name().to_owned();
+    Ok((kind, document.state_names(), notes))
+}
+
+fn read(form: Form) -> Result<(Register, Vec<ScriptFile>), Problem> {
     let missing =
         |field: &str| Problem::bad_request(format!("the form lacks the field `{field}`")).at(field);
     let battery = battery_name(&form.name.ok_or_else(|| missing("name"))?)?;
     let definition = form.definition.ok_or_else(|| missing("definition"))?;
-    if definition.len() > definition::MAX_DEFINITION_BYTES {
-        let limit = definition::MAX_DEFINITION_BYTES;
+    if definition.trim().is_empty() {
+        return Err(Problem::bad_request("the definition is empty").at("definition"));
+    }
+    if definition.len() > MAX_DEFINITION_BYTES {
+        let limit = MAX_DEFINITION_BYTES;
         let detail = format!("the definition has more than {limit} bytes");
         return Err(Problem::too_large(detail).at("definition"));
     }
@@ -92,23 +122,30 @@ fn read(form: Form) -> Result<Register, Problem> {
         Some(name) => estimator_name(name)?,
     };
     let valid_from = seconds("valid_from", form.valid_from.as_deref())?;
-    seconds("required_time", form.required_time.as_deref())?;
-    seconds("start_time", form.start_time.as_deref())?;
-    Ok(Register {
+    let required = seconds("required_time", form.required_time.as_deref())?;
+    let start = seconds("start_time", form.start_time.as_deref())?;
+    let register = Register {
         battery,
         estimator,
         definition,
         valid_from: valid_from.unwrap_or_default(),
-    })
+        required_time: required.or(start).unwrap_or_default().max(0.0),
+        files: Vec::new(),
+    };
+    Ok((register, form.files))
 }
 
-fn describe(registration: &Registration, states: &[String]) -> String {
+fn describe(kind: &str, registration: &Registration, states: &[String]) -> String {
     let Registration {
         battery,
         estimator,
         revision,
         ..
     } = registration;
-    let states = states.join(", ");
-    format!("joint UKF `{estimator}` of `{battery}`, revision {revision}: {states}")
+    let states = if states.is_empty() {
+        "its states are known once it has its history".to_owned()
+    } else {
+        states.join(", ")
+    };
+    format!("{kind} `{estimator}` of `{battery}`, revision {revision}: {states}")
 }

@@ -89,6 +89,8 @@ impl Bus {
             revision,
             definition: definition.to_owned(),
             valid_from: 0.0,
+            required_time: 0.0,
+            files: Vec::new(),
             deleted: false,
             changed: 0,
         })

@@ -85,6 +85,7 @@ async fn answer(
     let last = rows.last().unwrap();
     HttpResponse::Ok()
         .insert_header(("Rovi-Epoch", last.epoch))
+        .insert_header(("Rovi-First-Seq", rows[0].first_seq))
         .insert_header(("Rovi-Last-Seq", last.last_seq()))
         .content_type("application/msgpack")
         .body(body)
@@ -116,6 +117,8 @@ pub(crate) async fn commit_registrations(bus: &Bus, mut requests: Subscriber) {
                 revision,
                 definition: asked.definition,
                 valid_from: asked.valid_from,
+                required_time: asked.required_time,
+                files: asked.files,
                 deleted: false,
                 changed: 0,
             }
@@ -127,6 +130,8 @@ pub(crate) async fn commit_registrations(bus: &Bus, mut requests: Subscriber) {
                 revision,
                 definition: String::new(),
                 valid_from: 0.0,
+                required_time: 0.0,
+                files: Vec::new(),
                 deleted: true,
                 changed: 0,
             }

@@ -9,6 +9,8 @@ mod hub;
 #[cfg(test)]
 mod path;
 #[cfg(test)]
+mod python;
+#[cfg(test)]
 mod recovery;
 #[cfg(test)]
 mod rows;

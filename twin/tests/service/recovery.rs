@@ -87,6 +87,8 @@ async fn a_newer_revision_starts_anew_from_its_valid_from() {
         revision: 2,
         definition: DOCUMENT.to_owned(),
         valid_from: 101.0,
+        required_time: 0.0,
+        files: Vec::new(),
         deleted: false,
         changed: 0,
     };
@@ -139,6 +141,26 @@ async fn rows_gone_from_the_stream_are_fetched_from_the_hub() {
     let status = twin.reached("b7", 1000).await;
     assert_same_state(&status, &uninterrupted(&rows));
     assert_eq!(*hub.asked.lock().unwrap(), ["1..600"]);
+}
+
+#[tokio::test]
+async fn rows_that_retention_removed_are_no_gap_and_the_status_tells_of_them() {
+    let bus = Bus::start().await;
+    let all = drive(1000);
+    bus.publish(&frames("b7", &all, 1, 50)).await;
+    bus.forget_rows(13).await;
+    // The stream begins after row 600, the hub at row 301.
+    let hub = HubOfRows::start(frames("b7", &all[300..], 301, 1));
+    bus.register("b7", 1, DOCUMENT).await;
+    let twin = Twin::start(Settings {
+        hub_url: hub.url.clone(),
+        ..settings(&bus)
+    });
+    let status = twin.reached("b7", 1000).await;
+    assert_same_state(&status, &uninterrupted(&frames("b7", &all[300..], 301, 50)));
+    assert_eq!(status["skipped"], serde_json::json!({"gone": 300}));
+    let warnings = status["warnings"].to_string();
+    assert!(warnings.contains("300 rows were gone"), "{warnings}");
 }
 
 #[tokio::test]

@@ -79,7 +79,12 @@ pub(crate) fn add_estimates(estimates: &mut Estimates, frame: &EstimateFrame) {
     for (row, &seq) in frame.seq.iter().enumerate() {
         let columns = frame.columns.iter();
         let mut bits: Bits = columns
-            .map(|(name, column)| (name.to_owned(), column.number(row).unwrap().to_bits()))
+            .map(|(name, column)| {
+                (
+                    name.to_owned(),
+                    column.number(row).unwrap_or(f64::NAN).to_bits(),
+                )
+            })
             .collect();
         bits.insert("test_time".to_owned(), frame.test_time[row].to_bits());
         if let Some(before) = estimates.insert((frame.epoch, seq), bits.clone()) {

@@ -27,6 +27,16 @@ pub(crate) fn settings(bus: &Bus) -> Settings {
         bus: bus.settings.clone(),
         checkpoint_interval: Duration::from_millis(200),
         hub_timeout: Duration::from_secs(2),
+        python: rovi_python::Settings {
+            launcher: Some(env!("CARGO_BIN_EXE_twin").into()),
+            // No test may depend on how busy the machine is.
+            limits: rovi_python::Limits {
+                start_timeout: Duration::from_mins(2),
+                batch_timeout: Duration::from_mins(2),
+                ..rovi_python::Limits::default()
+            },
+            ..rovi_python::Settings::default()
+        },
         ..Settings::default()
     }
 }

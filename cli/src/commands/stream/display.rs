@@ -88,7 +88,7 @@ impl Display {
         match event {
             Event::Stored { position } => self.bar.set_position(*position),
             Event::Rejected { .. } => {
-                let rest = "further refused rows are counted; hub.rejected_rows has them all";
+                let rest = "further refused rows are counted; `rovicli rejected` lists them all";
                 self.first_few(&self.refused, event, rest);
             }
             Event::Emptied { .. } => {
@@ -98,7 +98,7 @@ impl Display {
                     "further cells sent as null are not named",
                 );
             }
-            Event::Lost { reason, .. } => {
+            Event::Lost { reason, .. } | Event::Waiting { reason } => {
                 // A hub that stays away is told once, not at every attempt.
                 if locked(&self.outage).replace(reason.clone()).as_ref() != Some(reason) {
                     self.note(&event.to_string());

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Result, anyhow, ensure};
 use rovi_battdat::{BattdatError, BattdatFile, BatteryEntry, ColumnInfo, Table};
 use rovi_common::rows::Columns;
+use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
 /// The table that is sent.
@@ -14,6 +15,9 @@ pub(super) const TIME_COLUMN: &str = "test_time";
 /// Rows read at a time: many where they leave at once, few where they leave one by one.
 const ROWS_AT_ONCE: usize = 8192;
 const PACED_ROWS: usize = 1024;
+/// The longest unit and description that the hub takes.
+const UNIT_BYTES: usize = 63;
+const DESCRIPTION_BYTES: usize = 4096;
 /// Batches read ahead.
 const BATCHES_AHEAD: usize = 2;
 
@@ -27,6 +31,10 @@ pub(super) struct Source {
     pub(super) fingerprint: [u8; 32],
     pub(super) prefix: Option<String>,
     pub(super) metadata: Option<String>,
+    /// Names and rows of the battery's other tables.
+    pub(super) others: Vec<(String, usize)>,
+    /// Units and descriptions of columns, as the hub takes them.
+    pub(super) meanings: Map<String, Value>,
     /// What is left out or changed, a sentence each.
     pub(super) notes: Vec<String>,
     batch_rows: usize,
@@ -65,6 +73,8 @@ impl Source {
                 .as_deref()
                 .or(file.metadata_json())
                 .map(str::to_owned),
+            others: others(battery),
+            meanings: meanings(table.columns()),
             notes,
             batch_rows: if paced { PACED_ROWS } else { ROWS_AT_ONCE },
             table,
@@ -103,17 +113,36 @@ pub(in crate::commands) fn choose_battery<'a>(
     })
 }
 
-/// Names what of the file is not sent.
+/// Names the tables beside the one that is sent row by row.
+fn others(battery: &BatteryEntry) -> Vec<(String, usize)> {
+    let others = battery.tables.iter().filter(|table| table.name != TABLE);
+    others
+        .map(|table| (table.name.clone(), table.rows))
+        .collect()
+}
+
+/// Collects what the file says of its columns.
+fn meanings(columns: &[ColumnInfo]) -> Map<String, Value> {
+    let said = |column: &ColumnInfo| {
+        let unit = column
+            .unit
+            .as_deref()
+            .filter(|unit| unit.len() <= UNIT_BYTES);
+        let text = column.description.as_deref();
+        let text = text.filter(|text| text.len() <= DESCRIPTION_BYTES);
+        let meaning = json!({"unit": unit, "description": text});
+        (unit.is_some() || text.is_some()).then(|| (column.name.clone(), meaning))
+    };
+    columns.iter().filter_map(said).collect()
+}
+
+/// Names what of the file is not sent, tables aside.
 fn left_out(file: &BattdatFile, battery: &BatteryEntry) -> Vec<String> {
     let mut notes: Vec<String> = file
         .problems()
         .iter()
         .map(|text| format!("note: {text}"))
         .collect();
-    let tables = battery.tables.iter().filter(|table| table.name != TABLE);
-    notes.extend(
-        tables.map(|table| format!("not sent: table {} ({} rows)", table.name, table.rows)),
-    );
     let unread = battery.left_out.iter().chain(file.left_out());
     notes.extend(unread.map(|node| format!("not sent: {node}")));
     let others = file
@@ -221,16 +250,29 @@ mod tests {
         let source = Source::open(&path, None, Some(2), true).unwrap();
         assert_eq!(source.rows, 2);
         let notes = source.notes.join("\n");
-        assert!(
-            notes.contains("not sent: table cycle_stats (3 rows)"),
-            "{notes}"
-        );
+        assert_eq!(source.others, [("cycle_stats".to_owned(), 3)]);
         assert!(
             notes.contains(
                 "array column `spectrum` is sent as columns `spectrum[0]` … `spectrum[1]`"
             ),
             "{notes}"
         );
+    }
+
+    #[test]
+    fn what_the_file_says_of_its_columns_goes_to_the_hub() {
+        let columns = [
+            ColumnInfo::new("voltage", ColumnKind::Float).with_unit("V"),
+            ColumnInfo::new("note", ColumnKind::Text),
+            ColumnInfo::new("p", ColumnKind::Float)
+                .with_unit("x".repeat(64))
+                .with_description("Pressure"),
+        ];
+        let expected = json!({
+            "voltage": {"unit": "V", "description": null},
+            "p": {"unit": null, "description": "Pressure"},
+        });
+        assert_eq!(Value::Object(meanings(&columns)), expected);
     }
 
     #[test]

@@ -57,6 +57,7 @@ fn line(name: &str) -> Line {
         segment: 0,
         latest_test_time: None,
         form: 1,
+        first_seq: 1,
     }
 }
 

@@ -11,6 +11,7 @@ mod fleet;
 mod ingest;
 mod path;
 mod peer;
+mod reduce;
 mod rows;
 mod single;
 mod socket;
@@ -55,6 +56,7 @@ enum Measurement {
     Fleet10k,
     Alter,
     Path,
+    Reduce,
 }
 
 #[tokio::main]
@@ -92,6 +94,12 @@ async fn main() -> anyhow::Result<()> {
         let mut stack = Stack::servers();
         let fleet = (args.batteries, args.seconds);
         fleet::held(&mut stack, &mut summary, fleet).await?;
+    }
+    if wanted(Measurement::Reduce) {
+        let mut stack = Stack::servers();
+        stack.start_hub();
+        stack.hub_ready().await;
+        reduce::reduce_beside_date_bin(&stack, &mut summary).await?;
     }
     if wanted(Measurement::Path) {
         let stack = Stack::start().await;

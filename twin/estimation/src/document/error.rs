@@ -16,16 +16,6 @@ pub enum DocumentError {
         /// What is wrong and what to do.
         problem: String,
     },
-    /// The document is well formed but asks for what this version cannot do.
-    #[error("{path}: {what} is not supported yet; {instead}")]
-    Unsupported {
-        /// Where.
-        path: String,
-        /// What was asked for.
-        what: String,
-        /// What to write in its place.
-        instead: String,
-    },
 }
 
 impl DocumentError {
@@ -33,7 +23,7 @@ impl DocumentError {
     pub fn path(&self) -> Option<&str> {
         match self {
             Self::NotJson(_) => None,
-            Self::Field { path, .. } | Self::Unsupported { path, .. } => Some(path),
+            Self::Field { path, .. } => Some(path),
         }
     }
 }

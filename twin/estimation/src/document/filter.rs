@@ -1,11 +1,11 @@
 //! The filter's tuning: spread of the sigma points, process noise, sensor noise.
 
-use super::Cell;
 use super::error::{DocumentError, Warning};
 use super::matrices::{Entries, read_matrix, read_sensor_noise};
-use super::reader::Object;
+use super::reader::{Node, Object};
+use super::{Cell, Kind};
+use crate::filter::{Noise, Weights, augmented_columns};
 use crate::model::Physics;
-use crate::unscented::{Noise, Weights, augmented_columns};
 
 type Result<T> = std::result::Result<T, DocumentError>;
 
@@ -14,9 +14,9 @@ pub(super) const UKF_KEYS: [&str; 3] = ["alpha_param", "kappa_param", "beta_para
 /// Variance of a noise the document does not give.
 pub(super) const DEFAULT_NOISE: f64 = 1e-8;
 
-/// The weights of the sigma points, from `ukf`.
-pub(super) fn read_weights(object: &Object<'_>, states: usize) -> Result<Weights> {
-    let Some(node) = object.get("ukf") else {
+/// The weights of the sigma points over so many states.
+pub(super) fn read_weights(node: Option<&Node<'_>>, states: usize) -> Result<Weights> {
+    let Some(node) = node else {
         return Ok(Weights::new(states, 1.0, Some(0.0), 2.0));
     };
     let ukf = node.object(&UKF_KEYS)?;
@@ -60,30 +60,33 @@ pub(super) fn read_weights(object: &Object<'_>, states: usize) -> Result<Weights
     Ok(Weights::new(states, alpha, kappa, beta))
 }
 
+/// What the estimated parameters are divided by: their initial values with `normalize_asoh`, else 1.
+pub(super) fn read_scales(object: &Object<'_>, cell: &Cell) -> Result<Vec<f64>> {
+    let is_normalized = object
+        .get("normalize_asoh")
+        .map_or(Ok(false), |node| node.flag())?;
+    let scale = |&value: &f64| {
+        // A variance that under- or overflows would be none.
+        let is_usable = (DEFAULT_NOISE * value * value).is_normal();
+        if is_normalized && is_usable {
+            value
+        } else {
+            1.0
+        }
+    };
+    Ok(cell.parameters.iter().map(scale).collect())
+}
+
 /// Both noises, the default standing for what is missing.
 pub(super) fn read_noise(
     object: &Object<'_>,
     cell: &Cell,
+    kind: Kind,
     warnings: &mut Vec<Warning>,
 ) -> Result<Noise> {
     let (transient_names, asoh_names) = cell.names.split_at(cell.transients.len());
-    let is_normalized = object
-        .get("normalize_asoh")
-        .map_or(Ok(false), |node| node.flag())?;
     // A missing noise is that of the filter's own coordinates, which normalisation scales.
-    let scales: Vec<f64> = cell
-        .parameters
-        .iter()
-        .map(|&value| {
-            // A variance that under- or overflows would be none.
-            let is_usable = (DEFAULT_NOISE * value * value).is_normal();
-            if is_normalized && is_usable {
-                value
-            } else {
-                1.0
-            }
-        })
-        .collect();
+    let scales = read_scales(object, cell)?;
     let default_transient = Entries::Default(vec![DEFAULT_NOISE; transient_names.len()]);
     let default_asoh = Entries::Default(
         scales
@@ -101,7 +104,8 @@ pub(super) fn read_noise(
         } else {
             (keys[1], keys[0])
         };
-        let message = if cell.model.physics == Physics::Moirae03 {
+        // Moirae's dual estimator reads each for itself.
+        let message = if cell.model.physics == Physics::Moirae03 && kind != Kind::Dual {
             transient = default_transient.diagonal();
             asoh = default_asoh.diagonal();
             format!("has no effect: Moirae reads it only together with {other}")

@@ -1,4 +1,4 @@
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::filter::{DEFAULT_NOISE, UKF_KEYS};
 use super::*;
@@ -197,8 +197,32 @@ fn refusals_name_the_field_and_what_to_do() {
             "kind: unknown kind \"single\"; write \"joint\"",
         ),
         (
-            set("/kind", json!("dual")),
-            "kind: the dual estimator is not supported yet; write \"joint\"",
+            with("", "filter", json!("particle")),
+            "filter: unknown filter \"particle\"; write \"ukf\"",
+        ),
+        (
+            with("", "trust", json!({"window": 5})),
+            "trust.window: must lie in [20, 100000] rows, got 5",
+        ),
+        (
+            with("", "trust", json!({"on_divergence": "pray"})),
+            "trust.on_divergence: unknown policy \"pray\"",
+        ),
+        (
+            with("", "trust", json!({"soc_range": [1.0, 0.0]})),
+            "trust.soc_range: expected two numbers, the lower first",
+        ),
+        (
+            with("", "initialise", json!({})),
+            "initialise: asks for nothing",
+        ),
+        (
+            with("", "initialise", json!({"rc_pairs": 1})),
+            "initialise.rc_pairs: must be 0, or the number of rc_elements in the document (0)",
+        ),
+        (
+            with("", "nominal_capacity", json!(0.0)),
+            "nominal_capacity: must be positive (A h)",
         ),
         (
             set("/initial_transients", json!({})),
@@ -275,7 +299,7 @@ fn half_of_the_process_noise_is_used_unless_moirae_would_not() {
 #[test]
 fn the_published_schema_names_exactly_the_keys_the_parser_accepts() {
     let schema: Value = serde_json::from_str(schema()).unwrap();
-    let parsed: [(&str, &[&str]); 15] = [
+    let parsed: [(&str, &[&str]); 18] = [
         ("", &DOCUMENT_KEYS),
         ("/$defs/asoh", &asoh::ASOH_KEYS),
         ("/$defs/q_t", &asoh::CAPACITY_KEYS),
@@ -291,6 +315,9 @@ fn the_published_schema_names_exactly_the_keys_the_parser_accepts() {
         ("/$defs/initial_transients", &transients::TRANSIENT_KEYS),
         ("/$defs/initial_inputs", &INPUT_KEYS),
         ("/$defs/ukf", &UKF_KEYS),
+        ("/$defs/dual_ukf", &plan::DUAL_UKF_KEYS),
+        ("/$defs/trust", &trust::TRUST_KEYS),
+        ("/$defs/initialise", &initialise::INITIALISE_KEYS),
     ];
     for (pointer, keys) in parsed {
         let object = schema.pointer(pointer).unwrap();

@@ -1,7 +1,15 @@
 //! The crate's claims, tried through its public interface.
 
 #[cfg(test)]
+mod cells;
+#[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod health;
+#[cfg(test)]
+mod initialise;
+#[cfg(test)]
+mod kinds;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
@@ -12,3 +20,5 @@ mod simulation;
 mod support;
 #[cfg(test)]
 mod table;
+#[cfg(test)]
+mod trust;

@@ -5,6 +5,8 @@ use rovi_estimation::{
 };
 use serde_json::{Value, json};
 
+use crate::support::is_positive_definite;
+
 fn diagonal(variances: &[f64]) -> Value {
     let n = variances.len();
     let row = |i| {
@@ -88,25 +90,6 @@ fn bits(estimator: &Estimator) -> Vec<u64> {
         .collect()
 }
 
-fn has_cholesky(matrix: &[f64], n: usize) -> bool {
-    let mut factor = matrix.to_vec();
-    for j in 0..n {
-        for k in 0..j {
-            for i in j..n {
-                factor[i * n + j] -= factor[i * n + k] * factor[j * n + k];
-            }
-        }
-        if factor[j * n + j] <= 0.0 {
-            return false;
-        }
-        let root = factor[j * n + j].sqrt();
-        for i in j..n {
-            factor[i * n + j] /= root;
-        }
-    }
-    true
-}
-
 #[test]
 fn the_covariance_is_symmetric_to_the_bit_and_positive_definite_after_every_row() {
     for changes in [
@@ -128,7 +111,7 @@ fn the_covariance_is_symmetric_to_the_bit_and_positive_definite_after_every_row(
                     );
                 }
             }
-            assert!(has_cholesky(covariance, n));
+            assert!(is_positive_definite(covariance, n));
         }
         assert_eq!(estimator.repairs(), 0);
     }
@@ -172,11 +155,12 @@ fn a_snapshot_of_other_states_or_a_newer_format_is_refused() {
         restore(&snapshot),
         RestoreError::OtherStates { .. }
     ));
-    snapshot["version"] = json!(2);
-    assert_eq!(restore(&snapshot), RestoreError::Version { found: 2 });
+    snapshot["version"] = json!(3);
+    assert_eq!(restore(&snapshot), RestoreError::Version { found: 3 });
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one list of cases")]
 fn refused_rows_leave_no_trace() {
     let document = document(json!({}));
     let rows = rows(&document, 50);
@@ -234,6 +218,13 @@ fn refused_rows_leave_no_trace() {
         );
     }
     assert_eq!(bits(&clean), bits(&disturbed));
+    // That a step failed counts for trust, until the next one succeeds.
+    assert_ne!(clean.snapshot(), disturbed.snapshot());
+    let next = Observation {
+        time: rows[49].time + 2.0,
+        ..rows[49]
+    };
+    assert_eq!(clean.observe(&next), disturbed.observe(&next));
     assert_eq!(clean.snapshot(), disturbed.snapshot());
 }
 
@@ -349,7 +340,7 @@ fn a_covariance_lost_to_rounding_is_repaired_and_counted() {
         if let Ok(Some(step)) = estimator.observe(&row) {
             repaired += u64::from(step.repaired);
         }
-        assert!(has_cholesky(
+        assert!(is_positive_definite(
             estimator.covariance(),
             estimator.state_names().len()
         ));

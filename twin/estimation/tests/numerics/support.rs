@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use crate::table::Table;
 
 /// Keys of an estimator's document: all else in a reference file says where it came from.
-const DOCUMENT_KEYS: [&str; 12] = [
+const DOCUMENT_KEYS: [&str; 13] = [
     "kind",
+    "filter",
     "current_behavior",
     "normalize_asoh",
     "asoh",
@@ -78,8 +79,8 @@ pub(crate) fn observation(table: &Table, k: usize) -> Observation {
     }
 }
 
-/// Runs the whole trajectory and compares every row.
-pub(crate) fn deviations(document: &Document, table: &Table) -> Deviations {
+/// Runs the first `rows` of a trajectory and compares each.
+pub(crate) fn deviations(document: &Document, table: &Table, rows: usize) -> Deviations {
     let mut estimator = Estimator::new(document);
     let names = estimator.state_names().to_vec();
     let n = names.len();
@@ -91,7 +92,7 @@ pub(crate) fn deviations(document: &Document, table: &Table) -> Deviations {
         .map(|at| table.column(&format!("cov[{}][{}]", at / n, at % n)))
         .collect();
     let mut worst = Deviations::default();
-    for k in 0..table.rows() {
+    for k in 0..rows {
         let step = estimator.observe(&observation(table, k)).unwrap();
         assert_eq!(step.is_none(), k == 0);
         if let Some(step) = step {
@@ -135,4 +136,24 @@ pub(crate) fn simulation_deviation(cell: &Cell, table: &Table) -> f64 {
         }
     }
     worst
+}
+
+/// Whether a Cholesky factor exists.
+pub(crate) fn is_positive_definite(matrix: &[f64], n: usize) -> bool {
+    let mut factor = matrix.to_vec();
+    for j in 0..n {
+        for k in 0..j {
+            for i in j..n {
+                factor[i * n + j] -= factor[i * n + k] * factor[j * n + k];
+            }
+        }
+        if factor[j * n + j] <= 0.0 {
+            return false;
+        }
+        let root = factor[j * n + j].sqrt();
+        for i in j..n {
+            factor[i * n + j] /= root;
+        }
+    }
+    true
 }

@@ -1,0 +1,4 @@
+//! `rovicli estimator` over files, as a user runs it.
+
+#[cfg(test)]
+mod files;

@@ -1,0 +1,308 @@
+//! Metadata of batteries: names given by titles, the present version and every one before.
+
+use diesel::{
+    Connection, ExpressionMethods, OptionalExtension, PgConnection, PgExpressionMethods, QueryDsl,
+    QueryResult, QueryableByName, RunQueryDsl, sql_query,
+    sql_types::{BigInt, Nullable, Text},
+};
+use rovi_common::name::{self, BatteryName, MAX_NAME_BYTES};
+use uuid::Uuid;
+
+use super::{StoreError, schema::batteries::dsl};
+use crate::metadata::Metadata;
+
+/// Number of the advisory lock under which names are given and metadata change: `name` in ASCII.
+const NAMES_LOCK: i64 = 0x6e61_6d65;
+
+/// One version of a battery's metadata.
+#[derive(Debug, Clone, PartialEq, QueryableByName)]
+pub(crate) struct Version {
+    /// The battery's line in `hub.batteries`.
+    #[diesel(sql_type = BigInt)]
+    pub(crate) battery_id: i64,
+    /// Which version.
+    #[diesel(sql_type = BigInt)]
+    pub(crate) revision: i64,
+    /// The document as it was sent.
+    #[diesel(sql_type = Text)]
+    pub(crate) body: String,
+}
+
+impl Version {
+    /// Returns the validator that HTTP knows the version by.
+    pub(crate) fn etag(&self) -> String {
+        format!("\"{}-{}\"", self.battery_id, self.revision)
+    }
+}
+
+/// When a version was made, and by whom.
+#[derive(Debug, Clone, PartialEq, QueryableByName)]
+pub(crate) struct Listed {
+    /// Which version.
+    #[diesel(sql_type = BigInt)]
+    pub(crate) revision: i64,
+    /// Microseconds since 1970.
+    #[diesel(sql_type = BigInt)]
+    pub(crate) changed: i64,
+    /// As the request said.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub(crate) author: Option<String>,
+    /// Size of the document.
+    #[diesel(sql_type = BigInt)]
+    pub(crate) bytes: i64,
+}
+
+/// A battery, and its present metadata if it has any.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Holder {
+    id: i64,
+    /// The present version.
+    pub(crate) version: Option<Version>,
+}
+
+/// What became of a change.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Changed<E> {
+    /// This is the present version now.
+    Done(Version),
+    /// There is no such battery.
+    NoBattery,
+    /// Another battery has this title.
+    Taken(String),
+    /// The caller refused, having seen what is there.
+    Refused(E),
+}
+
+/// Keeps metadata under the battery of their title, which is found or named; returns its name.
+///
+/// # Errors
+/// PostgreSQL is away or refuses; nothing was changed.
+pub(crate) fn register(
+    connection: &mut PgConnection,
+    metadata: &Metadata,
+    author: Option<&str>,
+) -> Result<String, StoreError> {
+    connection.transaction(|connection| {
+        lock_names(connection)?;
+        let title = metadata.title.clone();
+        let title = title.unwrap_or_else(|| Uuid::new_v4().to_string());
+        let (id, name) = find_or_name(connection, &title)?;
+        let present = present(connection, id)?;
+        write(connection, id, present, &metadata.text, author)?;
+        Ok(name)
+    })
+}
+
+/// Changes a battery's metadata to what `change` makes of the present ones.
+///
+/// # Errors
+/// PostgreSQL is away or refuses; nothing was changed.
+pub(crate) fn change<E>(
+    connection: &mut PgConnection,
+    battery: &BatteryName,
+    author: Option<&str>,
+    change: impl FnOnce(Option<&Version>) -> Result<Metadata, E>,
+) -> Result<Changed<E>, StoreError> {
+    connection.transaction(|connection| {
+        lock_names(connection)?;
+        let Some(holder) = find(connection, battery.as_str())? else {
+            return Ok(Changed::NoBattery);
+        };
+        let metadata = match change(holder.version.as_ref()) {
+            Ok(metadata) => metadata,
+            Err(refused) => return Ok(Changed::Refused(refused)),
+        };
+        if let Some(title) = metadata.title
+            && !give_title(connection, holder.id, &title)?
+        {
+            return Ok(Changed::Taken(title));
+        }
+        let version = write(
+            connection,
+            holder.id,
+            holder.version,
+            &metadata.text,
+            author,
+        )?;
+        Ok(Changed::Done(version))
+    })
+}
+
+/// Looks a battery's present metadata up; `None` where there is no battery.
+///
+/// # Errors
+/// As diesel's.
+pub(crate) fn find(connection: &mut PgConnection, battery: &str) -> QueryResult<Option<Holder>> {
+    let id = dsl::batteries.filter(dsl::name.eq(battery)).select(dsl::id);
+    let Some(id) = id.first(connection).optional()? else {
+        return Ok(None);
+    };
+    let version = present(connection, id)?;
+    Ok(Some(Holder { id, version }))
+}
+
+/// Looks up one version of a battery that was found.
+///
+/// # Errors
+/// As diesel's.
+pub(crate) fn version(
+    connection: &mut PgConnection,
+    holder: &Holder,
+    revision: i64,
+) -> QueryResult<Option<Version>> {
+    sql_query(
+        "SELECT battery_id, revision, body::text AS body FROM hub.metadata_revisions \
+         WHERE battery_id = $1 AND revision = $2",
+    )
+    .bind::<BigInt, _>(holder.id)
+    .bind::<BigInt, _>(revision)
+    .get_result(connection)
+    .optional()
+}
+
+/// Lists up to `limit` versions below `before`, newest first.
+///
+/// # Errors
+/// As diesel's.
+pub(crate) fn versions(
+    connection: &mut PgConnection,
+    holder: &Holder,
+    before: i64,
+    limit: i64,
+) -> QueryResult<Vec<Listed>> {
+    sql_query(
+        "SELECT revision, (extract(epoch FROM changed) * 1000000)::bigint AS changed, author, \
+           octet_length(body::text)::bigint AS bytes FROM hub.metadata_revisions \
+         WHERE battery_id = $1 AND revision < $2 ORDER BY revision DESC LIMIT $3",
+    )
+    .bind::<BigInt, _>(holder.id)
+    .bind::<BigInt, _>(before)
+    .bind::<BigInt, _>(limit)
+    .load(connection)
+}
+
+fn lock_names(connection: &mut PgConnection) -> QueryResult<()> {
+    sql_query("SELECT pg_advisory_xact_lock($1)")
+        .bind::<BigInt, _>(NAMES_LOCK)
+        .execute(connection)
+        .map(drop)
+}
+
+fn present(connection: &mut PgConnection, id: i64) -> QueryResult<Option<Version>> {
+    sql_query(
+        "SELECT battery_id, revision, body::text AS body FROM hub.metadata WHERE battery_id = $1",
+    )
+    .bind::<BigInt, _>(id)
+    .get_result(connection)
+    .optional()
+}
+
+/// Writes a version, unless the present one is the same.
+fn write(
+    connection: &mut PgConnection,
+    id: i64,
+    present: Option<Version>,
+    body: &str,
+    author: Option<&str>,
+) -> QueryResult<Version> {
+    if let Some(present) = present.filter(|present| present.body == body) {
+        return Ok(present);
+    }
+    sql_query(
+        "WITH kept AS ( \
+           INSERT INTO hub.metadata AS known (battery_id, body, fields) \
+           VALUES ($1, $2::json, $2::jsonb) ON CONFLICT (battery_id) DO UPDATE SET \
+             body = excluded.body, fields = excluded.fields, changed = now(), \
+             revision = known.revision + 1 \
+           RETURNING battery_id, revision, body, changed \
+         ) INSERT INTO hub.metadata_revisions (battery_id, revision, body, author, changed) \
+           SELECT battery_id, revision, body, $3, changed FROM kept \
+           RETURNING battery_id, revision, body::text AS body",
+    )
+    .bind::<BigInt, _>(id)
+    .bind::<Text, _>(body)
+    .bind::<Nullable<Text>, _>(author)
+    .get_result(connection)
+}
+
+/// Gives a battery a title; false where another one has it.
+fn give_title(connection: &mut PgConnection, id: i64, title: &str) -> QueryResult<bool> {
+    let other = dsl::batteries
+        .filter(dsl::title.eq(title))
+        .filter(dsl::id.ne(id))
+        .select(dsl::id);
+    if other.first::<i64>(connection).optional()?.is_some() {
+        return Ok(false);
+    }
+    let untitled = dsl::batteries
+        .find(id)
+        .filter(dsl::title.is_distinct_from(title));
+    diesel::update(untitled)
+        .set(dsl::title.eq(title))
+        .execute(connection)?;
+    Ok(true)
+}
+
+/// Finds the battery of a title, or gives it a name.
+fn find_or_name(connection: &mut PgConnection, title: &str) -> QueryResult<(i64, String)> {
+    let known = dsl::batteries
+        .filter(dsl::title.eq(title))
+        .select((dsl::id, dsl::name))
+        .first(connection)
+        .optional()?;
+    if let Some(known) = known {
+        return Ok(known);
+    }
+    let name = match title.parse::<BatteryName>() {
+        Ok(name) => name.into(),
+        Err(_no_name) => name::slug(title),
+    };
+    // Rows came before the metadata: the battery has its name and no title yet.
+    let untitled = dsl::batteries
+        .filter(dsl::name.eq(&name))
+        .filter(dsl::title.is_null());
+    let adopted = diesel::update(untitled)
+        .set(dsl::title.eq(title))
+        .returning((dsl::id, dsl::name))
+        .get_result(connection)
+        .optional()?;
+    if let Some(adopted) = adopted {
+        return Ok(adopted);
+    }
+    for number in 1_u32.. {
+        let given = diesel::insert_into(dsl::batteries)
+            .values((dsl::name.eq(numbered(&name, number)), dsl::title.eq(title)))
+            .on_conflict(dsl::name)
+            .do_nothing()
+            .returning((dsl::id, dsl::name))
+            .get_result(connection)
+            .optional()?;
+        if let Some(given) = given {
+            return Ok(given);
+        }
+    }
+    Err(diesel::result::Error::NotFound)
+}
+
+/// Appends `-2`, `-3` … to a slug, within the bound of names.
+fn numbered(slug: &str, number: u32) -> String {
+    if number == 1 {
+        return slug.to_owned();
+    }
+    let suffix = format!("-{number}");
+    let room = MAX_NAME_BYTES - suffix.len();
+    let start: String = slug.chars().take(room).collect();
+    start + &suffix
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_numbered_slug_is_a_name() {
+        assert_eq!(numbered("b7", 1), "b7");
+        let long = numbered(&"a".repeat(63), 12);
+        assert!(long.ends_with("a-12") && long.len() == 63, "{long}");
+    }
+}

@@ -1,0 +1,84 @@
+//! Cells for which JSON has no form, as they stand in `hub.rejected_rows`: a map of one word.
+//!
+//! `{"timestamp_us": 5}`, `{"float": "NaN"}`, `{"integer": "18446744073709551617"}`,
+//! `{"bin": [255]}`. So a row that is sent again is the row that came.
+
+use rovi_common::rows::Value;
+use serde_json::{Value as Json, json};
+
+const TIMESTAMP: &str = "timestamp_us";
+const FLOAT: &str = "float";
+
+/// Writes a cell.
+pub(crate) fn to_json(value: &Value) -> Json {
+    match value {
+        Value::Time(us) => time(*us),
+        Value::Float(value) => float(*value),
+        Value::Refused(reason) => reason.clone().into(),
+        Value::Null => Json::Null,
+        Value::Bool(value) => (*value).into(),
+        Value::Int(value) => (*value).into(),
+        Value::Text(value) => value.clone().into(),
+    }
+}
+
+/// Writes a timestamp in microseconds since 1970.
+pub(super) fn time(us: i64) -> Json {
+    json!({ TIMESTAMP: us })
+}
+
+/// Writes a float; JSON has no NaN and no infinity.
+pub(super) fn float(value: f64) -> Json {
+    serde_json::Number::from_f64(value)
+        .map_or_else(|| json!({ FLOAT: value.to_string() }), Json::Number)
+}
+
+/// Reads a cell.
+pub(super) fn from_json(json: Json) -> Value {
+    if let Json::Object(words) = &json
+        && words.len() == 1
+    {
+        let float = words.get(FLOAT).and_then(Json::as_str);
+        if let Some(Ok(value)) = float.map(str::parse) {
+            return Value::Float(value);
+        }
+        if let Some(us) = words.get(TIMESTAMP).and_then(Json::as_i64) {
+            return Value::Time(us);
+        }
+    }
+    let refused = |error: serde_json::Error| Value::Refused(error.to_string());
+    serde_json::from_value(json).unwrap_or_else(refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cell_that_a_table_may_hold_comes_back_as_it_was() {
+        for value in [
+            Value::Null,
+            Value::Bool(true),
+            Value::Int(i64::MIN),
+            Value::Float(0.1),
+            Value::Float(f64::NEG_INFINITY),
+            Value::Text("{}".into()),
+            Value::Time(-5),
+        ] {
+            assert_eq!(from_json(to_json(&value)), value);
+        }
+        let nan = from_json(to_json(&Value::Float(f64::NAN)));
+        assert!(matches!(nan, Value::Float(value) if value.is_nan()));
+    }
+
+    #[test]
+    fn what_no_table_may_hold_is_refused_again() {
+        for json in [
+            json!({"bin": [255]}),
+            json!([1]),
+            json!({"integer": "18446744073709551617"}),
+        ] {
+            assert!(matches!(from_json(json), Value::Refused(_)));
+        }
+    }
+}

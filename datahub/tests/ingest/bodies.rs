@@ -1,0 +1,133 @@
+//! Bodies of `POST`: packed, keyed, and what their answers tell.
+
+use std::io::Write;
+
+use reqwest::{Response, StatusCode, header::HeaderMap};
+use serde_json::json;
+
+use crate::support::{TestHub, postgres, query};
+
+async fn post(hub: &TestHub, headers: &[(&'static str, &str)], body: Vec<u8>) -> Response {
+    let mut request = reqwest::Client::new()
+        .post(hub.url("/db/upload/b7"))
+        .body(body);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.send().await.unwrap()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name).map(|value| value.to_str().unwrap())
+}
+
+#[tokio::test]
+async fn packed_bodies_of_every_form_are_stored() {
+    let postgres = postgres();
+    let hub = TestHub::start(&postgres).await;
+    let msgpack = rmp_serde::to_vec(&json!({"a": [7, 8]})).unwrap();
+    let bodies: [(&str, &[u8]); 4] = [
+        ("application/json", b"[{\"a\": 1}, {\"a\": 2}]"),
+        ("application/x-ndjson", b"{\"a\": 3}\n{\"a\": 4}\n"),
+        ("text/csv", b"a\n5\n6\n"),
+        ("application/msgpack", &msgpack),
+    ];
+    for (kind, body) in bodies {
+        let packed = [
+            ("gzip", gzip(body)),
+            ("zstd", zstd::encode_all(body, 3).unwrap()),
+        ];
+        for (encoding, packed) in packed {
+            let headers = [("Content-Type", kind), ("Content-Encoding", encoding)];
+            let answer = post(&hub, &headers, packed).await;
+            assert_eq!(answer.text().await.unwrap(), "2", "{kind} {encoding}");
+        }
+    }
+    assert_eq!(
+        query(
+            &postgres,
+            r#"SELECT array_agg(a ORDER BY seq) AS a FROM battery."b7""#
+        ),
+        json!([{"a": [1, 2, 1, 2, 3, 4, 3, 4, 5, 6, 5, 6, 7, 8, 7, 8]}])
+    );
+    let answer = post(&hub, &[("Content-Encoding", "br")], b"[]".to_vec()).await;
+    assert_eq!(answer.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    assert!(answer.text().await.unwrap().contains("gzip or zstd"));
+    let answer = post(&hub, &[("Content-Encoding", "gzip")], b"[]".to_vec()).await;
+    assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn a_body_that_grows_beyond_the_limit_is_refused_with_it() {
+    let postgres = postgres();
+    let hub = TestHub::start_with(&postgres, |settings| settings.body_bytes = 100_000).await;
+    let spaces = [vec![b' '; 10_000_000], b"[]".to_vec()].concat();
+    for (encoding, packed) in [
+        ("gzip", gzip(&spaces)),
+        ("zstd", zstd::encode_all(spaces.as_slice(), 3).unwrap()),
+        ("identity", spaces.clone()),
+    ] {
+        let answer = post(&hub, &[("Content-Encoding", encoding)], packed).await;
+        assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE, "{encoding}");
+        assert!(answer.text().await.unwrap().contains("100000 bytes"));
+    }
+}
+
+#[tokio::test]
+async fn the_answer_tells_how_many_rows_were_rejected_and_why() {
+    let postgres = postgres();
+    let hub = TestHub::start(&postgres).await;
+    let answer = post(&hub, &[], br#"[{"a": 1}]"#.to_vec()).await;
+    assert_eq!(header(answer.headers(), "Rovi-Rows-Rejected"), Some("0"));
+    assert_eq!(header(answer.headers(), "Rovi-First-Rejection"), None);
+    let body = r#"[{"a": 2}, {"a": "ä"}, {"a": {}}, {"a": 18446744073709551617}]"#;
+    // Sent again under its key, a body is answered as at first.
+    for _ in 0..2 {
+        let answer = post(&hub, &[("Idempotency-Key", "k")], body.into()).await;
+        let headers = answer.headers();
+        assert_eq!(header(headers, "Rovi-Rows-Rejected"), Some("3"));
+        assert_eq!(
+            header(headers, "Rovi-First-Rejection"),
+            Some(r#"position 1: column `a` is integer, the row has text "\u{e4}""#)
+        );
+        assert_eq!(answer.text().await.unwrap(), "4");
+    }
+    assert_eq!(
+        query(
+            &postgres,
+            "SELECT count(*), max(reason) LIKE '%18446744073709551617%' AS kept \
+             FROM hub.rejected_rows WHERE position = 3"
+        ),
+        json!([{"count": 1, "kept": true}])
+    );
+}
+
+#[tokio::test]
+async fn a_key_used_for_another_body_is_refused() {
+    let postgres = postgres();
+    let hub = TestHub::start(&postgres).await;
+    let key = ("Idempotency-Key", "k1");
+    let body = br#"[{"a": 1}, {"a": 2}]"#;
+    let same = [
+        post(&hub, &[key], body.to_vec()).await,
+        post(&hub, &[key, ("Content-Encoding", "gzip")], gzip(body)).await,
+    ];
+    for answer in same {
+        assert_eq!(answer.text().await.unwrap(), "2");
+    }
+    for other in [r#"[{"a": 3}, {"a": 4}]"#, r#"[{"a": 3}]"#] {
+        let answer = post(&hub, &[key], other.into()).await;
+        assert_eq!(answer.status(), StatusCode::CONFLICT);
+        assert!(answer.text().await.unwrap().contains("another body"));
+    }
+    assert_eq!(
+        query(&postgres, r#"SELECT a FROM battery."b7" ORDER BY seq"#),
+        json!([{"a": 1}, {"a": 2}])
+    );
+}

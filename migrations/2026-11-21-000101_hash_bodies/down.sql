@@ -1,0 +1,1 @@
+ALTER TABLE hub.sessions DROP COLUMN body;

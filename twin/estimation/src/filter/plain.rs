@@ -1,0 +1,105 @@
+//! The sums of a step over every point, one by one in Moirae's order.
+//!
+//! They round more than those of `unscented.rs`: a process noise far below its state loses digits when it is added to
+//! it and taken off again, the same ones at every step. A dual estimator amplifies that, so that only with these sums
+//! the recorded runs of Moirae are met over their full length. Used for `kind: "dual"` with `compat: "moirae-0.3"`.
+
+#![expect(
+    clippy::indexing_slicing,
+    reason = "buffers are sized in `Unscented::new`"
+)]
+
+use super::Unscented;
+
+impl Unscented {
+    /// The predicted mean, the lower triangle of the predicted covariance and `Pxy` into their places; returns the
+    /// predicted voltage and `Pyy`.
+    pub(super) fn predict_plainly(&mut self, centre_voltage: f64) -> (f64, f64) {
+        let n = self.keeper.scale.len();
+        let width = n + 1;
+        self.lay_out(n, centre_voltage);
+        let (weight, centre_weight) = (self.weights.other, self.weights.centre);
+        let points = &mut self.work.points_and_voltages;
+        let others = points.len() / width - 1;
+        let centre_mean = 1.0 - (0..others).fold(0.0, |sum, _| sum + weight);
+        // The weights of points with no weight at the centre do not sum to it in rounded numbers.
+        let centre_mean = if centre_mean.abs() < 1e-12 {
+            0.0
+        } else {
+            centre_mean
+        };
+        let total = (0..others).fold(centre_mean, |sum, _| sum + weight);
+        let mut voltage = 0.0;
+        for column in 0..width {
+            let mut sum = centre_mean * points[column];
+            for row in 1..=others {
+                sum += weight * points[row * width + column];
+            }
+            let mean = sum / total;
+            for row in 0..=others {
+                points[row * width + column] -= mean;
+            }
+            match self.keeper.next.mean.get_mut(column) {
+                Some(place) => *place = mean,
+                None => voltage = mean,
+            }
+        }
+        let product = |i: usize, j: usize| {
+            let first = centre_weight * points[i] * points[j];
+            (1..=others).fold(first, |sum, row| {
+                sum + weight * points[row * width + i] * points[row * width + j]
+            })
+        };
+        for i in 0..n {
+            for j in 0..=i {
+                self.keeper.next.covariance[i * n + j] = product(i, j);
+            }
+            self.work.cross[i] = product(i, n);
+        }
+        (voltage, product(n, n))
+    }
+
+    /// `x = x- + K (y - yhat)`, `P = P- - K Pyy K'` from the lower triangle, mirrored.
+    pub(super) fn condition_plainly(&mut self, variance: f64, innovation: f64) {
+        let n = self.keeper.scale.len();
+        let (next, cross) = (&mut self.keeper.next, &self.work.cross);
+        for i in 0..n {
+            let gain = cross[i] / variance;
+            next.mean[i] += gain * innovation;
+            for (j, other) in cross[..=i].iter().enumerate() {
+                let entry = next.covariance[i * n + j] - gain * variance * (other / variance);
+                next.covariance[i * n + j] = entry;
+                next.covariance[j * n + i] = entry;
+            }
+        }
+    }
+
+    /// Every point with its voltage: the centre, then the columns of state, process noise and sensor noise, added and
+    /// taken off.
+    fn lay_out(&mut self, n: usize, centre_voltage: f64) {
+        let (work, spread) = (&mut self.work, &self.process_spread);
+        let sensor = self.weights.spread * self.sensor.sqrt();
+        let mut rows = work.points_and_voltages.chunks_exact_mut(n + 1);
+        let mut write = |voltage: f64, state: &dyn Fn(usize) -> f64| {
+            if let Some(row) = rows.next() {
+                for (i, place) in row[..n].iter_mut().enumerate() {
+                    *place = state(i);
+                }
+                row[n] = voltage;
+            }
+        };
+        write(centre_voltage, &|i| work.centre[i]);
+        for (side, sign) in [(0, 1.0), (n, -1.0)] {
+            for column in 0..n {
+                let row = side + column;
+                write(work.voltages[row], &|i| work.points[row * n + i]);
+            }
+            for column in 0..n {
+                write(work.voltages[2 * n + side + column], &|i| {
+                    work.centre[i] + sign * spread[column * n + i]
+                });
+            }
+            write(centre_voltage + sign * sensor, &|i| work.centre[i]);
+        }
+    }
+}
