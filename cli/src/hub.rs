@@ -267,6 +267,18 @@ impl Hub {
             .context("the twin's status is not as expected")
     }
 
+    /// Returns the newest heartbeat of every service that lives.
+    ///
+    /// # Errors
+    /// The hub or the twin is away.
+    pub async fn services(&self) -> Result<Vec<rovi_common::news::Heartbeat>> {
+        let answer = self
+            .send(self.http.get(self.path("online/services")?))
+            .await?;
+        let services = answer.json().await;
+        services.context("the twin's /online/services is not as expected")
+    }
+
     /// Asks `/ready`, which the twin has, too; tells why the service is not ready.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ use actix_web::{
 };
 use serde::Serialize;
 
-use crate::{error::ErrorChain, telemetry::Metrics};
+use crate::{error::ErrorChain, news::ASYNC_API, telemetry::Metrics};
 
 /// An RFC 9457 problem document.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
@@ -215,9 +215,15 @@ pub fn operations(
     }
 }
 
-/// Adds `/openapi.json` and the page `/docs/` (from `/docs`), which needs nothing from elsewhere.
+/// Adds `/openapi.json`, `/asyncapi.json` and the page `/docs/` (from `/docs`), which needs nothing from elsewhere.
 pub fn docs(openapi: utoipa::openapi::OpenApi) -> impl FnOnce(&mut web::ServiceConfig) {
+    let async_api = || async {
+        HttpResponse::Ok()
+            .content_type("application/json")
+            .body(ASYNC_API)
+    };
     move |config| {
+        config.route("/asyncapi.json", web::get().to(async_api));
         config.service(web::redirect("/docs", "/docs/")).service(
             utoipa_swagger_ui::SwaggerUi::new("/docs/{_:.*}").url("/openapi.json", openapi),
         );

@@ -1,11 +1,13 @@
 //! What the Data Hub and the Digital Twin agree on.
 //!
 //! Reading order: what a battery and its rows are ([`name`], [`rows`]), how they travel
-//! ([`frame`], [`subjects`], [`streams`], [`registration`]), and what every service is made of
-//! ([`config`], [`lifecycle`], [`telemetry`], [`http`]); [`filter`] is how people choose batteries.
+//! ([`frame`], [`subjects`], [`streams`], [`registration`], [`alerts`], [`news`]), and what every
+//! service is made of ([`config`], [`lifecycle`], [`telemetry`], [`heartbeat`], [`http`]);
+//! [`filter`] is how people choose batteries.
 //!
 //! Nothing here knows PostgreSQL tables or estimators.
 
+pub mod alerts;
 pub mod clock;
 pub mod config;
 pub mod error;
@@ -13,11 +15,13 @@ pub mod fault;
 pub mod files;
 pub mod filter;
 pub mod frame;
+pub mod heartbeat;
 pub mod http;
 pub mod lifecycle;
 #[cfg(feature = "local-servers")]
 pub mod local;
 pub mod name;
+pub mod news;
 pub mod registration;
 pub mod rows;
 pub mod streams;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub const MAX_NAME_BYTES: usize = 63;
 
 /// Words that stand where a name could stand in a path of the HTTP interface.
-const RESERVED: [&str; 10] = [
+const RESERVED: [&str; 11] = [
     "register",
     "upload",
     "stats",
@@ -19,6 +19,7 @@ const RESERVED: [&str; 10] = [
     "metadata",
     "rows",
     "batteries",
+    "services",
 ];
 
 /// Why a text is not a name.

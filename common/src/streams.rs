@@ -32,6 +32,15 @@ pub const ACK_WAIT: Duration = Duration::from_mins(1);
 /// The server's default of 1,000 stalls a partition of many batteries.
 const MAX_ACK_PENDING: i64 = 65_536;
 
+/// The most bytes of all states together: some hundred thousand batteries of few columns.
+const STATE_BYTES: i64 = 128 << 20;
+/// The most bytes of all events together.
+const EVENT_BYTES: i64 = 256 << 20;
+/// How long events live.
+const EVENT_AGE: Duration = Duration::from_hours(7 * 24);
+/// How long an event that is published again under its identifier is known as the same.
+pub const EVENT_DEDUPE: Duration = Duration::from_mins(10);
+
 /// How much the bus keeps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -119,6 +128,32 @@ pub fn estimates_stream(settings: &BusSettings) -> stream::Config {
     }
 }
 
+/// Describes the stream of states: in memory, the newest of each battery.
+pub fn state_stream(settings: &BusSettings) -> stream::Config {
+    stream::Config {
+        name: subjects::STATE_STREAM.to_owned(),
+        subjects: vec![subjects::all_states()],
+        storage: StorageType::Memory,
+        max_messages_per_subject: 1,
+        max_bytes: STATE_BYTES,
+        num_replicas: settings.replicas,
+        allow_direct: true,
+        ..stream::Config::default()
+    }
+}
+
+/// Describes the stream of events.
+pub fn events_stream(settings: &BusSettings) -> stream::Config {
+    stream::Config {
+        name: subjects::EVENTS_STREAM.to_owned(),
+        subjects: vec![subjects::all_events()],
+        max_age: EVENT_AGE,
+        max_bytes: EVENT_BYTES,
+        duplicate_window: EVENT_DEDUPE,
+        ..file_stream(settings)
+    }
+}
+
 fn file_stream(settings: &BusSettings) -> stream::Config {
     stream::Config {
         storage: StorageType::File,
@@ -168,6 +203,30 @@ pub async fn bucket(
             .map_err(|_missing| error),
         made => made,
     }
+}
+
+/// Makes the stream of states where it is missing.
+///
+/// # Errors
+/// NATS is away, or holds a stream of this name with another form.
+pub async fn ensure_states(
+    jetstream: &jetstream::Context,
+    settings: &BusSettings,
+) -> Result<stream::Stream, CreateStreamError> {
+    jetstream.get_or_create_stream(state_stream(settings)).await
+}
+
+/// Makes the stream of events where it is missing.
+///
+/// # Errors
+/// NATS is away, or holds a stream of this name with another form.
+pub async fn ensure_events(
+    jetstream: &jetstream::Context,
+    settings: &BusSettings,
+) -> Result<stream::Stream, CreateStreamError> {
+    jetstream
+        .get_or_create_stream(events_stream(settings))
+        .await
 }
 
 /// Makes the stream of estimates where it is missing.

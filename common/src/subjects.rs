@@ -6,6 +6,14 @@ use crate::name::{BatteryName, EstimatorName};
 pub const ROWS_STREAM: &str = "ROVI_ROWS";
 /// Stream of estimate frames.
 pub const ESTIMATES_STREAM: &str = "ROVI_ESTIMATES";
+/// Stream in memory with the newest state of each battery.
+pub const STATE_STREAM: &str = "ROVI_STATE";
+/// Stream of what happened to batteries: changes of estimators, alerts.
+pub const EVENTS_STREAM: &str = "ROVI_EVENTS";
+/// Bucket with the alert rules, kept by the hub for all twins.
+pub const ALERT_RULES_BUCKET: &str = "rovi_alert_rules";
+/// Bucket with the episodes of alerts, written by the twins.
+pub const ALERTS_BUCKET: &str = "rovi_alerts";
 /// Bucket with the registered estimators, kept by the hub for all twins.
 pub const ESTIMATORS_BUCKET: &str = "rovi_estimators";
 /// Bucket with the checkpoints of estimators.
@@ -16,11 +24,18 @@ pub const FILES_STORE: &str = "rovi_files";
 pub const REGISTER: &str = "rovi.hub.register";
 /// Request: the hub commits the removal of a registration.
 pub const DEREGISTER: &str = "rovi.hub.deregister";
+/// Request: the hub commits an alert rule and answers when it is durable.
+pub const PUT_ALERT_RULE: &str = "rovi.hub.alert_rules.put";
+/// Request: the hub commits the removal of an alert rule.
+pub const DELETE_ALERT_RULE: &str = "rovi.hub.alert_rules.delete";
 /// Queue group of the hubs that answer requests.
 pub const HUB_QUEUE: &str = "hubs";
 
 const ROWS: &str = "rovi.rows";
 const ESTIMATES: &str = "rovi.estimates";
+const STATE: &str = "rovi.state";
+const EVENT: &str = "rovi.event";
+const SERVICE: &str = "rovi.service";
 
 /// What producers and plain subscribers use: `rovi.rows.<battery>`.
 pub fn rows_of(battery: &BatteryName) -> String {
@@ -40,6 +55,11 @@ pub fn stored_rows_transform(partitions: u32) -> String {
 /// Filter for the stored rows of one battery, whatever its partition.
 pub fn stored_rows_of(battery: &BatteryName) -> String {
     format!("{ROWS}.*.{battery}")
+}
+
+/// Filter for the stored rows of all batteries.
+pub fn all_stored_rows() -> String {
+    format!("{ROWS}.*.*")
 }
 
 /// Filter for the stored rows of one partition.
@@ -71,6 +91,61 @@ pub fn all_estimates() -> String {
     format!("{ESTIMATES}.*.*")
 }
 
+/// Subject of a battery's newest state: `rovi.state.<battery>`.
+pub fn state_of(battery: &BatteryName) -> String {
+    format!("{STATE}.{battery}")
+}
+
+/// Filter for the states of all batteries.
+pub fn all_states() -> String {
+    format!("{STATE}.*")
+}
+
+/// Reads the battery of a state's subject.
+pub fn parse_state(subject: &str) -> Option<BatteryName> {
+    battery_after(STATE, subject)
+}
+
+/// Subject of what happened to a battery: `rovi.event.<battery>`.
+pub fn event_of(battery: &BatteryName) -> String {
+    format!("{EVENT}.{battery}")
+}
+
+/// Filter for the events of all batteries.
+pub fn all_events() -> String {
+    format!("{EVENT}.*")
+}
+
+/// Reads the battery of an event's subject.
+pub fn parse_event(subject: &str) -> Option<BatteryName> {
+    battery_after(EVENT, subject)
+}
+
+/// Subject of a service's heartbeats: `rovi.service.<service>.<instance>`.
+pub fn heartbeat_of(service: &str, instance: &str) -> String {
+    format!("{SERVICE}.{service}.{instance}")
+}
+
+/// Filter for the heartbeats of all services.
+pub fn all_heartbeats() -> String {
+    format!("{SERVICE}.*.*")
+}
+
+/// Reads service and instance of a heartbeat's subject.
+pub fn parse_heartbeat(subject: &str) -> Option<(&str, &str)> {
+    let (service, instance) = subject
+        .strip_prefix(SERVICE)?
+        .strip_prefix('.')?
+        .split_once('.')?;
+    let is_whole = !service.is_empty() && !instance.is_empty() && !instance.contains('.');
+    is_whole.then_some((service, instance))
+}
+
+fn battery_after(prefix: &str, subject: &str) -> Option<BatteryName> {
+    let battery = subject.strip_prefix(prefix)?.strip_prefix('.')?;
+    battery.parse().ok()
+}
+
 /// Name of the durable consumer that the twins share for one partition.
 pub fn partition_consumer(partition: u32) -> String {
     format!("twin-{partition}")
@@ -97,6 +172,10 @@ mod tests {
         let estimator = EstimatorName::default();
         let stored = format!("rovi.rows.7.{battery}");
         assert_eq!(parse_stored_rows(&stored), Some((7, battery.clone())));
+        assert_eq!(parse_state(&state_of(&battery)), Some(battery.clone()));
+        assert_eq!(parse_event(&event_of(&battery)), Some(battery.clone()));
+        let heartbeat = heartbeat_of("twin", "a1b2");
+        assert_eq!(parse_heartbeat(&heartbeat), Some(("twin", "a1b2")));
         let key = estimator_key(&battery, &estimator);
         assert_eq!(parse_estimator_key(&key), Some((battery, estimator)));
     }
@@ -110,6 +189,25 @@ mod tests {
             "rovi.rows.x.a",
         ] {
             assert_eq!(parse_stored_rows(subject), None, "{subject}");
+        }
+    }
+
+    #[test]
+    fn foreign_subjects_are_not_taken_for_news() {
+        for subject in [
+            "rovi.state",
+            "rovi.state.a.b",
+            "rovi.states.a",
+            "rovi.event.*",
+        ] {
+            assert_eq!(parse_state(subject), None, "{subject}");
+        }
+        for subject in [
+            "rovi.service.twin",
+            "rovi.service.twin.",
+            "rovi.service.a.b.c",
+        ] {
+            assert_eq!(parse_heartbeat(subject), None, "{subject}");
         }
     }
 

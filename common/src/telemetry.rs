@@ -92,6 +92,23 @@ impl Metrics {
         )
     }
 
+    /// Reads a gauge or counter without labels; `None` where there is none of this name.
+    pub fn read(&self, name: &str) -> Option<i64> {
+        let families = self.registry.gather();
+        let family = families.iter().find(|family| family.name() == name)?;
+        let metric = family.get_metric().first()?;
+        let value = match family.get_field_type() {
+            prometheus::proto::MetricType::COUNTER => metric.get_counter().get_value(),
+            prometheus::proto::MetricType::GAUGE => metric.get_gauge().get_value(),
+            _ => return None,
+        };
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "both count whole things, which fit"
+        )]
+        Some(value as i64)
+    }
+
     /// Writes all metrics in Prometheus' text form.
     pub fn render(&self) -> String {
         let mut text = Vec::new();
@@ -115,6 +132,7 @@ mod tests {
     fn a_counter_shows_at_0_before_anything_happened() {
         let metrics = Metrics::new();
         metrics.counter("rows_stored_total", "Rows stored.");
+        assert_eq!(metrics.read("rows_stored_total"), Some(0));
         assert!(
             metrics.render().contains("rows_stored_total 0"),
             "{}",

@@ -104,6 +104,10 @@ pub struct Settings {
     /// Exports that run at once; each holds some pages of rows in memory, and a battdat file on
     /// the disk. Too many take the pool's connections, too few refuse people.
     pub exports: usize,
+    /// How often the hub says on the bus that it lives. Too low keeps the bus busy, too high
+    /// shows its end late.
+    #[serde(with = "humantime_serde")]
+    pub heartbeat_interval: Duration,
     /// How much the bus keeps.
     pub bus: BusSettings,
     /// How stored rows get to the bus.
@@ -150,6 +154,7 @@ impl Default for Settings {
             ping_interval: Duration::from_secs(15),
             idle_timeout: Duration::from_mins(5),
             exports: 4,
+            heartbeat_interval: Duration::from_secs(5),
             bus: BusSettings::default(),
             relay: RelaySettings::default(),
             retention: RetentionSettings::default(),
@@ -218,8 +223,8 @@ impl Settings {
         need(self.retention.is_usable(), RetentionSettings::NEEDS);
         need(self.cycles.is_usable(), CycleSettings::NEEDS);
         need(
-            !self.ping_interval.is_zero(),
-            "ping_interval must be above 0",
+            !self.ping_interval.is_zero() && !self.heartbeat_interval.is_zero(),
+            "ping_interval and heartbeat_interval must be above 0",
         );
         if problems.is_empty() {
             return Ok(());

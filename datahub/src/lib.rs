@@ -29,6 +29,8 @@ pub mod estimates;
 pub mod registrations;
 pub mod retention;
 
+pub mod alert_rules;
+
 mod api;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;

@@ -13,6 +13,7 @@ use actix_web::{
     web,
 };
 use rovi_common::{
+    heartbeat::{self, Load, Pulse},
     http::{self, Readiness},
     lifecycle::Lifecycle,
     streams,
@@ -23,6 +24,7 @@ use tokio_util::task::TaskTracker;
 use utoipa::OpenApi;
 
 use crate::{
+    alert_rules::AlertRules,
     api::{self, TwinProxy},
     bus::{Bus, READY_NATS},
     config::Settings,
@@ -35,8 +37,10 @@ use crate::{
     prepare,
     registrations::Registrations,
     relay::{READY_RELAY, Relay, RelayParts},
+    relayed::Board,
     retention::Retention,
     store::Pool,
+    stored::StoredSender,
     upload::{open::OpenUploads, room::Rooms},
     writer::Writers,
 };
@@ -109,21 +113,14 @@ impl Service {
             .map_err(ServiceError::Nats)?;
 
         prepare::start(&settings, &pool, &lifecycle, &readiness);
+        start_pulse(&nats, &settings, &readiness, &registry, &lifecycle);
         let bus = Arc::new(Bus::new(nats, settings.bus.clone()));
         let checks =
             Arc::clone(&bus).keep_checking(pool.clone(), readiness.clone(), lifecycle.stop_token());
         lifecycle.supervise("bus", checks);
-        let registrations = Registrations::new(Arc::clone(&bus), pool.clone(), &registry);
-        registrations.clone().start(&lifecycle);
+        AlertRules::new(Arc::clone(&bus), pool.clone()).start(&lifecycle);
         let uploads = Arc::new(OpenUploads::default());
-        let deletions = Deletions::new(
-            Arc::clone(&bus),
-            pool.clone(),
-            registrations,
-            Arc::clone(&uploads),
-        );
-        let deletions = Arc::new(deletions);
-        deletions.start(&lifecycle);
+        let deletions = start_deletions(&bus, &pool, &uploads, &registry, &lifecycle);
         EstimateWriter::new(Arc::clone(&bus), pool.clone(), &registry).start(&lifecycle);
         Retention::new(pool.clone(), settings.retention.clone(), &registry).start(&lifecycle);
         Cycles::new(pool.clone(), settings.cycles.clone(), &registry).start(&lifecycle);
@@ -133,12 +130,7 @@ impl Service {
             settings: settings.relay.clone(),
             readiness: readiness.clone(),
         };
-        let relay = Relay::new(relay, &registry);
-        let board = relay.board();
-        let asking = Arc::clone(&board).keep_asking(pool.clone(), lifecycle.stop_token());
-        lifecycle.supervise("relayed", asking);
-        let (stored, inbox) = mpsc::channel(STORED_QUEUE);
-        relay.start(&lifecycle, inbox);
+        let (board, stored) = start_relay(relay, &registry, &lifecycle);
         let writers = Writers::start(&settings, &lifecycle, Some(stored), &metrics)
             .map_err(ServiceError::Start)?;
         let hub = web::Data::new(Hub {
@@ -227,6 +219,70 @@ async fn close_sockets(hub: &Hub, handle: &ServerHandle, patience: Duration) -> 
 
 fn listen(address: SocketAddr) -> Result<TcpListener, ServiceError> {
     TcpListener::bind(address).map_err(|source| ServiceError::Listen { address, source })
+}
+
+/// Starts registrations and what follows the deletion of a battery.
+fn start_deletions(
+    bus: &Arc<Bus>,
+    pool: &Pool,
+    uploads: &Arc<OpenUploads>,
+    metrics: &Metrics,
+    lifecycle: &Lifecycle,
+) -> Arc<Deletions> {
+    let registrations = Registrations::new(Arc::clone(bus), pool.clone(), metrics);
+    registrations.clone().start(lifecycle);
+    let uploads = Arc::clone(uploads);
+    let deletions = Deletions::new(Arc::clone(bus), pool.clone(), registrations, uploads);
+    let deletions = Arc::new(deletions);
+    deletions.start(lifecycle);
+    deletions
+}
+
+/// Starts the relay; returns how far batteries are on the bus, and the way to it for stored rows.
+fn start_relay(
+    parts: RelayParts,
+    metrics: &Metrics,
+    lifecycle: &Lifecycle,
+) -> (Arc<Board>, StoredSender) {
+    let pool = parts.pool.clone();
+    let relay = Relay::new(parts, metrics);
+    let board = relay.board();
+    let asking = Arc::clone(&board).keep_asking(pool, lifecycle.stop_token());
+    lifecycle.supervise("relayed", asking);
+    let (stored, inbox) = mpsc::channel(STORED_QUEUE);
+    relay.start(lifecycle, inbox);
+    (board, stored)
+}
+
+/// Says on the bus that the hub lives, and how much waits in it.
+fn start_pulse(
+    nats: &async_nats::Client,
+    settings: &Settings,
+    readiness: &Readiness,
+    metrics: &Metrics,
+    lifecycle: &Lifecycle,
+) {
+    let pulse = Pulse {
+        client: nats.clone(),
+        service: "datahub",
+        instance: heartbeat::new_instance(),
+        readiness: readiness.clone(),
+        interval: settings.heartbeat_interval,
+    };
+    let metrics = metrics.clone();
+    let load = move || {
+        let named = |name: &str, metric| (name.to_owned(), metrics.read(metric).unwrap_or(0));
+        Load {
+            lag: [named("rows_not_relayed", "datahub_rows_not_relayed")].into(),
+            queues: [
+                named("rows_waiting", "datahub_rows_waiting"),
+                named("upload_sockets", "datahub_upload_sockets"),
+                named("batteries_parked", "datahub_batteries_parked"),
+            ]
+            .into(),
+        }
+    };
+    lifecycle.supervise("pulse", pulse.beat(load, lifecycle.stop_token()));
 }
 
 fn serve(

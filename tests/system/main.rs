@@ -16,6 +16,8 @@ mod faults;
 #[cfg(test)]
 mod life_of_a_row;
 #[cfg(test)]
+mod live;
+#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod python;

@@ -1,6 +1,6 @@
 //! The settings of the service `twin`.
 
-use std::{net::SocketAddr, num::NonZeroUsize, str::FromStr, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, str::FromStr, time::Duration};
 
 use rovi_common::{config::ServiceUrl, streams::BusSettings, telemetry::LogFormat};
 use serde::{Deserialize, Serialize};
@@ -45,6 +45,14 @@ pub struct Settings {
     /// How long the hub may take to answer.
     #[serde(with = "humantime_serde")]
     pub hub_timeout: Duration,
+    /// How often the twin says on the bus that it lives. Too low keeps the bus busy, too high shows
+    /// its end late.
+    #[serde(with = "humantime_serde")]
+    pub heartbeat_interval: Duration,
+    /// Live sockets and event streams.
+    pub live: LiveSettings,
+    /// Alerts.
+    pub alerts: AlertSettings,
     /// How long a stop may take before tasks are left behind.
     #[serde(with = "humantime_serde")]
     pub stop_timeout: Duration,
@@ -52,6 +60,49 @@ pub struct Settings {
     pub log: String,
     /// How log lines look.
     pub log_format: LogFormat,
+}
+
+/// Alerts.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AlertSettings {
+    /// The file with the secret by which webhooks are signed; without it no rule may have one.
+    pub webhook_secret_file: Option<PathBuf>,
+    /// Whether webhooks may go to addresses of this machine and of private networks. Whoever may
+    /// make rules can then reach those from here.
+    pub webhook_inner: bool,
+}
+
+/// Live sockets (`/ws`) and event streams (`/events`).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LiveSettings {
+    /// How many may be open. Each costs some 30 KiB.
+    pub sockets: usize,
+    /// How often each is pinged.
+    #[serde(with = "humantime_serde")]
+    pub ping_interval: Duration,
+    /// Silence after which a socket is closed. Too low cuts clients that answer pings late, too
+    /// high keeps dead sockets.
+    #[serde(with = "humantime_serde")]
+    pub idle_timeout: Duration,
+    /// How long a client may leave messages unread; meanwhile it costs nobody else anything.
+    #[serde(with = "humantime_serde")]
+    pub patience: Duration,
+    /// Rows that a client which comes back gets again; one that missed more starts anew.
+    pub replay_rows: usize,
+}
+
+impl Default for LiveSettings {
+    fn default() -> Self {
+        Self {
+            sockets: 4096,
+            ping_interval: Duration::from_secs(15),
+            idle_timeout: Duration::from_mins(1),
+            patience: Duration::from_secs(30),
+            replay_rows: 100_000,
+        }
+    }
 }
 
 impl Default for Settings {
@@ -69,6 +120,9 @@ impl Default for Settings {
             python: rovi_python::Settings::default(),
             python_estimators: count(32),
             hub_timeout: Duration::from_secs(10),
+            heartbeat_interval: Duration::from_secs(5),
+            live: LiveSettings::default(),
+            alerts: AlertSettings::default(),
             stop_timeout: Duration::from_secs(15),
             log: "info".to_owned(),
             log_format: LogFormat::default(),
@@ -94,6 +148,18 @@ impl Settings {
             problems.push(format!(
                 "checkpoint_interval: must lie above 0 and be at most {longest:?}"
             ));
+        }
+        for (name, time) in [
+            ("heartbeat_interval", self.heartbeat_interval),
+            ("live.ping_interval", self.live.ping_interval),
+            ("live.patience", self.live.patience),
+        ] {
+            if time.is_zero() {
+                problems.push(format!("{name}: must lie above 0"));
+            }
+        }
+        if self.live.idle_timeout <= self.live.ping_interval {
+            problems.push("live.idle_timeout: must lie above live.ping_interval".to_owned());
         }
         if problems.is_empty() {
             return Ok(());

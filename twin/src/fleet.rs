@@ -26,11 +26,18 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    alerts::{Alerts, Hooks},
     checkpoint::{Checkpoints, Origin},
     config::Settings,
+    events::Events,
     filter::Position,
     hub::Hub,
+    live::{Board, Services, Watchers},
     metrics::TwinMetrics,
+    state::{
+        Outlet,
+        join::{Known, state_of},
+    },
     status::{EstimatorStatus, Report},
     worker::{self, Worker},
 };
@@ -56,6 +63,22 @@ pub struct Shared {
     pub scripts: Arc<Semaphore>,
     /// Bounds how many scripts are checked at the same time.
     pub script_checks: Semaphore,
+    /// The name of this run of the service.
+    pub instance: String,
+    /// Batteries whose state has to be sent.
+    pub outlet: Outlet,
+    /// The newest state of every battery, as the bus has it.
+    pub board: Arc<Board>,
+    /// How many watch it.
+    pub watchers: Watchers,
+    /// The services that live.
+    pub services: Services,
+    /// What happened, on its way to the bus.
+    pub events: Events,
+    /// Rules of alerts, and what they found.
+    pub alerts: Alerts,
+    /// The way to those who are told of alerts.
+    pub hooks: Hooks,
     /// Bounds how many estimators read past rows at the same time.
     pub catch_ups: Semaphore,
 }
@@ -135,6 +158,7 @@ pub struct Battery {
 struct BatteryState {
     newest: Option<Position>,
     links: BTreeMap<EstimatorName, Link>,
+    removed: BTreeMap<EstimatorName, i64>,
 }
 
 impl Battery {
@@ -214,6 +238,18 @@ impl Battery {
             (name.clone(), (status, Arc::clone(&link.registration)))
         };
         state.links.iter().map(shown).collect()
+    }
+
+    /// Returns what is known here of the estimators, in the form for the bus.
+    pub fn known(&self) -> Known {
+        let state = self.state();
+        let links = state.links.iter();
+        Known {
+            running: links
+                .map(|(name, link)| (name.clone(), state_of(link)))
+                .collect(),
+            removed: state.removed.clone(),
+        }
     }
 
     /// Returns what the workers last said.
@@ -300,7 +336,12 @@ impl Fleet {
             revision,
             ..
         } = &registration;
+        self.shared
+            .events
+            .tell_registration(&registration, known.is_some());
         if registration.deleted {
+            state.removed.insert(estimator.clone(), *revision);
+            self.shared.outlet.touch(name);
             if let Some(link) = state.links.remove(estimator) {
                 tracing::info!("estimator {estimator} of {name} is removed by revision {revision}");
                 link.registrations.send_replace(None);

@@ -6,12 +6,13 @@ use std::time::Duration;
 use async_nats::Request;
 use reqwest::{Response, StatusCode};
 use rovi_common::{
+    alerts::{AlertRuleReply, DeleteAlertRule, PutAlertRule},
     frame::{FrameError, RowFrame},
     name::BatteryName,
     registration::{Deregister, Register, Reply},
     subjects,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use url::Url;
 
 /// Rows asked for at once.
@@ -183,11 +184,30 @@ impl Hub {
         self.request(subjects::DEREGISTER, request).await
     }
 
-    async fn request(
+    /// Asks the hub to commit a rule of alerts.
+    ///
+    /// # Errors
+    /// [`HubError::Away`] and [`HubError::Damaged`].
+    pub async fn put_alert_rule(&self, request: &PutAlertRule) -> Result<AlertRuleReply, HubError> {
+        self.request(subjects::PUT_ALERT_RULE, request).await
+    }
+
+    /// Asks the hub to commit the removal of a rule of alerts.
+    ///
+    /// # Errors
+    /// [`HubError::Away`] and [`HubError::Damaged`].
+    pub async fn delete_alert_rule(
+        &self,
+        request: &DeleteAlertRule,
+    ) -> Result<AlertRuleReply, HubError> {
+        self.request(subjects::DELETE_ALERT_RULE, request).await
+    }
+
+    async fn request<T: DeserializeOwned>(
         &self,
         subject: &'static str,
         body: &impl Serialize,
-    ) -> Result<Reply, HubError> {
+    ) -> Result<T, HubError> {
         if let Some(problem) = rovi_common::streams::problem(&self.nats) {
             return Err(HubError::Away(problem));
         }

@@ -3,20 +3,24 @@
 //!
 //! Reading order, along the path of a row: [`subscribe`] (hop 5) hands frames to the [`fleet`],
 //! a [`worker`] (hop 6) of each estimator makes estimates of them by its [`filter`], [`status`] and
-//! [`api`] (hop 7) show them. Beside the path: [`registrations`] says which estimators there are,
+//! [`api`] (hop 7) show them, [`state`] and [`live`] tell everyone at once,
+//! [`alerts`] tell what breaks a rule. Beside the path: [`registrations`] says which estimators there are,
 //! [`catch_up`] reads what a worker missed, [`checkpoint`] keeps what it knows.
 //!
 //! The numerics live in `rovi_estimation`, scripts run by `rovi_python` ([`runner`] is the seam); rows and registrations belong to the Data Hub.
 
+pub mod alerts;
 pub mod api;
 pub mod catch_up;
 pub mod checkpoint;
 pub mod config;
 pub mod estimates;
+pub mod events;
 pub mod filter;
 pub mod fleet;
 pub mod hub;
 pub mod inputs;
+pub mod live;
 pub mod metrics;
 pub mod python;
 pub mod registrations;
@@ -24,6 +28,7 @@ mod replay;
 mod run;
 pub mod runner;
 pub mod service;
+pub mod state;
 pub mod status;
 pub mod subscribe;
 pub mod worker;

@@ -28,6 +28,8 @@ pub struct TwinMetrics {
     pub checkpoint_failures: IntCounter,
     /// How often a script failed and was started again.
     pub script_failures: IntCounter,
+    /// Of what the twin tells everyone.
+    pub live: LiveMetrics,
     /// Registered estimators.
     pub estimators: IntGauge,
     /// Rows that the estimator furthest behind has to deal with.
@@ -71,6 +73,7 @@ impl TwinMetrics {
                 "twin_script_failures_total",
                 "How often a Python estimator failed and was started again.",
             ),
+            live: LiveMetrics::new(metrics),
             estimators: metrics.gauge("twin_estimators", "Registered estimators."),
             rows_behind: metrics.gauge(
                 "twin_rows_behind",
@@ -79,6 +82,52 @@ impl TwinMetrics {
             checkpoint_age: metrics.gauge(
                 "twin_checkpoint_age_seconds",
                 "Age of the oldest state that is not in a checkpoint yet.",
+            ),
+        }
+    }
+}
+
+/// What is told of states, on live sockets, and of alerts.
+#[derive(Debug, Clone)]
+pub struct LiveMetrics {
+    /// States handed to the bus.
+    pub states: IntCounter,
+    /// Live sockets and event streams open now.
+    pub sockets: IntGauge,
+    /// Messages sent on them.
+    pub messages: IntCounter,
+    /// States that a slow one did not get because a newer one came.
+    pub conflated: IntCounter,
+    /// Begins and ends of alerts that this twin told.
+    pub alerts: IntCounter,
+    /// Tries to post them, by what became of them.
+    pub webhooks: IntCounterVec,
+}
+
+impl LiveMetrics {
+    fn new(metrics: &Metrics) -> Self {
+        Self {
+            states: metrics.counter("twin_states_published_total", "States handed to the bus."),
+            sockets: metrics.gauge(
+                "twin_live_sockets",
+                "Live sockets and event streams open now.",
+            ),
+            messages: metrics.counter(
+                "twin_live_messages_total",
+                "Messages sent on live sockets and event streams.",
+            ),
+            conflated: metrics.counter(
+                "twin_live_conflated_total",
+                "States that slow sockets did not get because newer ones came.",
+            ),
+            alerts: metrics.counter(
+                "twin_alert_changes_total",
+                "Begins and ends of alerts that this twin told.",
+            ),
+            webhooks: metrics.counters(
+                "twin_webhooks_total",
+                "Tries to post begins and ends of alerts, by outcome.",
+                &["outcome"],
             ),
         }
     }

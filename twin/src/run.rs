@@ -21,6 +21,7 @@ use crate::{
     fleet::{Delivery, Receipt},
     inputs::Skip,
     runner::{Definition, Failure, Runner, Saved},
+    state::values_of,
     status::{HealthStatus, Phase, TrustStatus},
     worker::{End, Event, Worker},
 };
@@ -465,6 +466,7 @@ impl<'a> Run<'a> {
             report.generation = GENERATION;
             report.unsaved_since = self.unsaved_since;
             report.last_error.clone_from(&self.trouble);
+            report.is_troubled = self.trouble.is_some();
             let Some(steps) = &self.steps else {
                 report.state_names = self.definition.state_names();
                 return;
@@ -479,6 +481,7 @@ impl<'a> Run<'a> {
             report.mean.extend_from_slice(mean);
             report.covariance.clear();
             report.covariance.extend_from_slice(covariance);
+            report.values = values_of(runner);
             report.innovation = progress.innovation;
             let native = runner.native();
             report.trust = native.map(|filter| TrustStatus::of(filter.estimator()));

@@ -28,7 +28,7 @@ pub enum Definition {
 #[serde(untagged)]
 pub enum Saved {
     /// Of a native estimator.
-    Native(Snapshot),
+    Native(Box<Snapshot>),
     /// Of a script.
     Python(PythonState),
 }
@@ -163,7 +163,7 @@ impl Runner {
             Self::Native(filter) if filter.gathered().is_some() => Ok(None),
             Self::Native(filter) => {
                 let (snapshot, progress) = filter.save();
-                Ok(Some((Saved::Native(snapshot), progress)))
+                Ok(Some((Saved::Native(Box::new(snapshot)), progress)))
             }
             Self::Python(filter) => Ok(filter
                 .save()?

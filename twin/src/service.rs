@@ -14,6 +14,7 @@ use actix_web::{App, HttpServer, dev::ServerHandle, middleware, web};
 use async_nats::jetstream;
 use rovi_common::{
     config::{self, ServiceArgs},
+    heartbeat::{self, Load, Pulse},
     http::{self, Readiness},
     lifecycle::Lifecycle,
     streams,
@@ -23,13 +24,18 @@ use rovi_python::Python;
 use tokio::sync::Semaphore;
 
 use crate::{
+    alerts::{self, Alerts, Hooks},
     api,
     checkpoint::Checkpoints,
-    config::{ENV_PREFIX, Settings},
+    config::{AlertSettings, ENV_PREFIX, Settings},
+    events::Events,
     fleet::{Fleet, Shared},
     hub::Hub,
+    live::{self, Services, Watchers},
     metrics::TwinMetrics,
-    registrations, status, subscribe,
+    registrations,
+    state::{self, Outlet},
+    status, subscribe,
 };
 
 const NATS_PART: &str = "nats";
@@ -145,6 +151,14 @@ impl Service {
             scripts: Arc::new(Semaphore::new(settings.python_estimators.get())),
             script_checks: Semaphore::new(SCRIPT_CHECKS),
             catch_ups: Semaphore::new(settings.concurrent_catch_ups.get()),
+            instance: heartbeat::new_instance(),
+            outlet: Outlet::default(),
+            board: Arc::default(),
+            watchers: Watchers::default(),
+            services: Services::default(),
+            events: Events::default(),
+            alerts: Alerts::default(),
+            hooks: hooks(&settings.alerts)?,
             settings,
         };
         Ok(Self {
@@ -156,6 +170,7 @@ impl Service {
                 HUB_PART,
                 subscribe::READY_PART,
                 registrations::READY_PART,
+                live::READY_PART,
             ]),
             metrics,
             nats,
@@ -256,6 +271,38 @@ impl Service {
         lifecycle.supervise("registrations", registered);
         let looked = look(Arc::clone(fleet), self.nats.clone(), self.readiness.clone());
         lifecycle.supervise("look", looked);
+        self.start_news();
+    }
+
+    /// Starts what tells everyone: states, events, heartbeats.
+    fn start_news(&self) {
+        let (fleet, lifecycle) = (&self.fleet, &self.lifecycle);
+        let shared = Arc::clone(fleet.shared());
+        lifecycle.supervise("state", state::publish(Arc::clone(fleet)));
+        let followed = live::follow(Arc::clone(fleet), self.readiness.clone());
+        lifecycle.supervise("live", followed);
+        let heard = live::listen(Arc::clone(fleet), self.nats.clone());
+        lifecycle.supervise("services", heard);
+        lifecycle.supervise("alerts.follow", alerts::follow(Arc::clone(fleet)));
+        lifecycle.supervise("alerts", alerts::run(Arc::clone(fleet)));
+        lifecycle.supervise("webhooks", alerts::deliver(Arc::clone(fleet)));
+        let pulse = Pulse {
+            client: self.nats.clone(),
+            service: "twin",
+            instance: shared.instance.clone(),
+            readiness: self.readiness.clone(),
+            interval: shared.settings.heartbeat_interval,
+        };
+        let metrics = shared.metrics.clone();
+        let beating = pulse.beat(move || load(&metrics), shared.stop.clone());
+        lifecycle.supervise("pulse", beating);
+        lifecycle.supervise("events", async move {
+            let (jetstream, bus) = (shared.jetstream.clone(), shared.settings.bus.clone());
+            shared
+                .events
+                .send(jetstream, bus, shared.stop.clone())
+                .await;
+        });
     }
 }
 
@@ -274,6 +321,41 @@ async fn look(fleet: Arc<Fleet>, nats: async_nats::Client, readiness: Readiness)
             problem = shared.hub.problem() => readiness.set(HUB_PART, problem),
         }
         measure(&fleet);
+    }
+}
+
+/// Reads the secret and makes the way to those who are told of alerts.
+fn hooks(settings: &AlertSettings) -> Result<Hooks, StartError> {
+    let secret = match &settings.webhook_secret_file {
+        Some(file) => Some(std::fs::read(file).map_err(|error| {
+            let file = file.display();
+            StartError::Settings(format!("alerts.webhook_secret_file: {file}: {error}"))
+        })?),
+        None => None,
+    };
+    let secret = secret.as_deref().map(<[u8]>::trim_ascii);
+    if secret.is_some_and(<[u8]>::is_empty) {
+        let problem = "alerts.webhook_secret_file: the file is empty";
+        return Err(StartError::Settings(problem.to_owned()));
+    }
+    let hooks = Hooks::new(secret, settings.webhook_inner);
+    hooks.map_err(|error| StartError::Http(error.to_string()))
+}
+
+/// How far the twin is behind, for its heartbeats.
+fn load(metrics: &TwinMetrics) -> Load {
+    let named = |name: &str, value| (name.to_owned(), value);
+    Load {
+        lag: [
+            named("rows_behind", metrics.rows_behind.get()),
+            named("checkpoint_age_s", metrics.checkpoint_age.get()),
+        ]
+        .into(),
+        queues: [
+            named("live_sockets", metrics.live.sockets.get()),
+            named("estimators", metrics.estimators.get()),
+        ]
+        .into(),
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
-use rovi_common::name::EstimatorName;
+use rovi_common::{name::EstimatorName, news::Estimated};
 use rovi_estimation::Found;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -32,6 +32,18 @@ pub enum Phase {
     Live,
     /// It cannot run; the last error says why.
     Broken,
+}
+
+impl Phase {
+    /// The name in states.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::CatchingUp => "catching_up",
+            Self::Live => "live",
+            Self::Broken => "broken",
+        }
+    }
 }
 
 /// The state of an estimator, as its worker last told it.
@@ -69,6 +81,10 @@ pub struct Report {
     pub steps: u64,
     /// What last went wrong and still holds, or the newest refused row.
     pub last_error: Option<String>,
+    /// Whether the last error keeps the estimator from its work; else it is a refused row.
+    pub is_troubled: bool,
+    /// States and what is derived from them, by name.
+    pub values: Vec<(String, Estimated)>,
     /// What is odd about the document or the first row.
     pub warnings: Vec<String>,
     /// Since when there is state that is not in a checkpoint.

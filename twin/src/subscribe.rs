@@ -180,7 +180,10 @@ async fn take(fleet: &Fleet, message: Message, bus_epoch: &Arc<str>) {
     };
     let battery = fleet.battery(&name);
     if let Some((epoch, _, last)) = announced_rows(message.headers.as_ref()) {
-        let nobody_waits = !battery.note(Position { epoch, seq: last });
+        let last = Position { epoch, seq: last };
+        let nobody_waits = !battery.note(last);
+        let outlet = &fleet.shared().outlet;
+        outlet.row(&name, last, &message.payload, !nobody_waits);
         if nobody_waits {
             if let Err(error) = message.ack().await {
                 tracing::debug!("a frame of {name} is not acknowledged: {error}");

@@ -129,6 +129,7 @@ impl Worker {
     pub(crate) fn report(&self, change: impl FnOnce(&mut Report)) {
         self.reports
             .send_modify(|report| change(Arc::make_mut(report)));
+        self.shared.outlet.touch(&self.battery.name);
     }
 }
 
@@ -170,6 +171,7 @@ pub async fn run(mut worker: Worker) {
                 worker.battery.hold_back(&worker.estimator);
                 worker.report(|report| {
                     report.last_error = Some("the estimator failed and starts again".to_owned());
+                    report.is_troubled = true;
                 });
                 if worker.pause(TRY_AGAIN).await == Err(End::Stopped) {
                     return;
@@ -247,7 +249,10 @@ async fn read_checkpoint(worker: &mut Worker) -> Result<Found, End> {
         };
         match read {
             Ok(found) => return Ok(found),
-            Err(error) => worker.report(|report| report.last_error = Some(error.to_string())),
+            Err(error) => worker.report(|report| {
+                report.last_error = Some(error.to_string());
+                report.is_troubled = true;
+            }),
         }
         worker.pause(TRY_AGAIN).await?;
     }

@@ -9,6 +9,7 @@ mod rejected;
 mod simulate;
 mod status;
 mod stream;
+mod top;
 mod up;
 mod watch;
 
@@ -60,6 +61,8 @@ enum Command {
     Status(status::Args),
     /// Deletes a battery: its rows, estimates, metadata and registrations.
     Delete(delete::Args),
+    /// Shows all batteries as they are now, until Ctrl-C.
+    Top(top::Args),
     /// Prints a line whenever the estimate of a battery changes, until Ctrl-C.
     Watch(watch::Args),
 }
@@ -109,6 +112,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
             Command::Rejected(args) => rejected::run(&hub?, &args).await.and(done),
             Command::Status(args) => status::run(&hub?, &args).await.and(done),
             Command::Delete(args) => delete::run(&hub?, &args).await.and(done),
+            Command::Top(args) => top::run(&hub?, &args).await.and(done),
             Command::Watch(args) => watch::run(&hub?, &args).await.and(done),
         }
     })

@@ -1,4 +1,4 @@
-//! `/online/*` and `/prognosis/*` belong to the twin: the hub passes them on, so that clients
+//! `/online/*`, `/prognosis/*` and `/events` belong to the twin: the hub passes them on, so that clients
 //! need one URL.
 //!
 //! Bodies stream both ways, untouched and unread; headers of the connection itself stay behind.
@@ -21,12 +21,16 @@ use rovi_common::http::Problem;
 use tokio::sync::mpsc;
 use url::Url;
 
+use super::forward_socket::forward_socket;
+
 /// How long the twin has to take a connection; how long it thinks is its own affair.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 /// Pieces of a request's body between the two connections.
 const PIECES: usize = 4;
 /// Paths that are the twin's.
-const PREFIXES: [&str; 2] = ["/online", "/prognosis"];
+const PREFIXES: [&str; 3] = ["/online", "/prognosis", "/events"];
+/// The twin's socket, which goes another way.
+const SOCKET: &str = "/ws";
 /// Headers of a connection, not of what goes over it (RFC 9110, 7.6.1).
 const HOP_BY_HOP: [&str; 9] = [
     "connection",
@@ -63,6 +67,7 @@ impl TwinProxy {
 
     /// Adds the routes; a [`TwinProxy`] must be among the application's data.
     pub(crate) fn routes(config: &mut web::ServiceConfig) {
+        config.route(SOCKET, web::get().to(forward_socket));
         for prefix in PREFIXES {
             config.service(web::scope(prefix).default_service(web::route().to(forward)));
         }
@@ -70,12 +75,12 @@ impl TwinProxy {
 
     /// Returns the twin's URL for a path and query of ours; `None` for a path that leaves its
     /// prefix by `..`.
-    fn target(&self, request: &HttpRequest) -> Option<Url> {
+    pub(super) fn target(&self, request: &HttpRequest) -> Option<Url> {
         let mut target = self.url.clone();
         target.set_path(request.path());
         let query = request.query_string();
         target.set_query((!query.is_empty()).then_some(query));
-        let stays = PREFIXES.iter().any(|prefix| {
+        let stays = PREFIXES.iter().chain([&SOCKET]).any(|prefix| {
             let rest = target.path().strip_prefix(prefix);
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         });

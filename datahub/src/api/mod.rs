@@ -6,6 +6,7 @@ mod cycles;
 mod delete_battery;
 mod find_batteries;
 mod forward;
+mod forward_socket;
 mod history;
 mod intervals;
 mod list_batteries;

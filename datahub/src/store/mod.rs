@@ -1,5 +1,6 @@
 //! PostgreSQL: the pool for queries, and everything that is written there.
 
+pub mod alert_rules;
 pub mod batteries;
 mod bind;
 mod cell;

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod acknowledged;
 #[cfg(test)]
+mod alert_rules;
+#[cfg(test)]
 mod deletion;
 #[cfg(test)]
 mod estimates;

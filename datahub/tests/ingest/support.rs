@@ -142,7 +142,7 @@ impl Client {
         address: SocketAddr,
         path: &str,
         speaks: bool,
-    ) -> Result<Self, tokio_tungstenite::tungstenite::Error> {
+    ) -> Result<Self, tungstenite::Error> {
         let url = format!("ws://{address}/db/upload/{path}");
         let mut request = url.into_client_request().unwrap();
         if speaks {

@@ -1,7 +1,9 @@
 //! The HTTP interface of the twin.
 
+mod alerts;
 mod definition;
 mod form;
+mod get_services;
 mod get_status;
 mod register_estimator;
 mod remove_estimator;
@@ -17,7 +19,7 @@ use rovi_common::{
 };
 use utoipa::OpenApi;
 
-use crate::hub::HubError;
+use crate::{hub::HubError, live};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -32,6 +34,14 @@ use crate::hub::HubError;
         remove_estimator::remove_estimator,
         remove_estimator::remove_estimators,
         definition::get_schema,
+        get_services::get_services,
+        alerts::get_alerts,
+        alerts::get_rules,
+        alerts::get_rule,
+        alerts::put_rule,
+        alerts::delete_rule,
+        live::get_socket,
+        live::get_events,
     )
 )]
 struct Api;
@@ -46,6 +56,14 @@ pub fn routes(config: &mut web::ServiceConfig) {
     config
         .service(get_status::get_status)
         .service(definition::get_schema)
+        .service(get_services::get_services)
+        .service(alerts::get_alerts)
+        .service(alerts::get_rules)
+        .service(alerts::get_rule)
+        .service(alerts::put_rule)
+        .service(alerts::delete_rule)
+        .service(live::get_socket)
+        .service(live::get_events)
         .service(register_estimator::register_estimator)
         .service(get_status::get_battery)
         .service(remove_estimator::remove_estimator)

@@ -1,11 +1,15 @@
 //! The twin against a real NATS server; rows and registrations are put on the bus as the hub does.
 
 #[cfg(test)]
+mod alerts;
+#[cfg(test)]
 mod bus;
 #[cfg(test)]
 mod http;
 #[cfg(test)]
 mod hub;
+#[cfg(test)]
+mod live;
 #[cfg(test)]
 mod path;
 #[cfg(test)]

@@ -9,6 +9,7 @@
 mod alter;
 mod fleet;
 mod ingest;
+mod live;
 mod path;
 mod peer;
 mod reduce;
@@ -57,6 +58,7 @@ enum Measurement {
     Alter,
     Path,
     Reduce,
+    Live,
 }
 
 #[tokio::main]
@@ -100,6 +102,10 @@ async fn main() -> anyhow::Result<()> {
         stack.start_hub();
         stack.hub_ready().await;
         reduce::reduce_beside_date_bin(&stack, &mut summary).await?;
+    }
+    if wanted(Measurement::Live) {
+        let stack = Stack::start().await;
+        live::everyone(&stack, &mut summary).await?;
     }
     if wanted(Measurement::Path) {
         let stack = Stack::start().await;
