@@ -289,21 +289,30 @@ async fn the_documentation_lists_every_call() {
     assert_eq!(
         paths,
         [
+            "/db/batteries",
             "/db/register",
             "/db/stats",
             "/db/upload/{battery}",
+            "/db/{battery}",
             "/db/{battery}/changes",
             "/db/{battery}/columns",
+            "/db/{battery}/cycles",
             "/db/{battery}/estimates",
             "/db/{battery}/estimates/export",
+            "/db/{battery}/intervals",
+            "/db/{battery}/intervals/{label}",
             "/db/{battery}/metadata",
+            "/db/{battery}/metadata/revisions",
             "/db/{battery}/rejected",
             "/db/{battery}/rejected/replay",
+            "/db/{battery}/retention",
             "/db/{battery}/rows",
             "/db/{battery}/rows/export",
             "/db/{battery}/signals",
             "/db/{battery}/signals/{signal}",
             "/db/{battery}/statistics",
+            "/db/{battery}/tables",
+            "/db/{battery}/tables/{table}",
         ]
     );
     let page = reqwest::get(hub.url("/docs/")).await.unwrap();
