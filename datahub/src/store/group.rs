@@ -228,10 +228,10 @@ pub(crate) fn write_alone(
             return Ok((outcomes.into_vec(), None));
         };
         tables::begin_anew_if_gone(connection, line)?;
-        let mut table = tables::load(connection, line)?;
         if tolerant {
             insert::lock_table(connection, line, false)?;
         }
+        let mut table = tables::load(connection, line)?;
         let mut ready = Vec::new();
         // A change sees the rows that came before it, however batches were grouped.
         for place in places {

@@ -1,8 +1,9 @@
 //! Rows into one battery's table, the way that suits their number.
 
 use diesel::{
-    Connection, PgConnection, QueryResult, RunQueryDsl, connection::SimpleConnection,
-    result::Error as DieselError,
+    Connection, PgConnection, QueryResult, RunQueryDsl,
+    connection::SimpleConnection,
+    result::{DatabaseErrorKind, Error as DieselError},
 };
 use rovi_common::rows::Column;
 
@@ -11,7 +12,7 @@ use super::{
     copy, is_away, is_of_the_server,
     number::{self, Numbered, Run, Span, number},
     statement::{ArrayBind, Element, Statement},
-    tables::{ColumnType, Table},
+    tables::{self, ColumnType, Table},
 };
 
 /// Rows of one table from which on `COPY` is the faster way; measured, see `docs/BENCHMARKS.md`.
@@ -31,13 +32,37 @@ pub(super) fn insert(
     let (moved, rows) = number(line, spans, horizon_s);
     match rows.iter().map(Numbered::len).sum() {
         0 => (),
-        COPY_ROWS.. => copy::copy(connection, &line.name, table, &rows)?,
+        COPY_ROWS.. => {
+            copy::copy(connection, &line.name, table, &rows)?;
+            is_as_known(connection, line, table)?;
+        }
         count => {
             statement(line, table, &rows, count).execute(connection)?;
         }
     }
     *line = moved;
     Ok(rows.into_iter().map(|rows| rows.run).collect())
+}
+
+/// Refuses rows that were copied into columns of other types than those known: `COPY` converts
+/// nothing, and would take the bits of an integer for those of a float.
+///
+/// People change tables, too. The copied rows keep them from doing so until the transaction ends.
+fn is_as_known(connection: &mut PgConnection, line: &Line, table: &Table) -> QueryResult<()> {
+    let found = tables::load(connection, line)?;
+    let known = table.columns().iter().enumerate();
+    let differs = |(hint, (name, kind)): &(usize, &(String, ColumnType))| {
+        let place = found.place(*hint, name);
+        let found = place.and_then(|place| found.columns().get(place));
+        found.is_none_or(|(_, found)| found != kind)
+    };
+    match known.filter(differs).map(|(_, (name, _))| name).next() {
+        None => Ok(()),
+        Some(name) => Err(DieselError::DatabaseError(
+            DatabaseErrorKind::Unknown,
+            Box::new(format!("column `{name}` has been given another type")),
+        )),
+    }
 }
 
 /// The columns that rows may have values for: not those of types that somebody else gave them.

@@ -3,6 +3,7 @@
 pub mod alert_rules;
 pub mod batteries;
 mod bind;
+mod catalog;
 mod cell;
 mod cells;
 mod column_type;

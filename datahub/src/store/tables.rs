@@ -12,16 +12,14 @@ use diesel::{
 pub use super::column_type::ColumnType;
 use super::{
     batteries::Line,
+    catalog::{self, Columns},
     columns,
     schema::{batteries, table_changes},
-    statement::{ArrayBind, Statement},
+    statement::Statement,
 };
 
 /// Columns that every table has before those of the rows.
 const OWN_COLUMNS: [&str; 3] = ["seq", "received", "segment"];
-
-/// Names and types of columns, in the order of their table.
-type Columns = Vec<(String, ColumnType)>;
 
 /// A change that rows need before they fit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,16 +98,6 @@ impl Table {
     }
 }
 
-#[derive(QueryableByName)]
-struct CatalogColumn {
-    #[diesel(sql_type = sql_types::Text)]
-    table_name: String,
-    #[diesel(sql_type = sql_types::Text)]
-    name: String,
-    #[diesel(sql_type = sql_types::Text)]
-    kind: String,
-}
-
 /// Reads what a battery's table looks like; without columns where there is none.
 ///
 /// # Errors
@@ -125,51 +113,17 @@ pub(super) fn load_all(
     lines: &[&Line],
 ) -> QueryResult<HashMap<i64, Table>> {
     let made = lines.iter().filter(|line| line.form > 0);
-    let mut columns = catalogs(connection, "battery", made.map(|line| line.name.as_str()))?;
+    let made: Vec<&str> = made.map(|line| line.name.as_str()).collect();
+    let mut columns = match made.as_slice() {
+        [] => HashMap::new(),
+        made => catalog::of_tables(connection, "battery", made.iter().copied())?,
+    };
     let tables = lines.iter().map(|line| {
         let mut columns = columns.remove(&line.name).unwrap_or_default();
         columns.retain(|(name, _)| !OWN_COLUMNS.contains(&name.as_str()));
         (line.id, Table::new(line, columns))
     });
     Ok(tables.collect())
-}
-
-/// Reads names and types of the columns of a table, in order; none where there is no table.
-pub(super) fn catalog(
-    connection: &mut PgConnection,
-    schema: &str,
-    table: &str,
-) -> QueryResult<Columns> {
-    let mut found = catalogs(connection, schema, [table])?;
-    Ok(found.remove(table).unwrap_or_default())
-}
-
-/// Reads the columns of many tables of a schema at once, by the tables' names.
-fn catalogs<'n>(
-    connection: &mut PgConnection,
-    schema: &str,
-    tables: impl IntoIterator<Item = &'n str>,
-) -> QueryResult<HashMap<String, Columns>> {
-    let found: Vec<CatalogColumn> = Statement::cached()
-        .sql(
-            "SELECT c.relname::text AS table_name, a.attname::text AS name, \
-             format_type(a.atttypid, NULL) AS kind \
-             FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid \
-             JOIN pg_namespace n ON n.oid = c.relnamespace \
-             WHERE a.attnum > 0 AND NOT a.attisdropped AND n.nspname = ",
-        )
-        .text(schema)
-        .sql(" AND c.relname = ANY(")
-        .array(ArrayBind::texts(tables))
-        .sql("::name[]) ORDER BY a.attnum")
-        .load(connection)?;
-    let mut columns: HashMap<String, Columns> = HashMap::new();
-    for column in found {
-        let kind = ColumnType::from_sql(&column.kind);
-        let columns = columns.entry(column.table_name).or_default();
-        columns.push((column.name, kind));
-    }
-    Ok(columns)
 }
 
 /// Reads anew what a battery's table looks like. Integer columns that cannot be widened stay so:
@@ -281,13 +235,15 @@ pub(super) fn change(
     if journal.is_empty() {
         return Ok(());
     }
+    let names = adds.iter().map(|(name, _)| *name);
     if line.form == 0 {
         create(connection, line, &adds)?;
+        columns::comment_new(connection, line, names)?;
         journal.insert(0, "table made".to_owned());
     } else if !adds.is_empty() {
         add(connection, line, &adds)?;
+        columns::comment(connection, line, names)?;
     }
-    columns::comment(connection, line, adds.iter().map(|(name, _)| *name))?;
     record(connection, line, table, &journal)
 }
 
@@ -305,17 +261,8 @@ fn create(
             statement.sql(" ").sql(kind.sql())
         })
         .sql(")")
-        .execute(connection)?;
-    let own = [
-        (
-            "seq",
-            "Order of storing within the epoch, from 1 without gaps",
-        ),
-        ("received", "When the hub took the row"),
-        ("segment", "The test within the battery's life"),
-    ];
-    own.into_iter()
-        .try_for_each(|(name, text)| columns::comment_on(connection, line, name, Some(text)))
+        .execute(connection)
+        .map(drop)
 }
 
 fn add(

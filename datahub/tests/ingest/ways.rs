@@ -199,3 +199,24 @@ async fn a_long_change_of_a_large_table_delays_only_its_battery() {
     assert_eq!(found, expected);
     assert!(hub.stop().await);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_rows_for_a_column_that_somebody_gave_another_type_keep_their_values() {
+    let postgres = postgres();
+    let hub = TestHub::start(&postgres).await;
+    let (mut client, _) = hub.speaking("b").await;
+    client.send(&rows(0, 1)).await;
+    client.until_stored(1).await;
+    execute(
+        &postgres,
+        "ALTER TABLE battery.b ALTER n TYPE double precision",
+    );
+    client.send(&rows(1, 600)).await;
+    assert_eq!(client.until_stored(600).await, Vec::<Value>::new());
+    assert_rows(&postgres, "b", 600);
+    // What no longer fits is rejected with the reason.
+    execute(&postgres, "ALTER TABLE battery.b ALTER half TYPE text");
+    client.send(&rows(600, 900)).await;
+    assert_eq!(client.until_stored(900).await.len(), 300);
+    assert!(hub.stop().await);
+}
