@@ -23,7 +23,7 @@ pub struct HubMetrics {
     pub sockets: IntGauge,
     /// Rows received and not stored yet.
     pub rows_waiting: IntGauge,
-    /// Batteries set aside because their tables are locked or refuse changes.
+    /// Batteries set aside because their tables are locked, refuse changes or are being rewritten.
     pub batteries_parked: IntGauge,
     /// Committed rows that were left to the relay's sweep, because it was behind.
     pub rows_left_to_sweep: IntCounter,
@@ -55,7 +55,7 @@ impl HubMetrics {
             rows_waiting: metrics.gauge("datahub_rows_waiting", "Rows received, not stored yet."),
             batteries_parked: metrics.gauge(
                 "datahub_batteries_parked",
-                "Batteries set aside because their tables cannot be written now.",
+                "Batteries set aside because their tables cannot be written now, or are being rewritten.",
             ),
             rows_left_to_sweep: metrics.counter(
                 "datahub_rows_left_to_sweep_total",

@@ -63,6 +63,25 @@ impl Stack {
         self.hub = Some(self.spawn("datahub", command, self.hub_port));
     }
 
+    /// Starts a hub that never finds NATS, and waits until it takes rows.
+    pub async fn start_hub_without_bus(&mut self) {
+        let mut command = Command::new(binary("datahub"));
+        command.env("DATABASE_URL", self.postgres.server.url());
+        command.env("NATS_URL", "nats://127.0.0.1:9");
+        self.hub = Some(self.spawn("datahub", command, self.hub_port));
+        let url = format!("{}/ready", self.hub_url());
+        eventually(PATIENCE, || async {
+            let answer = self.http.get(&url).send().await;
+            let answer = answer.map_err(|error| format!("{url}: {error}"))?;
+            match answer.text().await {
+                Ok(problems) if problems.contains("postgresql") => Err(problems),
+                Ok(_only_the_bus_is_away) => Ok(()),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+        .await;
+    }
+
     /// Starts the twin, without waiting for it.
     pub fn start_twin(&mut self) {
         let mut command = Command::new(binary("twin"));
@@ -86,9 +105,10 @@ impl Stack {
     }
 
     fn spawn(&self, name: &'static str, mut command: Command, port: u16) -> ServerProcess {
-        command
-            .current_dir(self.folder.path())
-            .env("NATS_URL", self.nats.server.url());
+        command.current_dir(self.folder.path());
+        if !command.get_envs().any(|(name, _)| name == "NATS_URL") {
+            command.env("NATS_URL", self.nats.server.url());
+        }
         command.args(["--listen", &format!("127.0.0.1:{port}")]);
         let log = self.folder.path().join(format!("{name}.log"));
         ServerProcess::spawn(name, command, &log).expect("the service's binary was built")

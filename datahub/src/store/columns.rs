@@ -7,8 +7,10 @@
 use std::collections::BTreeMap;
 
 use diesel::{
-    PgConnection, QueryResult, QueryableByName, RunQueryDsl, sql_query,
-    sql_types::{BigInt, Nullable, Text},
+    PgConnection, QueryResult, QueryableByName, RunQueryDsl,
+    connection::SimpleConnection,
+    sql_query,
+    sql_types::{Array, BigInt, Nullable, Text},
 };
 
 use super::batteries::Line;
@@ -69,6 +71,16 @@ const KNOWN: [(&str, &str, &str); 17] = [
         "Charge since the beginning of the cycle, while discharging only",
     ),
     ("internal_resistance", "ohm", "Internal resistance"),
+];
+
+/// The columns that every table has before those of the rows: name and comment.
+const OWN: [(&str, &str); 3] = [
+    (
+        "seq",
+        "Order of storing within the epoch, from 1 without gaps",
+    ),
+    ("received", "When the hub took the row"),
+    ("segment", "The test within the battery's life"),
 ];
 
 impl Meaning {
@@ -208,10 +220,24 @@ pub(crate) fn comment<'n>(
     line: &Line,
     names: impl IntoIterator<Item = &'n str>,
 ) -> QueryResult<()> {
-    for (name, meaning) in of_battery(connection, line, names)? {
-        comment_on(connection, line, &name, meaning.comment().as_deref())?;
-    }
-    Ok(())
+    let meanings = of_battery(connection, line, names)?.into_iter();
+    let comments = meanings.map(|(name, meaning)| (name, meaning.comment()));
+    write_comments(connection, line, comments.unzip())
+}
+
+/// Writes the comments of a new table; the caller holds the battery's line.
+///
+/// # Errors
+/// As diesel's; the caller rolls back.
+pub(super) fn comment_new<'n>(
+    connection: &mut PgConnection,
+    line: &Line,
+    names: impl IntoIterator<Item = &'n str>,
+) -> QueryResult<()> {
+    let own = OWN.map(|(name, text)| (name.to_owned(), Some(text.to_owned())));
+    let meanings = of_battery(connection, line, names)?.into_iter();
+    let known = meanings.filter_map(|(name, meaning)| Some((name, Some(meaning.comment()?))));
+    write_comments(connection, line, own.into_iter().chain(known).unzip())
 }
 
 #[derive(QueryableByName)]
@@ -220,20 +246,25 @@ struct Command {
     command: String,
 }
 
-/// Comments on a column. `COMMENT` takes no binds, so PostgreSQL quotes the text itself.
-pub(super) fn comment_on(
+/// Writes the comments of these columns, all at once: a fleet makes thousands of tables. `COMMENT`
+/// takes no binds, so PostgreSQL quotes names and texts itself.
+fn write_comments(
     connection: &mut PgConnection,
     line: &Line,
-    column: &str,
-    text: Option<&str>,
+    (columns, texts): (Vec<String>, Vec<Option<String>>),
 ) -> QueryResult<()> {
-    let command: Command =
-        sql_query("SELECT format('COMMENT ON COLUMN battery.%I.%I IS %L', $1, $2, $3) AS command")
-            .bind::<Text, _>(&line.name)
-            .bind::<Text, _>(column)
-            .bind::<Nullable<Text>, _>(text)
-            .get_result(connection)?;
-    sql_query(command.command).execute(connection).map(drop)
+    if columns.is_empty() {
+        return Ok(());
+    }
+    let command: Command = sql_query(
+        "SELECT string_agg(format('COMMENT ON COLUMN battery.%I.%I IS %L', \
+         $1, name, text), '; ') AS command FROM unnest($2, $3) AS given (name, text)",
+    )
+    .bind::<Text, _>(&line.name)
+    .bind::<Array<Text>, _>(columns)
+    .bind::<Array<Nullable<Text>>, _>(texts)
+    .get_result(connection)?;
+    connection.batch_execute(&command.command)
 }
 
 #[cfg(test)]

@@ -13,9 +13,9 @@ use diesel::{
 use rovi_common::name::{BatteryName, EstimatorName};
 
 use super::{
-    StoreError,
+    StoreError, catalog,
+    column_type::ColumnType,
     statement::{ArrayBind, Statement},
-    tables::{self, ColumnType},
 };
 
 /// Columns that every table has before those of the parameters.
@@ -164,7 +164,7 @@ pub fn columns(
     conn: &mut PgConnection,
     battery: &BatteryName,
 ) -> QueryResult<Vec<(String, ColumnType)>> {
-    let columns = tables::catalog(conn, "estimates", battery.as_str())?.into_iter();
+    let columns = catalog::of_table(conn, "estimates", battery.as_str())?.into_iter();
     Ok(columns
         .filter(|(name, _)| !["estimator", "epoch", "seq"].contains(&name.as_str()))
         .collect())

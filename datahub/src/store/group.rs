@@ -20,10 +20,10 @@ use rovi_common::{
 use super::{
     StoreError,
     batteries::{self, Line},
-    fit,
-    insert::{self, Run},
+    fit, insert,
+    number::Run,
     steps,
-    tables::{self, Table},
+    tables::{self, Change, Table},
     work::{self, Work},
 };
 use crate::{batch::Batch, relayed::Place, upload::RejectedRow};
@@ -51,7 +51,10 @@ pub(crate) enum Outcome {
     /// The battery was removed; nothing was written.
     Removed,
     /// The table must change first; nothing was written.
-    Later,
+    Later {
+        /// Whether that rewrites many rows.
+        is_slow: bool,
+    },
 }
 
 /// Where the rows of a batch are.
@@ -78,13 +81,19 @@ pub(crate) struct Failure {
     pub(crate) error: StoreError,
 }
 
-impl From<DieselError> for Failure {
-    fn from(error: DieselError) -> Self {
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
         Self {
             battery: None,
             is_of_rows: false,
-            error: error.into(),
+            error,
         }
+    }
+}
+
+impl From<DieselError> for Failure {
+    fn from(error: DieselError) -> Self {
+        StoreError::from(error).into()
     }
 }
 
@@ -115,6 +124,9 @@ impl Failure {
     }
 }
 
+/// Rows from which on rewriting a table is not for a writer's own thread.
+const LARGE_ROWS: i64 = 100_000;
+
 /// What is known of tables; each writer has its own, checked against `form` under the line's lock.
 pub(crate) type Tables = HashMap<i64, Table>;
 
@@ -123,6 +135,9 @@ pub(super) type ByBattery = BTreeMap<i64, Vec<usize>>;
 
 /// Writes a group in one transaction; the outcomes stand in the order of `batches`.
 ///
+/// With `joined`, batteries with few rows share statements; a failure then may not tell which
+/// battery is at fault, and the same group without it does.
+///
 /// # Errors
 /// Nothing was written, or the connection was lost and nobody knows.
 pub(crate) fn write(
@@ -130,6 +145,7 @@ pub(crate) fn write(
     tables: &mut Tables,
     batches: &[Batch],
     rules: &Rules,
+    joined: bool,
 ) -> Result<Vec<Outcome>, Failure> {
     let mut by_battery = ByBattery::new();
     for (place, batch) in batches.iter().enumerate() {
@@ -141,6 +157,7 @@ pub(crate) fn write(
     connection.transaction(|connection| {
         let mut outcomes = Outcomes::new(batches.len());
         let mut lines = lock(connection, &mut by_battery, &mut outcomes)?;
+        load_tables(connection, tables, &lines)?;
         for line in &lines {
             let columns = |&place: &usize| batches.get(place).map(|batch| &batch.decoded.columns);
             let places = by_battery.get(&line.id).into_iter().flatten();
@@ -150,22 +167,30 @@ pub(crate) fn write(
             };
             let places = by_battery.get(&line.id);
             if places.is_some_and(|places| places.iter().any(wants)) {
-                outcomes.set_all(by_battery.remove(&line.id), || Outcome::Later);
+                let is_slow = line.last_seq > LARGE_ROWS
+                    && places
+                        .into_iter()
+                        .flatten()
+                        .any(|&place| rewrites(batches, place, table));
+                outcomes.set_all(by_battery.remove(&line.id), || Outcome::Later { is_slow });
             }
         }
         lines.retain(|line| by_battery.contains_key(&line.id));
         steps::take(connection, batches, &lines, &mut by_battery, &mut outcomes)?;
         fault::point("hub.in_write")?;
         lines.retain(|line| by_battery.contains_key(&line.id));
-        for line in &mut lines {
-            let table = current(connection, tables, line)?;
-            let work = Work {
-                batches,
-                places: by_battery.remove(&line.id).unwrap_or_default(),
-                rules,
-                tolerant: false,
-            };
-            work.write(connection, line, table, &mut outcomes)?;
+        let works = lines.iter_mut().filter_map(|line| {
+            let places = by_battery.get(&line.id)?;
+            let work = Work::new(batches, places, tables.get(&line.id)?, rules);
+            Some((line, work))
+        });
+        let works: Vec<(&mut Line, Work<'_>)> = works.collect();
+        if joined && works.len() > 1 {
+            work::write_joined(connection, works, &mut outcomes)?;
+        } else {
+            for (line, work) in works {
+                work.write(connection, line, &mut outcomes)?;
+            }
         }
         if !lines.is_empty() {
             batteries::advance(connection, &lines)?;
@@ -203,28 +228,26 @@ pub(crate) fn write_alone(
             return Ok((outcomes.into_vec(), None));
         };
         tables::begin_anew_if_gone(connection, line)?;
-        let mut table = tables::load(connection, line)?;
         if tolerant {
             insert::lock_table(connection, line, false)?;
         }
-        let mut work = Work {
-            batches,
-            places: Vec::new(),
-            rules,
-            tolerant,
-        };
+        let mut table = tables::load(connection, line)?;
+        let mut ready = Vec::new();
         // A change sees the rows that came before it, however batches were grouped.
         for place in places {
             if let Some(batch) = batches.get(place)
                 && fit::wants_change(&batch.decoded.columns, &table, rules.columns)
             {
-                work.write(connection, line, &table, &mut outcomes)?;
-                work.places.clear();
+                let work = Work::new(batches, &std::mem::take(&mut ready), &table, rules);
+                work.tolerating(tolerant)
+                    .write(connection, line, &mut outcomes)?;
                 work::change(connection, line, &mut table, batch, rules)?;
             }
-            work.places.push(place);
+            ready.push(place);
         }
-        work.write(connection, line, &table, &mut outcomes)?;
+        let work = Work::new(batches, &ready, &table, rules);
+        work.tolerating(tolerant)
+            .write(connection, line, &mut outcomes)?;
         batteries::advance(connection, &lines)?;
         fault::point("hub.before_commit")?;
         Ok((outcomes.into_vec(), Some(table)))
@@ -283,21 +306,34 @@ fn lock(
     Ok(lines)
 }
 
-/// Returns what a table looks like now; its line is held.
-fn current<'t>(
-    connection: &mut PgConnection,
-    tables: &'t mut Tables,
-    line: &Line,
-) -> Result<&'t Table, Failure> {
-    let is_current = |table: &Table| table.is_current(line);
-    if !tables.get(&line.id).is_some_and(is_current) {
-        let table = tables::load(connection, line).map_err(Failure::of(line.id))?;
-        tables.insert(line.id, table);
-    }
-    Ok(tables.entry(line.id).or_default())
+/// Tells whether a batch wants a column of another type, for which PostgreSQL rewrites the table.
+fn rewrites(batches: &[Batch], place: usize, table: &Table) -> bool {
+    let wanted = batches
+        .get(place)
+        .map(|batch| fit::wanted(&batch.decoded.columns, &mut table.clone(), usize::MAX));
+    let is_widening = |change: &Change| matches!(change, Change::Widen(_));
+    wanted.is_some_and(|changes| changes.iter().any(is_widening))
 }
 
-/// Returns a table that is known, read again if some of `rows` would be rejected for what is known
+/// Reads what tables look like that are new to this writer or were changed; their lines are held.
+fn load_tables(
+    connection: &mut PgConnection,
+    tables: &mut Tables,
+    lines: &[Line],
+) -> Result<(), Failure> {
+    let is_current = |line: &&Line| {
+        tables
+            .get(&line.id)
+            .is_some_and(|table| table.is_current(line))
+    };
+    let outdated: Vec<&Line> = lines.iter().filter(|line| !is_current(line)).collect();
+    if !outdated.is_empty() {
+        tables.extend(tables::load_all(connection, &outdated)?);
+    }
+    Ok(())
+}
+
+/// Returns a table that is known and current, read again if some of `rows` would be rejected for what is known
 /// of it: people change tables, too, and do not raise its form.
 fn looked_at<'t, 'r>(
     connection: &mut PgConnection,
@@ -305,7 +341,6 @@ fn looked_at<'t, 'r>(
     line: &Line,
     mut rows: impl Iterator<Item = &'r Columns>,
 ) -> Result<&'t Table, Failure> {
-    current(connection, tables, line)?;
     let table = tables.entry(line.id).or_default();
     if rows.any(|rows| fit::may_reject(rows, table)) {
         tables::look_again(connection, line, table).map_err(Failure::of(line.id))?;

@@ -2,9 +2,13 @@
 
 pub mod alert_rules;
 pub mod batteries;
+mod bind;
+mod catalog;
+mod cell;
 mod cells;
 mod column_type;
 pub mod columns;
+mod copy;
 pub mod cycles;
 pub(crate) mod deletion;
 pub mod estimates;
@@ -15,7 +19,9 @@ mod fit;
 pub(crate) mod group;
 mod insert;
 pub mod intervals;
+mod joined;
 pub(crate) mod metadata;
+mod number;
 pub mod registrations;
 pub(crate) mod rejected;
 pub mod retention;
@@ -223,4 +229,12 @@ impl CustomizeConnection<PgConnection, diesel::r2d2::Error> for SessionSettings 
             )
             .map_err(diesel::r2d2::Error::QueryError)
     }
+}
+
+/// Runs a statement that the connection keeps prepared, another one for each name.
+#[cfg(test)]
+pub(crate) fn prepare_one(connection: &mut PgConnection, name: &str) -> diesel::QueryResult<usize> {
+    use diesel::RunQueryDsl;
+    let statement = statement::Statement::cached().sql("SELECT 1 AS ");
+    statement.identifier(name).execute(connection)
 }

@@ -12,6 +12,7 @@ use diesel::{
 pub use super::column_type::ColumnType;
 use super::{
     batteries::Line,
+    catalog::{self, Columns},
     columns, rollups,
     schema::{batteries, table_changes},
     statement::Statement,
@@ -34,7 +35,7 @@ pub(super) enum Change {
 pub struct Table {
     epoch: i64,
     form: i64,
-    columns: Vec<(String, ColumnType)>,
+    columns: Columns,
     places: HashMap<String, usize>,
     /// Integer columns that cannot be widened, because a stored value would lose digits.
     fixed: HashSet<String>,
@@ -43,7 +44,7 @@ pub struct Table {
 }
 
 impl Table {
-    fn new(line: &Line, columns: Vec<(String, ColumnType)>) -> Self {
+    fn new(line: &Line, columns: Columns) -> Self {
         let places = columns.iter().enumerate();
         let places = places
             .map(|(place, (name, _))| (name.clone(), place))
@@ -97,51 +98,32 @@ impl Table {
     }
 }
 
-#[derive(QueryableByName)]
-struct CatalogColumn {
-    #[diesel(sql_type = sql_types::Text)]
-    name: String,
-    #[diesel(sql_type = sql_types::Text)]
-    kind: String,
-}
-
 /// Reads what a battery's table looks like; without columns where there is none.
 ///
 /// # Errors
 /// As diesel's.
 pub fn load(connection: &mut PgConnection, line: &Line) -> QueryResult<Table> {
-    if line.form == 0 {
-        return Ok(Table::new(line, Vec::new()));
-    }
-    let columns = catalog(connection, "battery", &line.name)?
-        .into_iter()
-        .filter(|(name, _)| !OWN_COLUMNS.contains(&name.as_str()))
-        .collect();
-    Ok(Table::new(line, columns))
+    let mut tables = load_all(connection, &[line])?;
+    Ok(tables.remove(&line.id).unwrap_or_default())
 }
 
-/// Reads names and types of the columns of a table, in order; none where there is no table.
-pub(super) fn catalog(
+/// Reads what the tables of many batteries look like, by the batteries' ids.
+pub(super) fn load_all(
     connection: &mut PgConnection,
-    schema: &str,
-    table: &str,
-) -> QueryResult<Vec<(String, ColumnType)>> {
-    let columns: Vec<CatalogColumn> = Statement::cached()
-        .sql(
-            "SELECT a.attname::text AS name, format_type(a.atttypid, NULL) AS kind \
-             FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid \
-             JOIN pg_namespace n ON n.oid = c.relnamespace \
-             WHERE a.attnum > 0 AND NOT a.attisdropped AND n.nspname = ",
-        )
-        .text(schema)
-        .sql(" AND c.relname = ")
-        .text(table)
-        .sql(" ORDER BY a.attnum")
-        .load(connection)?;
-    let columns = columns.into_iter();
-    Ok(columns
-        .map(|column| (column.name, ColumnType::from_sql(&column.kind)))
-        .collect())
+    lines: &[&Line],
+) -> QueryResult<HashMap<i64, Table>> {
+    let made = lines.iter().filter(|line| line.form > 0);
+    let made: Vec<&str> = made.map(|line| line.name.as_str()).collect();
+    let mut columns = match made.as_slice() {
+        [] => HashMap::new(),
+        made => catalog::of_tables(connection, "battery", made.iter().copied())?,
+    };
+    let tables = lines.iter().map(|line| {
+        let mut columns = columns.remove(&line.name).unwrap_or_default();
+        columns.retain(|(name, _)| !OWN_COLUMNS.contains(&name.as_str()));
+        (line.id, Table::new(line, columns))
+    });
+    Ok(tables.collect())
 }
 
 /// Reads anew what a battery's table looks like. Integer columns that cannot be widened stay so:
@@ -256,13 +238,15 @@ pub(super) fn change(
     if journal.is_empty() {
         return Ok(());
     }
+    let names = adds.iter().map(|(name, _)| *name);
     if line.form == 0 {
         create(connection, line, &adds)?;
+        columns::comment_new(connection, line, names)?;
         journal.insert(0, "table made".to_owned());
     } else if !adds.is_empty() {
         add(connection, line, &adds)?;
+        columns::comment(connection, line, names)?;
     }
-    columns::comment(connection, line, adds.iter().map(|(name, _)| *name))?;
     record(connection, line, table, &journal)
 }
 
@@ -280,17 +264,8 @@ fn create(
             statement.sql(" ").sql(kind.sql())
         })
         .sql(")")
-        .execute(connection)?;
-    let own = [
-        (
-            "seq",
-            "Order of storing within the epoch, from 1 without gaps",
-        ),
-        ("received", "When the hub took the row"),
-        ("segment", "The test within the battery's life"),
-    ];
-    own.into_iter()
-        .try_for_each(|(name, text)| columns::comment_on(connection, line, name, Some(text)))
+        .execute(connection)
+        .map(drop)
 }
 
 fn add(

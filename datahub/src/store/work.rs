@@ -10,8 +10,10 @@ use super::{
     batteries::Line,
     fit::{self, Fitted},
     group::{Failure, Outcome, Outcomes, Rules, Stored},
-    insert::{self, Piece, Run, Span},
-    is_away, rejected,
+    insert, is_away,
+    joined::{self, Part},
+    number::{Piece, Run, Span, number},
+    rejected,
     tables::{self, Table},
 };
 use crate::{
@@ -46,59 +48,95 @@ pub(super) fn change(
     Ok(())
 }
 
-/// The writing of one battery's batches.
+/// One battery's batches, fitted to its table.
 pub(super) struct Work<'w> {
-    /// The whole group.
-    pub(super) batches: &'w [Batch],
-    /// The places of this battery's batches in it.
-    pub(super) places: Vec<usize>,
-    pub(super) rules: &'w Rules,
+    table: &'w Table,
+    /// Each batch with its place in the group.
+    batches: Vec<(usize, &'w Batch, Fitted<'w>)>,
+    horizon_s: f64,
     /// Whether rows that PostgreSQL refuses are set aside instead of failing all.
-    pub(super) tolerant: bool,
+    tolerant: bool,
 }
 
-impl Work<'_> {
-    fn each(&self) -> impl Iterator<Item = (usize, &Batch)> {
-        let batch = |&place| Some((place, self.batches.get(place)?));
-        self.places.iter().filter_map(batch)
+/// What became of the rows that fit.
+struct Written {
+    runs: Vec<Run>,
+    /// Place of the batch, place of the row in it, and what PostgreSQL said.
+    refused: Vec<(usize, usize, String)>,
+}
+
+impl<'w> Work<'w> {
+    /// Fits the batches at `places` of a group.
+    pub(super) fn new(
+        batches: &'w [Batch],
+        places: &[usize],
+        table: &'w Table,
+        rules: &Rules,
+    ) -> Self {
+        let fitted = |&place: &usize| {
+            let batch = batches.get(place)?;
+            Some((place, batch, fit::fit(&batch.decoded.columns, table)))
+        };
+        Self {
+            table,
+            batches: places.iter().filter_map(fitted).collect(),
+            horizon_s: rules.horizon_s,
+            tolerant: false,
+        }
+    }
+
+    /// With `tolerant`, rows that PostgreSQL refuses are set aside instead of failing all.
+    pub(super) fn tolerating(self, tolerant: bool) -> Self {
+        Self { tolerant, ..self }
+    }
+
+    /// Counts the rows that fit.
+    fn rows(&self) -> usize {
+        let rows = self
+            .batches
+            .iter()
+            .map(|(.., fitted)| fitted.columns.rows());
+        rows.sum()
+    }
+
+    fn pieces(&self) -> Vec<Piece<'_>> {
+        self.batches.iter().map(Piece::of).collect()
     }
 
     /// Writes the rows that fit and keeps the others in `hub.rejected_rows`.
     pub(super) fn write(
-        &self,
+        self,
         connection: &mut PgConnection,
         line: &mut Line,
-        table: &Table,
         outcomes: &mut Outcomes,
     ) -> Result<(), Failure> {
-        if self.places.is_empty() {
-            return Ok(());
-        }
-        let fitted: Vec<(usize, &Batch, Fitted<'_>)> = self
-            .each()
-            .map(|(place, batch)| (place, batch, fit::fit(&batch.decoded.columns, table)))
-            .collect();
-        let piece = |(place, batch, fitted)| Piece::of(place, batch, fitted);
-        let pieces: Vec<Piece<'_>> = fitted
-            .iter()
-            .map(|(place, batch, fitted)| piece((*place, *batch, fitted)))
-            .collect();
+        let pieces = self.pieces();
         let spans: Vec<Span<'_, '_>> = pieces.iter().map(Span::whole).collect();
-        let horizon_s = self.rules.horizon_s;
         let (runs, refused) = if self.tolerant {
-            insert::insert_what_fits(connection, line, table, &spans, horizon_s)?
+            insert::insert_what_fits(connection, line, self.table, &spans, self.horizon_s)?
         } else {
-            let runs = insert::insert(connection, line, table, &spans, horizon_s)
+            let runs = insert::insert(connection, line, self.table, &spans, self.horizon_s)
                 .map_err(Failure::of_rows(line.id))?;
             (runs, Vec::new())
         };
-        let refused: Vec<(usize, usize, String)> = refused
+        let refused = refused
             .into_iter()
             .map(|(span, reason)| (span.piece.batch, span.from, reason))
             .collect();
         drop(spans);
         drop(pieces);
-        let mut stored = stored_by_batch(line, fitted, runs, refused);
+        self.settle(connection, line, Written { runs, refused }, outcomes)
+    }
+
+    /// Keeps what was not stored and says what became of each batch.
+    fn settle(
+        self,
+        connection: &mut PgConnection,
+        line: &Line,
+        written: Written,
+        outcomes: &mut Outcomes,
+    ) -> Result<(), Failure> {
+        let stored = stored_by_batch(line, self.batches, written);
         for (_, batch, stored) in &stored {
             if !batch.replayed.is_empty() {
                 rejected::settle(connection, &batch.replayed, &stored.rejected)
@@ -111,17 +149,47 @@ impl Work<'_> {
             .flat_map(|(_, batch, stored)| stored.rejected.iter().map(|row| (*batch, row.clone())))
             .collect();
         rejected::keep(connection, line, &rejected).map_err(Failure::of(line.id))?;
-        for (place, _, stored) in stored.drain(..) {
+        for (place, _, stored) in stored {
             outcomes.set(place, Outcome::Stored(stored));
         }
         Ok(())
     }
 }
 
+/// Writes the rows of many batteries: those that have few in statements of many tables.
+pub(super) fn write_joined(
+    connection: &mut PgConnection,
+    works: Vec<(&mut Line, Work<'_>)>,
+    outcomes: &mut Outcomes,
+) -> Result<(), Failure> {
+    let has_few = |(_, work): &(&mut Line, Work<'_>)| work.rows() <= joined::MOST_ROWS;
+    let (few, many): (Vec<_>, Vec<_>) = works.into_iter().partition(has_few);
+    for (line, work) in many {
+        work.write(connection, line, outcomes)?;
+    }
+    let pieces: Vec<Vec<Piece<'_>>> = few.iter().map(|(_, work)| work.pieces()).collect();
+    let parts = few.iter().zip(&pieces).map(|((line, work), pieces)| {
+        let spans: Vec<Span<'_, '_>> = pieces.iter().map(Span::whole).collect();
+        let (line, rows) = number(line, &spans, work.horizon_s);
+        let table = work.table;
+        Part { line, table, rows }
+    });
+    let parts: Vec<Part<'_, '_>> = parts.collect();
+    joined::insert(connection, &parts)?;
+    let numbered: Vec<(Line, Vec<Run>)> = parts.into_iter().map(Part::settle).collect();
+    drop(pieces);
+    for ((line, work), (moved, runs)) in few.into_iter().zip(numbered) {
+        *line = moved;
+        let refused = Vec::new();
+        work.settle(connection, line, Written { runs, refused }, outcomes)?;
+    }
+    Ok(())
+}
+
 impl<'a> Piece<'a> {
-    fn of(place: usize, batch: &Batch, fitted: &'a Fitted<'_>) -> Self {
+    fn of((place, batch, fitted): &'a (usize, &Batch, Fitted<'_>)) -> Self {
         Self {
-            batch: place,
+            batch: *place,
             columns: &fitted.columns,
             received: batch.received,
             begins_segment: batch.begins_segment,
@@ -133,11 +201,10 @@ impl<'a> Piece<'a> {
 fn stored_by_batch<'b>(
     line: &Line,
     fitted: Vec<(usize, &'b Batch, Fitted<'_>)>,
-    runs: Vec<Run>,
-    refused: Vec<(usize, usize, String)>,
+    written: Written,
 ) -> Vec<(usize, &'b Batch, Stored)> {
-    let mut runs = runs.into_iter().peekable();
-    let mut refused = refused.into_iter().peekable();
+    let mut runs = written.runs.into_iter().peekable();
+    let mut refused = written.refused.into_iter().peekable();
     let mut all = Vec::with_capacity(fitted.len());
     for (place, batch, fitted) in fitted {
         let mut rejected = batch.decoded.rejected.clone();

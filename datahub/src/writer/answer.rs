@@ -15,13 +15,14 @@ use crate::{
     stored::{StoredRows, StoredSender},
 };
 
-/// Answers batches whose outcome is known and returns those that must be written alone.
+/// Answers batches whose outcome is known and returns those that must be written alone, each with
+/// whether the change rewrites many rows.
 pub(super) fn answer(
     batches: Vec<Batch>,
     outcomes: Vec<Outcome>,
     stored: Option<&StoredSender>,
     metrics: &HubMetrics,
-) -> Vec<Batch> {
+) -> Vec<(Batch, bool)> {
     let mut later = Vec::new();
     let mut relay = Relay {
         stored,
@@ -31,8 +32,8 @@ pub(super) fn answer(
     let mut receipt = Receipt::default();
     for (batch, outcome) in batches.into_iter().zip(outcomes) {
         match outcome {
-            Outcome::Later => {
-                later.push(batch);
+            Outcome::Later { is_slow } => {
+                later.push((batch, is_slow));
                 continue;
             }
             Outcome::Stored(stored) => {

@@ -3,10 +3,13 @@
 //! Input: [`Batch`]es over bounded channels, a battery always to the same thread. Output: progress
 //! to each connection, [`StoredRows`](crate::stored::StoredRows) to the relay.
 //! On failure: PostgreSQL away, the thread connects again and writes the same group; a battery
-//! whose table cannot be written is parked with its own queue and tried again, the others go on;
-//! rows that PostgreSQL refuses cost only themselves.
+//! whose table cannot be written, or is large and must change, is parked with its own queue and
+//! tried on a thread of its own, the others go on; rows that PostgreSQL refuses cost only
+//! themselves.
 
 mod answer;
+mod aside;
+mod link;
 mod parked;
 mod thread;
 

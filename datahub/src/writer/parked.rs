@@ -25,6 +25,8 @@ struct Parked {
     batches: VecDeque<Batch>,
     pause: Duration,
     retry_at: Instant,
+    /// Whether some of its batches are being tried.
+    is_tried: bool,
     since: Instant,
     /// A connection, by which all of the battery's are told.
     uploader: Option<Arc<Uploader>>,
@@ -54,10 +56,34 @@ impl Parking {
         batches: Vec<Batch>,
         reason: &str,
     ) -> (Duration, Vec<Batch>) {
+        let (parked, homeless) = self.put_back(battery, batches, reason);
+        parked.pause = (parked.pause * 2).min(PAUSES.1);
+        parked.retry_at = Instant::now() + parked.pause;
+        (parked.pause, homeless)
+    }
+
+    /// Sets a battery aside that is to be tried at once; returns batches for which there is no room.
+    pub(super) fn park_briefly(
+        &mut self,
+        battery: i64,
+        batches: Vec<Batch>,
+        reason: &str,
+    ) -> Vec<Batch> {
+        self.put_back(battery, batches, reason).1
+    }
+
+    /// Puts batches in front of their battery's queue and tells its connections why they wait.
+    fn put_back(
+        &mut self,
+        battery: i64,
+        batches: Vec<Batch>,
+        reason: &str,
+    ) -> (&mut Parked, Vec<Batch>) {
         let parked = self.batteries.entry(battery).or_insert_with(|| Parked {
             batches: VecDeque::new(),
             pause: PAUSES.0 / 2,
             retry_at: Instant::now(),
+            is_tried: false,
             since: Instant::now(),
             uploader: None,
         });
@@ -80,9 +106,8 @@ impl Parking {
         for batch in kept.into_iter().rev() {
             parked.batches.push_front(batch);
         }
-        parked.pause = (parked.pause * 2).min(PAUSES.1);
-        parked.retry_at = Instant::now() + parked.pause;
-        (parked.pause, homeless)
+        parked.is_tried = false;
+        (parked, homeless)
     }
 
     /// Appends a batch to its battery's queue; gives it back if the battery is not parked, or if
@@ -99,7 +124,8 @@ impl Parking {
 
     /// Returns when the next battery is to be tried.
     pub(super) fn next_retry(&self) -> Option<Instant> {
-        self.batteries.values().map(|parked| parked.retry_at).min()
+        let waiting = self.batteries.values().filter(|parked| !parked.is_tried);
+        waiting.map(|parked| parked.retry_at).min()
     }
 
     /// Takes the first batches, up to about `rows`, of the battery whose time has come.
@@ -110,8 +136,9 @@ impl Parking {
         let (&battery, parked) = self
             .batteries
             .iter_mut()
-            .filter(|(_, parked)| even_if_early || parked.retry_at <= now)
+            .filter(|(_, parked)| !parked.is_tried && (even_if_early || parked.retry_at <= now))
             .min_by_key(|(_, parked)| parked.retry_at)?;
+        parked.is_tried = true;
         let mut taken = Vec::new();
         let mut count = 0;
         while count < rows
@@ -135,6 +162,7 @@ impl Parking {
             self.batteries.remove(&battery);
             return true;
         }
+        parked.is_tried = false;
         parked.retry_at = Instant::now();
         parked.pause = PAUSES.0 / 2;
         false

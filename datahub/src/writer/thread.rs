@@ -5,23 +5,32 @@ use std::{
     time::{Duration, Instant},
 };
 
-use diesel::{Connection, PgConnection, connection::SimpleConnection};
-use rovi_common::{error::ErrorChain, fault};
+use diesel::PgConnection;
+use rovi_common::error::ErrorChain;
 use tokio::{runtime::Runtime, sync::mpsc, time::timeout};
 
-use super::{Wiring, answer, parked::Parking};
+use super::{
+    Wiring, answer,
+    aside::{self, Asides, Ended},
+    link::Link,
+    parked::Parking,
+};
 use crate::{
     batch::{Batch, Ending},
     store::{
-        self, StoreError,
-        group::{self, Failure, Outcome, Tables},
+        StoreError,
+        group::{self, Failure, Outcome, Rules, Tables},
     },
 };
 
 /// First and longest pause before connecting again.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-/// Tables after which a connection is replaced: PostgreSQL keeps about 40 kB a prepared statement.
-const MOST_TABLES: usize = 2000;
+/// Tables whose columns are kept in mind, about 2 kB each.
+const MOST_TABLES: usize = 20_000;
+
+/// Why a battery is set aside that nothing failed for, as its clients are told.
+const SLOW_CHANGE: &str = "the table is given a column of another type, which rewrites its rows";
+const NO_THREAD: &str = "the system gives the hub no thread to write the table from";
 
 /// A writer thread's state.
 pub(super) struct Writer {
@@ -29,9 +38,10 @@ pub(super) struct Writer {
     inbox: mpsc::Receiver<Batch>,
     /// The thread's own: it outlives the service's while the last rows are written.
     runtime: Runtime,
-    connection: Option<PgConnection>,
+    link: Option<Link>,
     tables: Tables,
     parking: Parking,
+    asides: Asides,
     is_closing: bool,
 }
 
@@ -41,6 +51,8 @@ enum Wake {
     Batch(Batch),
     /// A parked battery's time has come.
     Retry,
+    /// A battery was tried aside.
+    Tried(Ended),
     /// The writers are closed, and everything that came is written.
     End,
 }
@@ -54,9 +66,10 @@ impl Writer {
             wiring,
             inbox,
             runtime,
-            connection: None,
+            link: None,
             tables: Tables::new(),
             parking: Parking::default(),
+            asides: Asides::new(),
             is_closing: false,
         }
     }
@@ -67,15 +80,25 @@ impl Writer {
             let first = match self.wait() {
                 Wake::Batch(batch) => Some(batch),
                 Wake::Retry => None,
+                // As a panic of this thread itself would, it stops the service.
+                Wake::Tried(Ended::Panicked) => return,
+                Wake::Tried(ended) => {
+                    self.settle(ended);
+                    None
+                }
                 Wake::End => break,
             };
             let group = self.collect(first);
             if !group.is_empty() {
                 self.write(group);
             }
-            self.retry_parked();
+            self.try_parked();
         }
         // All is written but what is parked, which gets one more try each.
+        while !self.asides.is_idle() {
+            let ended = self.runtime.block_on(self.asides.ended());
+            self.settle(ended);
+        }
         self.retry_all_parked();
         let left = self.parking.drain();
         if !left.is_empty() {
@@ -87,32 +110,28 @@ impl Writer {
 
     /// Waits for something to do.
     fn wait(&mut self) -> Wake {
-        let patience = self
-            .parking
-            .next_retry()
-            .map(|at| at.saturating_duration_since(Instant::now()));
+        let next_try = self.parking.next_retry().filter(|_| self.asides.has_room());
+        let patience = next_try.map(|at| at.saturating_duration_since(Instant::now()));
         let patience = patience.unwrap_or(Duration::from_hours(1));
         let closing = self.wiring.closing.clone();
         let (inbox, is_closing) = (&mut self.inbox, &mut self.is_closing);
-        let received = self.runtime.block_on(async {
+        let asides = &mut self.asides;
+        let take = |received: Option<Batch>| received.map_or(Wake::End, Wake::Batch);
+        self.runtime.block_on(async {
             if *is_closing {
-                return Some(inbox.recv().await);
+                return take(inbox.recv().await);
             }
             tokio::select! {
                 biased;
-                received = timeout(patience, inbox.recv()) => received.ok(),
+                ended = asides.ended() => Wake::Tried(ended),
+                received = timeout(patience, inbox.recv()) => received.map_or(Wake::Retry, take),
                 () = closing.cancelled() => {
                     *is_closing = true;
                     inbox.close();
-                    Some(inbox.recv().await)
+                    take(inbox.recv().await)
                 }
             }
-        });
-        match received {
-            Some(Some(batch)) => Wake::Batch(batch),
-            Some(None) => Wake::End,
-            None => Wake::Retry,
-        }
+        })
     }
 
     /// Adds what arrived meanwhile, up to the bounds of a group.
@@ -146,17 +165,24 @@ impl Writer {
     /// Writes a group; batteries at which it fails are written alone, the rest at once.
     fn write(&mut self, mut group: Vec<Batch>) {
         let mut alone: BTreeMap<i64, Vec<Batch>> = BTreeMap::new();
+        let mut aside: BTreeMap<i64, Vec<Batch>> = BTreeMap::new();
+        let mut joined = true;
         while !group.is_empty() {
             match self.attempt(&group, |connection, tables, batches, rules| {
-                group::write(connection, tables, batches, rules)
+                group::write(connection, tables, batches, rules, joined)
             }) {
                 Ok(outcomes) => {
-                    for batch in self.answer(std::mem::take(&mut group), outcomes) {
-                        alone.entry(batch.battery_id()).or_default().push(batch);
+                    for (batch, is_slow) in self.answer(std::mem::take(&mut group), outcomes) {
+                        let place = if is_slow { &mut aside } else { &mut alone };
+                        place.entry(batch.battery_id()).or_default().push(batch);
                     }
                 }
                 Err(Some(failure)) => {
                     tracing::debug!("a group was rolled back: {}", ErrorChain(&failure.error));
+                    // Once more, with a statement for each table, to find the one at fault.
+                    if std::mem::take(&mut joined) && failure.battery.is_none() {
+                        continue;
+                    }
                     let at_fault =
                         |batch: &Batch| failure.battery.is_none_or(|id| id == batch.battery_id());
                     for batch in group.extract_if(.., |batch| at_fault(batch)) {
@@ -171,6 +197,11 @@ impl Writer {
                 }
             }
         }
+        for (battery, batches) in aside {
+            self.wiring.metrics.batteries_parked.inc();
+            let homeless = self.parking.park_briefly(battery, batches, SLOW_CHANGE);
+            self.refuse(homeless);
+        }
         for (battery, batches) in alone {
             self.write_alone(battery, batches);
         }
@@ -178,29 +209,18 @@ impl Writer {
 
     /// Writes one battery's batches; parks the battery where that is not possible now.
     fn write_alone(&mut self, battery: i64, batches: Vec<Batch>) -> bool {
-        let mut tolerant = false;
-        loop {
-            let written = self.attempt(&batches, |connection, tables, batches, rules| {
-                group::write_alone(connection, tables, batches, rules, tolerant)
-            });
-            match written {
-                Ok(outcomes) => {
-                    let later = self.answer(batches, outcomes);
-                    debug_assert!(
-                        later.is_empty(),
-                        "a transaction of one battery changes tables"
-                    );
-                    return true;
-                }
-                Err(Some(failure)) if failure.is_of_rows && !tolerant => tolerant = true,
-                Err(Some(failure)) => {
-                    self.park(battery, batches, &failure);
-                    return false;
-                }
-                Err(None) => {
-                    self.refuse(batches);
-                    return true;
-                }
+        match self.attempt(&batches, aside::write_alone) {
+            Ok(outcomes) => {
+                self.answer(batches, outcomes);
+                true
+            }
+            Err(Some(failure)) => {
+                self.park(battery, batches, &failure);
+                false
+            }
+            Err(None) => {
+                self.refuse(batches);
+                true
             }
         }
     }
@@ -222,10 +242,33 @@ impl Writer {
         }
     }
 
-    /// Tries the parked battery whose time has come.
-    fn retry_parked(&mut self) {
-        if let Some((battery, batches)) = self.parking.due(self.wiring.group_rows, false) {
-            self.retry(battery, batches);
+    /// Tries the parked batteries whose time has come, each on a thread of its own.
+    fn try_parked(&mut self) {
+        while self.asides.has_room()
+            && let Some((battery, batches)) = self.parking.due(self.wiring.group_rows, false)
+        {
+            self.asides.start(self.wiring.clone(), battery, batches);
+        }
+    }
+
+    /// Notes what became of a battery that was tried aside.
+    fn settle(&mut self, ended: Ended) {
+        match ended {
+            Ended::Written(battery) => self.written(battery),
+            Ended::Failed(battery, batches, failure) => self.park(battery, batches, &failure),
+            Ended::NotTried(battery, batches) => {
+                let (_, homeless) = self.parking.park(battery, batches, NO_THREAD);
+                self.refuse(homeless);
+            }
+            Ended::Panicked => (),
+        }
+    }
+
+    /// Notes that batches of a parked battery were written.
+    fn written(&mut self, battery: i64) {
+        if self.parking.settle(battery) {
+            self.wiring.metrics.batteries_parked.dec();
+            tracing::info!("a battery that was set aside is written again");
         }
     }
 
@@ -236,53 +279,35 @@ impl Writer {
             let Some((battery, batches)) = self.parking.due(self.wiring.group_rows, true) else {
                 return;
             };
-            if !self.retry(battery, batches) {
+            if self.write_alone(battery, batches) {
+                self.written(battery);
+            } else {
                 tries -= 1;
             }
         }
-    }
-
-    /// Tries a parked battery; tells whether its batches were written.
-    fn retry(&mut self, battery: i64, batches: Vec<Batch>) -> bool {
-        let written = self.write_alone(battery, batches);
-        if written && self.parking.settle(battery) {
-            self.wiring.metrics.batteries_parked.dec();
-            tracing::info!("a battery that was set aside is written again");
-        }
-        written
     }
 
     /// Runs one transaction, again and again while PostgreSQL is away; `Err(None)` when given up.
     fn attempt(
         &mut self,
         batches: &[Batch],
-        work: impl Fn(
-            &mut PgConnection,
-            &mut Tables,
-            &[Batch],
-            &group::Rules,
-        ) -> Result<Vec<Outcome>, Failure>,
+        work: impl Fn(&mut PgConnection, &mut Tables, &[Batch], &Rules) -> Result<Vec<Outcome>, Failure>,
     ) -> Result<Vec<Outcome>, Option<Failure>> {
         loop {
-            let mut connection = match self.connection.take() {
-                Some(connection) => connection,
+            let mut link = match self.link.take() {
+                Some(link) => link,
                 None => self.connect().map_err(|GivenUp| None)?,
             };
             let timer = self.wiring.metrics.commit_seconds.start_timer();
-            let mut written = Ok(())
-                .and_then(|()| Ok(fault::point("hub.before_write")?))
-                .and_then(|()| {
-                    let rules = &self.wiring.rules;
-                    work(&mut connection, &mut self.tables, batches, rules)
-                });
-            if let (Ok(_), Err(fault)) = (&written, fault::point("hub.after_commit")) {
-                written = Err(fault.into());
-            }
+            let written = aside::between_faults(|| {
+                let rules = &self.wiring.rules;
+                work(&mut link.connection, &mut self.tables, batches, rules)
+            });
             match written {
                 Ok(outcomes) => {
                     timer.observe_duration();
                     self.wiring.metrics.groups.inc();
-                    self.keep(connection);
+                    self.keep(link);
                     return Ok(outcomes);
                 }
                 Err(failure) if matches!(failure.error, StoreError::Away(_)) => {
@@ -291,28 +316,30 @@ impl Writer {
                 }
                 Err(failure) => {
                     timer.stop_and_discard();
-                    self.connection = Some(connection);
+                    self.link = Some(link);
                     return Err(Some(failure));
                 }
             }
         }
     }
 
-    /// Keeps a connection for the next group, unless it has prepared too many statements.
-    fn keep(&mut self, connection: PgConnection) {
-        if self.tables.len() <= MOST_TABLES {
-            self.connection = Some(connection);
-        } else {
+    /// Keeps the connection for the next group, and what is known of tables within its bounds.
+    fn keep(&mut self, mut link: Link) {
+        if self.tables.len() > MOST_TABLES {
             self.tables.clear();
+        }
+        match link.trim() {
+            Ok(()) => self.link = Some(link),
+            Err(error) => tracing::debug!("a connection is given up: {error}"),
         }
     }
 
     /// Connects; tries again until it succeeds or the hub gives up.
-    fn connect(&self) -> Result<PgConnection, GivenUp> {
+    fn connect(&self) -> Result<Link, GivenUp> {
         let mut pause = PAUSES.0;
         loop {
-            match open(&self.wiring) {
-                Ok(connection) => return Ok(connection),
+            match Link::open(&self.wiring) {
+                Ok(link) => return Ok(link),
                 Err(error) => tracing::debug!("no PostgreSQL for a writer: {}", ErrorChain(&error)),
             }
             let give_up = self.wiring.give_up.cancelled();
@@ -326,7 +353,7 @@ impl Writer {
         }
     }
 
-    fn answer(&self, batches: Vec<Batch>, outcomes: Vec<Outcome>) -> Vec<Batch> {
+    fn answer(&self, batches: Vec<Batch>, outcomes: Vec<Outcome>) -> Vec<(Batch, bool)> {
         let wiring = &self.wiring;
         answer::answer(batches, outcomes, wiring.stored.as_ref(), &wiring.metrics)
     }
@@ -335,17 +362,4 @@ impl Writer {
         let reason = "the service stops while PostgreSQL is away".to_owned();
         answer::refuse(batches, &Ending::Unavailable(reason), &self.wiring.metrics);
     }
-}
-
-/// Opens a writer's connection: durable commits, short waits for locks.
-fn open(wiring: &Wiring) -> Result<PgConnection, StoreError> {
-    let mut connection = PgConnection::establish(&store::connection_url(&wiring.url))?;
-    let lock_ms = wiring.lock_timeout.as_millis().max(1);
-    connection.batch_execute(&format!(
-        "SET application_name = 'datahub writer'; SET lock_timeout = {lock_ms}; \
-         SET TIME ZONE 'UTC'; SELECT set_config('synchronous_commit', 'on', false) \
-         WHERE current_setting('synchronous_commit') = 'off'"
-    ))?;
-    store::plain_messages(&mut connection);
-    Ok(connection)
 }

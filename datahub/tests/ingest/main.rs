@@ -31,3 +31,5 @@ mod sessions;
 mod set_aside;
 #[cfg(test)]
 mod tables;
+#[cfg(test)]
+mod ways;

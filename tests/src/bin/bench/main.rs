@@ -6,12 +6,16 @@
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![expect(clippy::cast_precision_loss, reason = "row counts are far below 2^52")]
 
-mod copy;
+mod alter;
+mod fleet;
 mod ingest;
 mod live;
 mod path;
+mod peer;
 mod reduce;
 mod rows;
+mod single;
+mod socket;
 mod summary;
 
 use std::process::Command;
@@ -21,12 +25,6 @@ use system_tests::{Stack, binary};
 
 use crate::summary::Summary;
 
-/// Rows of the comparison with `\copy`.
-const COPY_ROWS: usize = 1_000_000;
-/// Alternating pairs of upload and `\copy`; the median counts.
-const COPY_PAIRS: usize = 5;
-/// Frames of one row from a client that never reads.
-const SINGLE_ROWS: usize = 300_000;
 /// Rows through the whole path.
 const PATH_ROWS: usize = 500_000;
 
@@ -36,13 +34,28 @@ struct Args {
     /// Measure only these, without writing the summary.
     #[arg(value_enum)]
     only: Vec<Measurement>,
+    /// How long the fleet's sockets are held.
+    #[arg(long, default_value_t = 600)]
+    seconds: u64,
+    /// Batteries of the fleet, each with a socket and a table.
+    #[arg(long, default_value_t = 10_000)]
+    batteries: usize,
+    /// Rows of the table that is changed.
+    #[arg(long, default_value_t = 10_000_000)]
+    table_rows: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Measurement {
     Filter,
     Columnar,
+    Relay,
+    Resend,
     Single,
+    Ack,
+    Fleet,
+    Fleet10k,
+    Alter,
     Path,
     Reduce,
     Live,
@@ -53,29 +66,49 @@ async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let wanted = |one| args.only.is_empty() || args.only.contains(&one);
     let mut summary = Summary::default();
+    fleet::allow_sockets(args.batteries)?;
     if wanted(Measurement::Filter) {
         filter_steps(&mut summary)?;
     }
     let mut stack = Stack::servers();
-    stack.start_hub();
-    stack.hub_ready().await;
     if wanted(Measurement::Columnar) {
-        ingest::columnar_beside_copy(&stack, &mut summary, COPY_ROWS, COPY_PAIRS).await?;
+        ingest::columnar(&mut stack, &mut summary).await?;
     }
-    if wanted(Measurement::Single) {
-        ingest::single_rows(&stack, &mut summary, SINGLE_ROWS).await?;
+    if wanted(Measurement::Relay) {
+        ingest::relayed(&mut stack, &mut summary).await?;
+    }
+    if wanted(Measurement::Resend) {
+        ingest::resend(&mut stack, &mut summary).await?;
+    }
+    if wanted(Measurement::Single) || wanted(Measurement::Ack) {
+        let half = single::beside_pgbench(&mut stack, &mut summary).await?;
+        single::acknowledgements(&mut stack, &mut summary, half).await?;
+    }
+    if wanted(Measurement::Alter) {
+        alter::stall(&mut stack, &mut summary, args.table_rows).await?;
+    }
+    if wanted(Measurement::Fleet) {
+        // A database of its own: nothing of the measurements before is in its way.
+        let mut stack = Stack::servers();
+        fleet::one_row_each(&mut stack, &mut summary, args.batteries).await?;
+    }
+    if wanted(Measurement::Fleet10k) {
+        let mut stack = Stack::servers();
+        let fleet = (args.batteries, args.seconds);
+        fleet::held(&mut stack, &mut summary, fleet).await?;
     }
     if wanted(Measurement::Reduce) {
+        let mut stack = Stack::servers();
+        stack.start_hub();
+        stack.hub_ready().await;
         reduce::reduce_beside_date_bin(&stack, &mut summary).await?;
     }
-    if wanted(Measurement::Path) || wanted(Measurement::Live) {
-        stack.start_twin();
-        stack.ready().await;
-    }
     if wanted(Measurement::Live) {
+        let stack = Stack::start().await;
         live::everyone(&stack, &mut summary).await?;
     }
     if wanted(Measurement::Path) {
+        let stack = Stack::start().await;
         path::rows_to_estimates(&stack, &mut summary, PATH_ROWS).await?;
     }
     if args.only.is_empty() {

@@ -34,3 +34,20 @@ pub(crate) fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
 }
+
+/// Returns the figure below which a share of all are.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a share of a length is one"
+)]
+pub(crate) fn percentile(figures: &[f64], share: f64) -> f64 {
+    let mut figures = figures.to_vec();
+    figures.sort_by(f64::total_cmp);
+    let place = (figures.len() as f64 * share) as usize;
+    figures
+        .get(place)
+        .or(figures.last())
+        .copied()
+        .unwrap_or(f64::NAN)
+}

@@ -1,0 +1,100 @@
+//! A writer's connection to PostgreSQL, whose prepared statements are bounded.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use diesel::{
+    Connection, PgConnection, QueryResult,
+    connection::{CacheSize, InstrumentationEvent, SimpleConnection},
+};
+
+use super::Wiring;
+use crate::store::{self, StoreError};
+
+/// Statements that a connection keeps prepared: PostgreSQL takes about 40 kB for each.
+const MOST_PREPARED: usize = 2000;
+
+/// A connection with durable commits and short waits for locks.
+pub(super) struct Link {
+    pub(super) connection: PgConnection,
+    /// Counts the statements prepared since all were forgotten.
+    prepared: Arc<AtomicUsize>,
+}
+
+impl Link {
+    /// Connects.
+    pub(super) fn open(wiring: &Wiring) -> Result<Self, StoreError> {
+        let mut connection = PgConnection::establish(&store::connection_url(&wiring.url))?;
+        let lock_ms = wiring.lock_timeout.as_millis().max(1);
+        connection.batch_execute(&format!(
+            "SET application_name = 'datahub writer'; SET lock_timeout = {lock_ms}; \
+             SET TIME ZONE 'UTC'; SELECT set_config('synchronous_commit', 'on', false) \
+             WHERE current_setting('synchronous_commit') = 'off'"
+        ))?;
+        store::plain_messages(&mut connection);
+        Ok(Self::over(connection))
+    }
+
+    /// Counts what a connection prepares from now on.
+    fn over(mut connection: PgConnection) -> Self {
+        let prepared = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&prepared);
+        connection.set_instrumentation(move |event: InstrumentationEvent<'_>| {
+            if matches!(event, InstrumentationEvent::CacheQuery { .. }) {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        Self {
+            connection,
+            prepared,
+        }
+    }
+
+    /// Forgets all prepared statements where they are too many.
+    ///
+    /// What PostgreSQL knows of the tables stays: connecting again would cost more than preparing.
+    pub(super) fn trim(&mut self) -> QueryResult<()> {
+        if self.prepared.load(Ordering::Relaxed) <= MOST_PREPARED {
+            return Ok(());
+        }
+        self.prepared.store(0, Ordering::Relaxed);
+        let connection = &mut self.connection;
+        connection.set_prepared_statement_cache_size(CacheSize::Disabled);
+        connection.set_prepared_statement_cache_size(CacheSize::Unbounded);
+        connection.batch_execute("DEALLOCATE ALL")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use diesel::{QueryableByName, RunQueryDsl, sql_types::BigInt};
+    use rovi_common::testing;
+
+    use super::*;
+    use crate::store;
+
+    #[derive(QueryableByName)]
+    struct Count {
+        #[diesel(sql_type = BigInt)]
+        count: i64,
+    }
+
+    #[test]
+    fn prepared_statements_stay_bounded_and_are_made_again() {
+        let postgres = testing::postgres();
+        let connection = PgConnection::establish(&postgres.server.url()).unwrap();
+        let mut link = Link::over(connection);
+        for _ in 0..2 {
+            for number in 0..=MOST_PREPARED {
+                store::prepare_one(&mut link.connection, &number.to_string()).unwrap();
+            }
+            link.trim().unwrap();
+            let kept: Count = diesel::sql_query("SELECT count(*) FROM pg_prepared_statements")
+                .get_result(&mut link.connection)
+                .unwrap();
+            assert_eq!(kept.count, 0);
+        }
+    }
+}

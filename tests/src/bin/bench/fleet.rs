@@ -1,0 +1,195 @@
+//! Ten thousand batteries: one row into each table, and ten thousand sockets held.
+
+use std::{
+    fs,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use anyhow::{Context, ensure};
+use futures_util::{SinkExt, StreamExt, TryStreamExt, stream};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use system_tests::Stack;
+use tokio::{
+    sync::Barrier,
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+use uuid::Uuid;
+
+use crate::{
+    peer,
+    socket::{self, Socket, single_row},
+    summary::{Summary, median, percentile},
+};
+
+/// Sockets that are opened at once.
+const OPENING: usize = 64;
+/// Rounds of one row into each table; the median counts.
+const ROUNDS: usize = 7;
+/// How long the hub rests between the making of tables and the measurement.
+const SETTLING: Duration = Duration::from_secs(5);
+
+/// Allows this program, and the hub that it starts, as many open files as the system lets it.
+pub(crate) fn allow_sockets(batteries: usize) -> anyhow::Result<()> {
+    let limits = getrlimit(Resource::Nofile);
+    let most = limits.maximum;
+    let needed = 2 * batteries as u64;
+    ensure!(
+        most.is_none_or(|most| most >= needed),
+        "{most:?} open files are allowed, {needed} are needed: raise the hard limit (ulimit -Hn)"
+    );
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: most,
+            maximum: most,
+        },
+    )?;
+    Ok(())
+}
+
+/// Opens a socket for each battery.
+async fn open(stack: &Stack, batteries: usize) -> anyhow::Result<Vec<Socket>> {
+    let opening = stream::iter(0..batteries)
+        .map(|number| async move { socket::connect(stack, &name(number), Uuid::new_v4()).await });
+    opening.buffered(OPENING).try_collect().await
+}
+
+fn name(number: usize) -> String {
+    format!("fleet-{number}")
+}
+
+/// Measures `fleet_vs_pipeline`: one row into each of the tables.
+pub(crate) async fn one_row_each(
+    stack: &mut Stack,
+    summary: &mut Summary,
+    batteries: usize,
+) -> anyhow::Result<()> {
+    stack.start_hub_without_bus().await;
+    let sockets = open(stack, batteries).await?;
+    let barrier = Arc::new(Barrier::new(batteries + 1));
+    let mut tasks = JoinSet::new();
+    for mut socket in sockets {
+        let barrier = Arc::clone(&barrier);
+        tasks.spawn(async move {
+            for round in 0..=ROUNDS {
+                barrier.wait().await;
+                socket.send(single_row(round)?).await?;
+                socket::until_stored(&mut socket, i64::try_from(round + 1)?).await?;
+                barrier.wait().await;
+            }
+            anyhow::Ok(socket)
+        });
+    }
+    let mut speeds = Vec::new();
+    for round in 0..=ROUNDS {
+        peer::checkpoint(stack)?;
+        barrier.wait().await;
+        let begun = Instant::now();
+        barrier.wait().await;
+        let speed = batteries as f64 / begun.elapsed().as_secs_f64();
+        println!("  round {round}: {speed:.0} rows/s");
+        speeds.push(speed);
+    }
+    while let Some(ended) = tasks.join_next().await {
+        drop(ended??);
+    }
+    stack.stop_hub();
+    // The first round made the tables.
+    let speed = median(speeds.split_off(1));
+    let names: Vec<String> = (0..batteries).map(name).collect();
+    let pipeline = peer::pipeline(stack, &names, ROUNDS)?;
+    let peer = format!("libpq pipeline, prepared: {pipeline:.0} rows/s");
+    summary.add("fleet_rows_per_s", speed, "rows/s", &peer);
+    summary.add(
+        "fleet_vs_pipeline",
+        speed / pipeline,
+        "of the pipeline",
+        &peer,
+    );
+    Ok(())
+}
+
+/// Measures `fleet10k_idle_share`: each socket sends a row a second and waits until it is durable.
+pub(crate) async fn held(
+    stack: &mut Stack,
+    summary: &mut Summary,
+    (batteries, seconds): (usize, u64),
+) -> anyhow::Result<()> {
+    stack.start_hub();
+    stack.hub_ready().await;
+    let mut sockets = Vec::new();
+    for (number, mut socket) in open(stack, batteries).await?.into_iter().enumerate() {
+        // The first row makes the table and does not count.
+        socket.send(single_row(0)?).await?;
+        sockets.push((number, socket));
+    }
+    let begin = Arc::new(OnceLock::new());
+    let ready = Arc::new(Barrier::new(batteries + 1));
+    let mut tasks = JoinSet::new();
+    for (number, mut socket) in sockets {
+        let (begin, ready) = (Arc::clone(&begin), Arc::clone(&ready));
+        // Spread evenly over the second.
+        let offset = Duration::from_secs(1) * u32::try_from(number)? / u32::try_from(batteries)?;
+        tasks.spawn(async move {
+            socket::until_stored(&mut socket, 1).await?;
+            ready.wait().await;
+            let first = *begin.get_or_init(|| Instant::now() + SETTLING) + offset;
+            let mut times = Vec::new();
+            for second in 1..=seconds {
+                let due = first + Duration::from_secs(second);
+                sleep_until(due).await;
+                let row = usize::try_from(second)?;
+                socket.send(single_row(row)?).await?;
+                socket::until_stored(&mut socket, i64::try_from(row + 1)?).await?;
+                times.push(due.elapsed().as_secs_f64() * 1000.0);
+            }
+            anyhow::Ok((times, socket))
+        });
+    }
+    ready.wait().await;
+    let first = *begin.get_or_init(|| Instant::now() + SETTLING) + Duration::from_secs(1);
+    sleep_until(first).await;
+    let before = processor_time()?;
+    sleep_until(first + Duration::from_secs(seconds)).await;
+    let after = processor_time()?;
+    let (mut times, mut sockets) = (Vec::new(), Vec::new());
+    while let Some(ended) = tasks.join_next().await {
+        let (mut own, socket) = ended??;
+        times.append(&mut own);
+        sockets.push(socket);
+    }
+    drop(sockets);
+    stack.stop_hub();
+    let idle = (after.idle - before.idle) / (after.all - before.all);
+    let (p50, p99) = (percentile(&times, 0.5), percentile(&times, 0.99));
+    let about = format!(
+        "{batteries} sockets, {} rows in {seconds} s, durable after {p50:.1} ms, 99 % within {p99:.1} ms",
+        times.len()
+    );
+    summary.add("fleet10k_idle_share", idle, "of all cores", &about);
+    Ok(())
+}
+
+/// Processor time of the whole machine, in ticks.
+struct ProcessorTime {
+    idle: f64,
+    all: f64,
+}
+
+fn processor_time() -> anyhow::Result<ProcessorTime> {
+    let text = fs::read_to_string("/proc/stat")?;
+    let line = text.lines().next().context("/proc/stat is empty")?;
+    // cpu user nice system idle iowait …
+    let ticks: Vec<f64> = line
+        .split_whitespace()
+        .skip(1)
+        .filter_map(|tick| tick.parse().ok())
+        .collect();
+    let idle = ticks.iter().skip(3).take(2).sum();
+    Ok(ProcessorTime {
+        idle,
+        all: ticks.iter().take(8).sum(),
+    })
+}
