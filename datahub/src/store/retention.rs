@@ -14,7 +14,7 @@ use diesel::{
 use rovi_common::name::BatteryName;
 use serde::{Deserialize, Serialize};
 
-use super::{StoreError, statement::Statement};
+use super::{StoreError, rollups, statement::Statement};
 
 /// First half of the key of the advisory locks under which one hub at a time removes a battery's
 /// rows: `gone` in ASCII.
@@ -216,7 +216,7 @@ fn sweep_out(
         let Some(line) = line.filter(|_| turn.is_ours) else {
             return Ok(0);
         };
-        Statement::once()
+        let gone = Statement::once()
             .sql("DELETE FROM ")
             .battery(&battery.name)
             .sql(" WHERE seq IN (SELECT seq FROM ")
@@ -226,7 +226,11 @@ fn sweep_out(
             .sql(" ORDER BY seq LIMIT ")
             .long(most_rows)
             .sql(")")
-            .execute(connection)
+            .execute(connection)?;
+        if gone > 0 {
+            rollups::invalidate(connection, battery.id, 1..=line.first_seq - 1)?;
+        }
+        Ok(gone)
     })
 }
 

@@ -13,7 +13,7 @@ pub use super::column_type::ColumnType;
 use super::{
     batteries::Line,
     catalog::{self, Columns},
-    columns,
+    columns, rollups,
     schema::{batteries, table_changes},
     statement::Statement,
 };
@@ -183,15 +183,18 @@ pub(super) fn begin_anew_if_gone(
     journalize(connection, line, &[change])?;
     *line = Line {
         epoch: line.epoch + 1,
+        first_seq: 1,
         last_seq: 0,
         segment: 0,
         latest_test_time: None,
         form: 0,
         ..line.clone()
     };
+    rollups::invalidate(connection, line.id, 1..=i64::MAX)?;
     diesel::update(batteries::table.find(line.id))
         .set((
             batteries::epoch.eq(line.epoch),
+            batteries::first_seq.eq(1),
             batteries::last_seq.eq(0),
             batteries::relayed_seq.eq(0),
             batteries::segment.eq(0),

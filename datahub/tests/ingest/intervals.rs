@@ -48,6 +48,11 @@ async fn an_interval_by_time_or_by_rows_is_summed_up_as_brute_force_does() {
         (&found["label"], &found["note"]),
         (&json!("capacity test 3"), &json!("slow"))
     );
+    let of_it = "/db/b7/rows?interval=capacity%20test%203";
+    let (_, rows) = ask(&hub, Method::GET, of_it, Value::Null).await;
+    assert_eq!(rows["seq"], json!([2, 3, 4]));
+    let unknown = "/db/b7/statistics?every=1rows&interval=x";
+    assert_eq!(ask(&hub, Method::GET, unknown, Value::Null).await.0, 404);
     let current = &found["columns"]["current"];
     assert_eq!(
         (

@@ -248,7 +248,7 @@ fn answer(shared: &Shared, id: &str, sent: Sent, tries: i64) -> AckKind {
             .live
             .webhooks
             .with_label_values(&[outcome])
-            .inc()
+            .inc();
     };
     let problem = match sent {
         Sent::Dropped(None) => return AckKind::Ack,

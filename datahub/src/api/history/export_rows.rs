@@ -8,7 +8,6 @@ use rovi_battdat::BattdatError;
 use rovi_common::{http::Problem, name::BatteryName};
 
 use super::{
-    open::open,
     pairs::Pairs,
     question::{Question, QuestionParams},
     read_rows::estimator,
@@ -94,7 +93,7 @@ async fn answer(
     battery: BatteryName,
     of: Of,
 ) -> Result<HttpResponse, Problem> {
-    let question = Question::take(&mut pairs)?;
+    let mut question = Question::take(&mut pairs)?;
     let format = Format::choose(Format::EXPORTS, pairs.take("format")?.as_deref(), request)?;
     pairs.end()?;
     let permit = Arc::clone(&hub.exports)
@@ -105,7 +104,7 @@ async fn answer(
                 "{most} exports run already (setting `exports`); try again soon"
             ))
         })?;
-    let (source, signals) = open(hub, &battery, of, question.epoch).await?;
+    let (source, signals) = question.open(hub, &battery, of).await?;
     let selection = question.selection(&source)?;
     let picks = Arc::new(question.picks(&source, &signals)?);
     if picks.iter().next().is_none() {

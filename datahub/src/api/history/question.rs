@@ -1,14 +1,24 @@
 //! Which rows and columns are asked for: the fields that all calls of history share.
 
-use rovi_common::{clock, http::Problem};
+use std::sync::Arc;
 
-use super::pairs::Pairs;
+use diesel::PgConnection;
+use rovi_common::{clock, http::Problem, name::BatteryName};
+
+use super::{open::open, pairs::Pairs};
 use crate::{
     history::{
         picks::Picks,
         range::{self, Axis},
     },
-    store::{rows::Selection, signals::Signal, source::Source, tables::ColumnType},
+    hub::Hub,
+    store::{
+        intervals,
+        rows::Selection,
+        signals::Signal,
+        source::{Of, Source},
+        tables::ColumnType,
+    },
 };
 
 /// Fields of every question.
@@ -26,6 +36,8 @@ pub(crate) struct QuestionParams {
     time: Option<String>,
     /// `a..b` of when the hub took the rows: as `time`; numbers from 10^12 on are microseconds.
     received: Option<String>,
+    /// Label of a named interval: from its first to its last row.
+    interval: Option<String>,
     /// Begin of a range of `axis`.
     #[param(example = "-5h")]
     from: Option<String>,
@@ -46,10 +58,11 @@ pub(crate) struct QuestionParams {
 #[derive(Debug)]
 pub(super) struct Question {
     selection: Selection,
+    interval: Option<String>,
     span: Option<String>,
     axis: Option<Axis>,
     names: Option<Vec<String>>,
-    pub(super) epoch: Option<i64>,
+    epoch: Option<i64>,
     now_us: i64,
 }
 
@@ -80,12 +93,39 @@ impl Question {
             .then(|| format!("{}..{}", from.unwrap_or_default(), to.unwrap_or_default()));
         Ok(Self {
             selection,
+            interval: pairs.take("interval")?,
             span,
             axis: axis.as_deref().map(Axis::parse).transpose()?,
             names: names(pairs)?,
             epoch: pairs.number("epoch")?,
             now_us,
         })
+    }
+
+    /// Looks the battery's table up, and narrows the rows to those of a named interval.
+    ///
+    /// # Errors
+    /// As [`open`]'s; 404 where no rows are in an interval of this name.
+    pub(super) async fn open(
+        &mut self,
+        hub: &Hub,
+        battery: &BatteryName,
+        of: Of,
+    ) -> Result<(Arc<Source>, Vec<Signal>), Problem> {
+        let opened = open(hub, battery, of, self.epoch).await?;
+        let Some(label) = self.interval.take() else {
+            return Ok(opened);
+        };
+        let (name, asked) = (battery.clone(), label.clone());
+        let resolve =
+            move |connection: &mut PgConnection| intervals::resolve(connection, &name, &asked);
+        let Some((first, last)) = hub.pool.run(resolve).await? else {
+            let detail = format!("{battery} has no interval `{label}` with rows");
+            return Err(Problem::not_found(detail).at("interval"));
+        };
+        let seq = &self.selection.seq;
+        self.selection.seq = first.max(*seq.start())..=last.min(*seq.end());
+        Ok(opened)
     }
 
     /// Returns the rows that are asked for, now that the table is known.
@@ -98,7 +138,8 @@ impl Question {
             match self.axis.unwrap_or(clock_axis(source)) {
                 Axis::Seq => {
                     let (first, last) = range::seq("from..to", span)?;
-                    selection.seq = first..=last;
+                    let seq = &selection.seq;
+                    selection.seq = first.max(*seq.start())..=last.min(*seq.end());
                 }
                 Axis::TestTime => selection.test_time = Some(range::numbers("from..to", span)?),
                 Axis::Time => selection.time = Some(range::seconds("from..to", span, self.now_us)?),

@@ -11,7 +11,6 @@ use rovi_common::{
 use serde::Serialize;
 
 use super::{
-    open::open,
     pairs::Pairs,
     question::{Question, QuestionParams},
 };
@@ -193,10 +192,10 @@ async fn answer(
     battery: BatteryName,
     of: Of,
 ) -> Result<HttpResponse, Problem> {
-    let question = Question::take(&mut pairs)?;
+    let mut question = Question::take(&mut pairs)?;
     let form = Form::take(&mut pairs, request)?;
     pairs.end()?;
-    let (source, signals) = open(hub, &battery, of, question.epoch).await?;
+    let (source, signals) = question.open(hub, &battery, of).await?;
     let selection = question.selection(&source)?;
     let picks = Arc::new(question.picks(&source, &signals)?);
     let selected = match form.max_points {

@@ -6,7 +6,6 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use rovi_common::http::Problem;
 
 use super::{
-    open::open,
     pairs::Pairs,
     question::{Question, QuestionParams, clock_axis},
 };
@@ -43,14 +42,14 @@ pub(crate) async fn read_statistics(
 ) -> Result<HttpResponse, Problem> {
     let battery = battery_name(&battery)?;
     let mut pairs = Pairs::of(&request);
-    let question = Question::take(&mut pairs)?;
+    let mut question = Question::take(&mut pairs)?;
     let Some(every) = pairs.take("every")? else {
         let detail = "every= is missing; it tells how wide an interval is, as 1h or 1000rows";
         return Err(Problem::bad_request(detail).at("every"));
     };
     let every = Every::parse(&every)?;
     pairs.end()?;
-    let (source, signals) = open(&hub, &battery, Of::Rows, question.epoch).await?;
+    let (source, signals) = question.open(&hub, &battery, Of::Rows).await?;
     let selection = question.selection(&source)?;
     let picks = Arc::new(question.picks(&source, &signals)?);
     let axis = match (every, question.axis(&source)?) {
