@@ -54,6 +54,19 @@ async fn a_description_is_told_everywhere_and_may_say_anything() {
 }
 
 #[tokio::test]
+async fn a_new_table_says_what_its_own_columns_hold() {
+    let postgres = postgres();
+    let hub = TestHub::start(&postgres).await;
+    hub.post_rows("odd-name_7", json!([{"voltage": 3.5, "x'; --": 1}]))
+        .await;
+    let comments = "SELECT string_agg(d.description, '|' ORDER BY d.objsubid) AS comments \
+         FROM pg_description d WHERE d.objoid = 'battery.\"odd-name_7\"'::regclass";
+    let all = "Order of storing within the epoch, from 1 without gaps|When the hub took the row|\
+         The test within the battery's life|Measured voltage [V]";
+    assert_eq!(query(&postgres, comments), json!([{"comments": all}]));
+}
+
+#[tokio::test]
 async fn a_merge_patch_leaves_what_it_does_not_name() {
     let postgres = postgres();
     let hub = TestHub::start(&postgres).await;
