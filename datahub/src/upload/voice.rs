@@ -105,7 +105,7 @@ impl Voice {
         }
     }
 
-    /// Tells what there is to tell; rows that were rejected are told by [`Socket::report`].
+    /// Tells what there is to tell; the socket tells of rejected rows.
     pub(super) async fn tell(&mut self, news: &News, received: i64) -> Result<(), End> {
         match news {
             News::Stored | News::Relayed => self.report(received).await,
