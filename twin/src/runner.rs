@@ -1,4 +1,4 @@
-//! The one seam between native estimators and scripts: what a [`Run`](crate::run) drives.
+//! The one seam between native estimators and scripts: what `run.rs` drives.
 
 use std::sync::Arc;
 

@@ -1,10 +1,10 @@
 //! Alerts: when a battery breaks a rule, it is told once, and once when that ends.
 //!
-//! Rules belong to the hub; [`follow`] reads them from its bucket. [`judge`] says of one state
-//! whether it breaks a rule. [`engine`] waits as long as the rule says and then writes an
+//! Rules belong to the hub; `follow` reads them from its bucket. `judge` says of one state
+//! whether it breaks a rule. `engine` waits as long as the rule says and then writes an
 //! [`Episode`] by compare-and-set into the bucket of alerts: whoever writes it tells it as an event.
 //! So an episode begins and ends once, whichever twins come, go or see it at the same time.
-//! [`webhook`] posts those events, from the stream, until they are taken.
+//! `webhook` posts those events, from the stream, until they are taken.
 
 mod engine;
 mod follow;

@@ -1,9 +1,9 @@
 //! Hop 7 of 7, the last step: states from `rovi.state` to everyone who watches.
 //!
-//! [`follow`] reads the states of all batteries, whichever twin said them, onto the [`Board`]. Each
-//! watcher has an [`inbox`]: the newest state of each battery that it has not got yet, so a slow one
+//! `follow` reads the states of all batteries, whichever twin said them, onto the [`Board`]. Each
+//! watcher has an `inbox`: the newest state of each battery that it has not got yet, so a slow one
 //! costs nobody else anything. A state is written once for each distinct choice of fields
-//! ([`shape`]) and shared. [`socket`] and [`stream`] are the two ways out, [`resume`] gives a watcher
+//! (`shape`) and shared. `socket` and `stream` are the two ways out, `resume` gives a watcher
 //! that comes back the rows it missed.
 
 mod board;

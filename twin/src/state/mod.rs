@@ -5,7 +5,7 @@
 //! state on the bus, at most five a second of each battery. On failure: the battery is tried again.
 //!
 //! Any twin may speak for any battery. It joins what the bus says with what it knows itself
-//! ([`join`]), and sends that only if it says more, by compare-and-set of the subject's last
+//! (`join`), and sends that only if it says more, by compare-and-set of the subject's last
 //! message: a twin that is behind, or was frozen and comes back, has nothing to add.
 
 mod fill;
