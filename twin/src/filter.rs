@@ -403,7 +403,7 @@ mod tests {
             revision: 1,
             generation: 1,
         };
-        Outbox::new(sender, &document().state_names())
+        Outbox::with_health(sender, &document().state_names())
     }
 
     fn frame(first_seq: i64, times: &[f64]) -> RowFrame {
