@@ -10,12 +10,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
+use async_nats::jetstream::{
+    message::{PublishMessage, StreamMessage},
+    stream::{LastRawMessageErrorKind, Stream},
+};
 use rovi_common::{
     error::ErrorChain,
     frame::{EstimateFrame, RowFrame},
     lifecycle::Lifecycle,
     name::BatteryName,
+    news::BatteryState,
     subjects,
 };
 use tokio::{sync::Notify, time::timeout};
@@ -146,7 +150,38 @@ impl Deletions {
         let estimates = self
             .forget(subjects::ESTIMATES_STREAM, &subject, one.epoch)
             .await?;
-        Ok(rows && estimates)
+        let state = self.say_no_more(&battery, one.epoch).await?;
+        Ok(rows && estimates && state)
+    }
+
+    /// Ends a battery's state by an empty message, which all who watch it hear; tells whether there
+    /// was none of this epoch or before.
+    async fn say_no_more(&self, battery: &BatteryName, epoch: i64) -> Result<bool, CleanError> {
+        let Ok(stream) = self
+            .bus
+            .jetstream()
+            .get_stream(subjects::STATE_STREAM)
+            .await
+        else {
+            return Ok(true);
+        };
+        let subject = subjects::state_of(battery);
+        let Some(message) = last_message(&stream, &subject).await? else {
+            return Ok(true);
+        };
+        let said = serde_json::from_slice::<BatteryState>(&message.payload);
+        if message.payload.is_empty() || said.is_ok_and(|state| state.epoch > epoch) {
+            return Ok(true);
+        }
+        let empty = PublishMessage::build().expected_last_subject_sequence(message.sequence);
+        let publish = self.bus.jetstream().send_publish(subject, empty);
+        let failed = BusError::request("end the state of a battery");
+        match publish.await {
+            // Where a twin was faster, it is looked at again.
+            Ok(answer) => drop(answer.await),
+            Err(error) => return Err(failed(error).into()),
+        }
+        Ok(false)
     }
 
     /// Purges the messages of `subject` that are of no later epoch; tells whether there were none.
@@ -175,15 +210,8 @@ impl Deletions {
 
 /// Reads place and epoch of the newest message; one that is no frame of ours counts as old.
 async fn last(stream: &Stream, subject: &str) -> Result<Option<(u64, i64)>, CleanError> {
-    let message = match stream.get_last_raw_message_by_subject(subject).await {
-        Ok(message) => message,
-        Err(error) if matches!(error.kind(), LastRawMessageErrorKind::NoMessageFound) => {
-            return Ok(None);
-        }
-        Err(error) => {
-            let what = "tell the last message of a battery";
-            return Err(BusError::request(what)(error).into());
-        }
+    let Some(message) = last_message(stream, subject).await? else {
+        return Ok(None);
     };
     let payload = &message.payload;
     let epoch = match RowFrame::decode(payload) {
@@ -191,4 +219,15 @@ async fn last(stream: &Stream, subject: &str) -> Result<Option<(u64, i64)>, Clea
         Err(_) => EstimateFrame::decode(payload).map_or(0, |frame| frame.epoch),
     };
     Ok(Some((message.sequence, epoch)))
+}
+
+async fn last_message(stream: &Stream, subject: &str) -> Result<Option<StreamMessage>, CleanError> {
+    match stream.get_last_raw_message_by_subject(subject).await {
+        Ok(message) => Ok(Some(message)),
+        Err(error) if matches!(error.kind(), LastRawMessageErrorKind::NoMessageFound) => Ok(None),
+        Err(error) => {
+            let what = "tell the last message of a battery";
+            Err(BusError::request(what)(error).into())
+        }
+    }
 }

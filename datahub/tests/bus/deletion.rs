@@ -5,6 +5,7 @@ use reqwest::Method;
 use rovi_common::{
     frame::{EstimateFrame, FRAME_VERSION},
     rows::{Column, Columns},
+    streams::{self, BusSettings},
     subjects,
     testing::eventually,
 };
@@ -273,5 +274,36 @@ async fn estimators_end_with_their_battery_and_late_estimates_never_show_in_the_
     seqs("SELECT max(epoch) AS value FROM estimates.b7", 2).await;
     seqs("SELECT count(*) AS value FROM estimates.b7", 1).await;
     seqs("SELECT count(*) AS value FROM estimates.\"b7@1\"", 1).await;
+    hub.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_watches_a_deleted_battery_hears_that_it_is_no_more() {
+    let servers = Servers::start();
+    let hub = Hub::start(&servers).await;
+    hub.upload("b7", 0..10).await;
+    let client = async_nats::connect(servers.nats.server.url())
+        .await
+        .unwrap();
+    let jetstream = async_nats::jetstream::new(client);
+    let states = streams::ensure_states(&jetstream, &BusSettings::default())
+        .await
+        .unwrap();
+    let subject = subjects::state_of(&"b7".parse().unwrap());
+    let state = json!({
+        "v": 1, "battery": "b7", "epoch": 1, "seq": 10, "segment": 1, "received": 0,
+        "row": {}, "omitted": 0, "estimators": {}, "by": "twin",
+    });
+    let published = jetstream.publish(subject.clone(), state.to_string().into());
+    published.await.unwrap().await.unwrap();
+    assert_eq!(delete(&hub, "b7", "").await.0, 200);
+    eventually(PATIENCE, async || {
+        let last = states.get_last_raw_message_by_subject(&subject).await;
+        match last.unwrap().payload {
+            payload if payload.is_empty() => Ok(()),
+            payload => Err(format!("{payload:?}")),
+        }
+    })
+    .await;
     hub.stop().await;
 }
