@@ -8,6 +8,7 @@ use rovi_battdat::BattdatError;
 use rovi_common::{http::Problem, name::BatteryName};
 
 use super::{
+    answer_of,
     pairs::Pairs,
     question::{Question, QuestionParams},
     read_rows::estimator,
@@ -113,12 +114,9 @@ async fn answer(
     }
     let metadata = metadata(hub, &battery).await?;
     let pages = Pages::new(&hub.pool, &hub.stop, &source, &picks, selection);
-    let mut response = HttpResponse::Ok();
+    let mut response = answer_of(&source);
     let name = format!("attachment; filename=\"{battery}.{}\"", format.name());
     response
-        .insert_header(("Rovi-Epoch", source.line.epoch))
-        .insert_header(("Rovi-First-Seq", source.line.first_seq))
-        .insert_header(("Rovi-Last-Seq", source.line.last_seq))
         .insert_header((header::VARY, "Accept"))
         .insert_header((header::CONTENT_DISPOSITION, name))
         .content_type(format.content_type());

@@ -11,6 +11,7 @@ use rovi_common::{
 use serde::Serialize;
 
 use super::{
+    answer_of,
     pairs::Pairs,
     question::{Question, QuestionParams},
 };
@@ -210,11 +211,8 @@ async fn answer(
             selected
         }
     };
-    let mut response = HttpResponse::Ok();
+    let mut response = answer_of(&source);
     response
-        .insert_header(("Rovi-Epoch", source.line.epoch))
-        .insert_header(("Rovi-First-Seq", source.line.first_seq))
-        .insert_header(("Rovi-Last-Seq", source.line.last_seq))
         .insert_header((header::VARY, "Accept"))
         .content_type(form.format.content_type());
     // Writing 100,000 rows takes longer than a thread that serves sockets may.

@@ -6,6 +6,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use rovi_common::http::Problem;
 
 use super::{
+    answer_of,
     pairs::Pairs,
     question::{Question, QuestionParams, clock_axis},
 };
@@ -61,11 +62,7 @@ pub(crate) async fn read_statistics(
     };
     let pages = Pages::new(&hub.pool, &hub.stop, &source, &picks, selection);
     let statistics = statistics::gather(pages, axis, every).await?;
-    Ok(HttpResponse::Ok()
-        .insert_header(("Rovi-Epoch", source.line.epoch))
-        .insert_header(("Rovi-First-Seq", source.line.first_seq))
-        .insert_header(("Rovi-Last-Seq", source.line.last_seq))
-        .json(statistics))
+    Ok(answer_of(&source).json(statistics))
 }
 
 fn unfit(every: &str, axis: Axis) -> Problem {
