@@ -131,6 +131,26 @@ pub struct EstimateFrame {
     pub test_time: Vec<f64>,
     /// Table columns ([`estimate_column`]): a mean and a `…__std` for each state, in its unit.
     pub columns: Columns,
+    /// First and last row of which this is all that the generation says: estimates of older
+    /// generations of the same revision go from there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<(i64, i64)>,
+    /// What made these estimates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lineage: Option<Lineage>,
+}
+
+/// What made estimates, besides their registration and generation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Lineage {
+    /// Version of the twin.
+    pub code_version: String,
+    /// SHA-256 of the document or script, in hexadecimal.
+    pub definition: String,
+    /// How far rows may be late and still count, in seconds of `test_time`.
+    pub horizon: f64,
+    /// The first row that the estimator was given.
+    pub rows_from: i64,
 }
 
 impl EstimateFrame {

@@ -10,6 +10,7 @@
 pub mod alerts;
 pub mod clock;
 pub mod config;
+pub mod corrections;
 pub mod error;
 pub mod fault;
 pub mod files;

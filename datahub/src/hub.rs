@@ -7,6 +7,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::Settings,
+    corrections::Corrections,
     deletions::Deletions,
     history::roller::Roller,
     metrics::HubMetrics,
@@ -31,6 +32,8 @@ pub struct Hub {
     pub uploads: Arc<OpenUploads>,
     /// What follows a deletion.
     pub deletions: Arc<Deletions>,
+    /// Tells twins of corrected rows.
+    pub corrections: Arc<Corrections>,
     /// How far batteries are on the bus.
     pub board: Arc<Board>,
     /// The metrics.

@@ -3,7 +3,7 @@
 //! Reading order: how it starts ([`command`], [`config`], [`service`]), the way of a row
 //! ([`upload`], [`batch`], [`writer`], [`store`], [`stored`]), how the bus hears of it ([`bus`],
 //! [`relay`]), what comes back from twins ([`registrations`], [`estimates`]), what follows a
-//! deletion ([`deletions`]), what is made of old rows ([`cycles`], [`retention`]), what is asked of it
+//! deletion ([`deletions`]) and a correction ([`corrections`]), what is made of old rows ([`cycles`], [`retention`]), what is asked of it
 //! (`api`).
 
 pub mod command;
@@ -23,6 +23,7 @@ pub mod bus;
 pub mod relay;
 pub mod relayed;
 
+pub mod corrections;
 pub mod cycles;
 pub mod deletions;
 pub mod estimates;

@@ -28,6 +28,7 @@ use crate::{
     api::{self, TwinProxy},
     bus::{Bus, READY_NATS},
     config::Settings,
+    corrections::Corrections,
     cycles::Cycles,
     deletions::Deletions,
     estimates::EstimateWriter,
@@ -124,6 +125,8 @@ impl Service {
         EstimateWriter::new(Arc::clone(&bus), pool.clone(), &registry).start(&lifecycle);
         Retention::new(pool.clone(), settings.retention.clone(), &registry).start(&lifecycle);
         Cycles::new(pool.clone(), settings.cycles.clone(), &registry).start(&lifecycle);
+        let corrections = Corrections::new(Arc::clone(&bus), pool.clone());
+        corrections.start(&lifecycle);
         let relay = RelayParts {
             bus,
             pool: pool.clone(),
@@ -142,6 +145,7 @@ impl Service {
             writers,
             uploads,
             deletions,
+            corrections,
             board,
             metrics,
             stop: lifecycle.stop_token(),

@@ -12,14 +12,14 @@ use std::{
 };
 
 use async_nats::jetstream::stream::Stream;
-use rovi_common::name::BatteryName;
+use rovi_common::{frame::RowFrame, name::BatteryName};
 
 use crate::{
     checkpoint::Origin,
     filter::Position,
     hub::{HubError, Page},
     replay::{Last, Read, Reader, last_message},
-    run::Run,
+    run::{Run, Taken},
     status::Phase,
     subscribe::{bus_epoch, open_stream},
     worker::End,
@@ -39,6 +39,9 @@ pub(crate) enum CatchUpError {
     /// Others wait for their turn.
     #[error("it gave way to others that catch up")]
     Turn,
+    /// The estimator went back to rows before those that were read.
+    #[error("it went back")]
+    WentBack,
     /// The stream does not answer or is missing.
     #[error("{0}")]
     Stream(String),
@@ -87,7 +90,7 @@ pub(crate) async fn catch_up(run: &mut Run<'_>) -> Result<(), End> {
                 return Ok(());
             }
             Err(CatchUpError::End(end)) => return Err(end),
-            Err(CatchUpError::Turn) => continue,
+            Err(CatchUpError::Turn | CatchUpError::WentBack) => continue,
             Err(error) => {
                 run.worker.battery.hold_back(&run.worker.estimator);
                 run.trouble(Some(error.to_string()));
@@ -124,6 +127,7 @@ async fn read_to_the_end(run: &mut Run<'_>) -> Result<(), CatchUpError> {
         };
     }
     loop {
+        run.heed_corrections().await?;
         let battery = Arc::clone(&run.worker.battery);
         match last_message(&stream, &battery.name).await? {
             Last::Nothing => read_hub_only(run).await?,
@@ -173,7 +177,7 @@ async fn read_stream(
         match read {
             Read::Frames(frames, origin) => {
                 run.count_past_rows("stream", &frames);
-                run.take(frames).await?;
+                take(run, frames).await?;
                 run.origin.advance(&origin);
                 run.save_if_due().await?;
                 give_way(run)?;
@@ -237,11 +241,15 @@ async fn read_hub(
             let problem = HubError::Damaged(format!("its newest row is {newest}"));
             return Err(failed(problem));
         }
-        let first = page.frames.first().map(|frame| frame.first_seq);
-        // Retention removes the oldest rows only: any other hole is a page that is not whole.
-        if first.unwrap_or(up_to + 1) > from.max(page.first_seq) {
-            let problem =
-                HubError::Damaged(format!("row {} is not in it", from.max(page.first_seq)));
+        // Retention removes the oldest rows only, and what was deleted by hand is told: any other
+        // hole is a page that is not whole.
+        let missing = match page.end_after(from) {
+            Ok(end) if page.frames.is_empty() && end <= up_to => Some(end),
+            Ok(_) => None,
+            Err(missing) => Some(missing),
+        };
+        if let Some(missing) = missing {
+            let problem = HubError::Damaged(format!("row {missing} is not in it"));
             return Err(failed(problem));
         }
         epoch = Some(page.epoch);
@@ -256,15 +264,24 @@ async fn read_hub(
     }
 }
 
+/// Takes rows, unless some of them make the estimator go back.
+async fn take(run: &mut Run<'_>, frames: Vec<Arc<RowFrame>>) -> Result<(), CatchUpError> {
+    match run.take(frames).await? {
+        Taken::All => Ok(()),
+        Taken::WentBack => Err(CatchUpError::WentBack),
+    }
+}
+
 /// Takes a page of rows; tells whether row `up_to` was reached.
 async fn take_page(run: &mut Run<'_>, page: Page, up_to: i64) -> Result<bool, CatchUpError> {
-    let first = page.frames.first().map(|frame| frame.first_seq);
     let epoch = page.epoch;
     run.begin_at(epoch);
-    run.pass_over_gone(epoch, first.map_or(up_to, |first| first - 1));
+    run.pass_over_gone(epoch, up_to.min(page.first_seq - 1));
+    let from = run.position().map_or(1, |position| position.seq + 1);
+    let end = page.end_after(from).unwrap_or(from);
     run.count_past_rows("hub", &page.frames);
-    run.take(page.frames.into_iter().map(Arc::new).collect())
-        .await?;
+    take(run, page.frames.into_iter().map(Arc::new).collect()).await?;
+    run.pass_over_deleted(up_to.min(end - 1));
     run.save_if_due().await?;
     Ok(run.position() >= Some(Position { epoch, seq: up_to }))
 }

@@ -15,7 +15,7 @@ use rovi_common::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{filter::Progress, runner::Saved};
+use crate::{filter::Progress, order::Late, ring::{Recomputation, Ring}, runner::Saved};
 
 /// The version that this build writes.
 pub const CHECKPOINT_VERSION: u32 = 1;
@@ -31,6 +31,18 @@ pub struct Checkpoint {
     pub generation: i64,
     /// Where in the stream of rows the estimator stood.
     pub origin: Origin,
+    /// The newest correction of rows that the state knows of.
+    #[serde(default)]
+    pub corrections: i64,
+    /// Late rows that are dealt with out of their turn.
+    #[serde(default)]
+    pub late: Late,
+    /// Checkpoints of before.
+    #[serde(default)]
+    pub ring: Ring,
+    /// Rows that are, or were, estimated anew.
+    #[serde(default)]
+    pub recomputation: Option<Recomputation>,
     /// The row, and what is known besides the estimator's own state.
     pub progress: Progress,
     /// The estimator's own state.
@@ -145,6 +157,26 @@ impl Checkpoints {
             }
             self.forget_bucket();
         }
+    }
+
+    /// Writes a checkpoint of before, whatever is there.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Away`].
+    pub async fn put(&self, key: &str, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
+        let bytes = rmp_serde::to_vec_named(checkpoint)
+            .map_err(|error| CheckpointError::Away(error.to_string()))?;
+        let put = self.bucket().await?.put(key, bytes.into()).await;
+        put.map(drop).map_err(|error| self.away(&error))
+    }
+
+    /// Removes a checkpoint of before.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Away`]; one that stays is not used.
+    pub async fn forget(&self, key: &str) -> Result<(), CheckpointError> {
+        let removed = self.bucket().await?.purge(key).await;
+        removed.map_err(|error| self.away(&error))
     }
 
     /// Removes a checkpoint unless it was changed since `entry`.

@@ -7,7 +7,7 @@ use async_nats::jetstream::{self, context::PublishAckFuture};
 use bytes::Bytes;
 use rovi_common::{
     frame::{
-        EstimateFrame, FRAME_VERSION, MAX_FRAME_BYTES, MAX_FRAME_ROWS, deviation_column,
+        EstimateFrame, FRAME_VERSION, Lineage, MAX_FRAME_BYTES, MAX_FRAME_ROWS, deviation_column,
         estimate_column,
     },
     name::{BatteryName, EstimatorName},
@@ -57,6 +57,10 @@ pub struct Outbox {
     cells: Vec<Vec<Option<f64>>>,
     frames: Vec<Bytes>,
     estimates: u64,
+    lineage: Option<Lineage>,
+    /// Rows that older generations told of and that are yet to be estimated anew.
+    to_replace: Option<(i64, i64)>,
+    replaced: Option<(i64, i64)>,
 }
 
 impl Outbox {
@@ -84,6 +88,39 @@ impl Outbox {
             names,
             frames: Vec::new(),
             estimates: 0,
+            lineage: None,
+            to_replace: None,
+            replaced: None,
+        }
+    }
+
+    /// Says of all that follows what made it.
+    #[must_use]
+    pub fn made_by(mut self, lineage: Lineage) -> Self {
+        self.lineage = Some(lineage);
+        self
+    }
+
+    /// Says of all that follows that older generations told of these rows.
+    #[must_use]
+    pub fn replacing(mut self, rows: Option<(i64, i64)>) -> Self {
+        self.to_replace = rows.filter(|(first, last)| first <= last);
+        self
+    }
+
+    /// Notes that every row up to `seq` of `epoch` was dealt with, of which `rows_from` was the
+    /// first, so that what older generations said of them is over.
+    pub(crate) fn reached(&mut self, (epoch, seq): (i64, i64), rows_from: Option<i64>) {
+        if let (Some(lineage), Some(rows_from)) = (&mut self.lineage, rows_from) {
+            lineage.rows_from = rows_from;
+        }
+        if let Some((first, last)) = self.to_replace
+            && first <= seq
+        {
+            let until = seq.min(last);
+            self.epoch = epoch;
+            self.replaced = Some((first, until));
+            self.to_replace = (until < last).then_some((until + 1, last));
         }
     }
 
@@ -118,7 +155,8 @@ impl Outbox {
         innovation: Option<(f64, f64)>,
         health: [Option<f64>; N],
     ) {
-        if self.epoch != epoch || self.seq.len() >= self.most_rows {
+        let is_behind = self.seq.last().is_some_and(|last| *last >= seq);
+        if self.epoch != epoch || is_behind || self.seq.len() >= self.most_rows {
             self.close();
             self.epoch = epoch;
         }
@@ -142,6 +180,9 @@ impl Outbox {
             *self = Self {
                 frames,
                 estimates,
+                lineage: self.lineage.take(),
+                to_replace: self.to_replace,
+                replaced: self.replaced,
                 ..Self::new(self.sender.clone(), states)
             };
         }
@@ -149,14 +190,20 @@ impl Outbox {
 
     /// Closes the open frame and returns the encoded frames and the number of estimates in them.
     pub fn take(&mut self) -> (Vec<Bytes>, u64) {
-        self.close();
+        let replaced = self.replaced.take();
+        if replaced.is_some() || !self.seq.is_empty() {
+            self.encode_open(replaced);
+        }
         (mem::take(&mut self.frames), mem::take(&mut self.estimates))
     }
 
     fn close(&mut self) {
-        if self.seq.is_empty() {
-            return;
+        if !self.seq.is_empty() {
+            self.encode_open(None);
         }
+    }
+
+    fn encode_open(&mut self, replaces: Option<(i64, i64)>) {
         self.estimates += u64::try_from(self.seq.len()).unwrap_or_default();
         let cells = self
             .cells
@@ -174,6 +221,8 @@ impl Outbox {
             test_time: mem::take(&mut self.test_time),
             columns: Columns::new(columns)
                 .expect("each state's name stands once and each row fills every column"),
+            replaces,
+            lineage: self.lineage.clone(),
         };
         self.frames.push(frame.encode());
     }

@@ -87,6 +87,9 @@ pub struct Progress {
     /// What was found in the first rows, where the document asks for it.
     #[serde(default)]
     pub found: Option<Found>,
+    /// The first row dealt with in this epoch.
+    #[serde(default)]
+    pub first_seq: Option<i64>,
 }
 
 impl Progress {
@@ -102,7 +105,15 @@ impl Progress {
             first_step: None,
             last_refusal: None,
             found: None,
+            first_seq: None,
         }
+    }
+
+    /// Counts a row that is about to be dealt with.
+    pub(crate) fn begin_row(&mut self, seq: i64) {
+        self.position.seq = seq;
+        self.rows += 1;
+        self.first_seq.get_or_insert(seq);
     }
 
     /// Tells why a row with this `test_time` makes no step; else remembers it.
@@ -251,29 +262,58 @@ impl Filter {
         if frame.epoch < position.epoch || frame.last_seq() <= position.seq {
             return;
         }
-        if self.progress.segment != Some(frame.segment) {
-            self.progress.segment = Some(frame.segment);
+        self.enter(frame.segment);
+        let inputs = Inputs::of(frame);
+        for (row, seq) in (frame.first_seq..=frame.last_seq()).enumerate() {
+            if seq > position.seq {
+                self.deal_with(&inputs, row, (frame.epoch, seq), outbox);
+            }
+        }
+    }
+
+    /// Takes a row that came late at its place in the order of time; the position stays.
+    pub fn insert(&mut self, frame: &RowFrame, outbox: &mut Outbox) {
+        self.enter(frame.segment);
+        let (position, largest) = (self.progress.position, self.progress.largest_test_time);
+        let first = self.progress.first_seq;
+        let inputs = Inputs::of(frame);
+        self.deal_with(&inputs, 0, (frame.epoch, frame.first_seq), outbox);
+        self.progress.position = position;
+        self.progress.largest_test_time = largest;
+        self.progress.first_seq = first;
+    }
+
+    fn enter(&mut self, segment: i32) {
+        if self.progress.segment != Some(segment) {
+            self.progress.segment = Some(segment);
             self.progress.largest_test_time = None;
             self.estimator.begin_segment();
         }
-        let inputs = Inputs::of(frame);
-        for (row, seq) in (frame.first_seq..=frame.last_seq()).enumerate() {
-            if seq <= position.seq {
-                continue;
-            }
-            self.progress.position.seq = seq;
-            self.progress.rows += 1;
-            match self.take_row(&inputs, row) {
-                Ok(Some((time, step))) => {
-                    self.progress.steps += 1;
-                    if seq % self.every == 0 {
-                        outbox.push((frame.epoch, seq, time), &self.estimator, &step);
-                    }
+    }
+
+    fn deal_with(
+        &mut self,
+        inputs: &Inputs<'_>,
+        row: usize,
+        (epoch, seq): (i64, i64),
+        outbox: &mut Outbox,
+    ) {
+        self.progress.begin_row(seq);
+        match self.take_row(inputs, row) {
+            Ok(Some((time, step))) => {
+                self.progress.steps += 1;
+                if seq % self.every == 0 {
+                    outbox.push((epoch, seq, time), &self.estimator, &step);
                 }
-                Ok(None) => {}
-                Err(skip) => *self.progress.skipped.entry(skip).or_default() += 1,
             }
+            Ok(None) => {}
+            Err(skip) => *self.progress.skipped.entry(skip).or_default() += 1,
         }
+    }
+
+    /// Goes on behind rows that were dealt with before or deleted.
+    pub fn pass_over(&mut self, seq: i64) {
+        self.progress.position.seq = self.progress.position.seq.max(seq);
     }
 
     fn take_row(&mut self, inputs: &Inputs<'_>, row: usize) -> Result<Option<(f64, Step)>, Skip> {

@@ -15,6 +15,7 @@ use std::{
 
 use async_nats::jetstream::{self, message::Acker};
 use rovi_common::{
+    corrections::Corrections,
     frame::RowFrame,
     name::{BatteryName, EstimatorName},
     registration::Registration,
@@ -81,6 +82,8 @@ pub struct Shared {
     pub hooks: Hooks,
     /// Bounds how many estimators read past rows at the same time.
     pub catch_ups: Semaphore,
+    /// Whether it is known which stored rows were corrected.
+    pub knows_corrections: watch::Sender<bool>,
 }
 
 /// Acknowledges a frame once everybody who was handed it is done with it.
@@ -152,6 +155,7 @@ pub struct Battery {
     /// The name.
     pub name: BatteryName,
     state: Mutex<BatteryState>,
+    corrections: watch::Sender<Arc<Corrections>>,
 }
 
 #[derive(Debug, Default)]
@@ -164,9 +168,26 @@ struct BatteryState {
 impl Battery {
     fn new(name: BatteryName) -> Self {
         Self {
+            corrections: watch::Sender::new(Arc::new(Corrections::none(name.clone()))),
             name,
             state: Mutex::default(),
         }
+    }
+
+    /// Returns which stored rows were corrected, as far as it is known.
+    pub fn corrections(&self) -> Arc<Corrections> {
+        Arc::clone(&self.corrections.borrow())
+    }
+
+    /// Tells the workers of corrections that are newer than those they know.
+    pub fn correct(&self, told: Corrections) {
+        self.corrections.send_if_modified(|known| {
+            let is_newer = told.supersedes(known);
+            if is_newer {
+                *known = Arc::new(told);
+            }
+            is_newer
+        });
     }
 
     fn state(&self) -> MutexGuard<'_, BatteryState> {
@@ -378,6 +399,7 @@ impl Fleet {
         let fell_behind = Arc::new(Notify::new());
         let worker = Worker {
             shared: Arc::clone(&self.shared),
+            corrected: battery.corrections.subscribe(),
             battery,
             estimator: registration.estimator.clone(),
             mailbox,

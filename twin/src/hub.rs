@@ -22,6 +22,7 @@ const MAX_PAGE_BYTES: usize = 32 << 20;
 const EPOCH_HEADER: &str = "Rovi-Epoch";
 const FIRST_SEQ_HEADER: &str = "Rovi-First-Seq";
 const LAST_SEQ_HEADER: &str = "Rovi-Last-Seq";
+const DELETED_HEADER: &str = "Rovi-Deleted";
 
 /// Why the hub gave no answer that can be used.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +61,35 @@ pub struct Page {
     pub first_seq: i64,
     /// Its newest stored row.
     pub last_seq: i64,
+    /// First and last row of known gaps, in order: rows that were deleted by hand.
+    pub deleted: Vec<(i64, i64)>,
+}
+
+impl Page {
+    /// Returns the first row from `seq` on that was not deleted by hand.
+    pub fn after_deleted(&self, seq: i64) -> i64 {
+        let gaps = self.deleted.iter();
+        gaps.fold(seq, |seq, &(first, last)| match first <= seq && seq <= last {
+            true => last + 1,
+            false => seq,
+        })
+    }
+
+    /// Returns the row behind the last that this page tells of, or the first that it lacks though
+    /// nobody deleted it.
+    ///
+    /// # Errors
+    /// The missing row.
+    pub fn end_after(&self, from: i64) -> Result<i64, i64> {
+        let mut next = self.after_deleted(from.max(self.first_seq));
+        for frame in &self.frames {
+            if frame.first_seq > next {
+                return Err(next);
+            }
+            next = self.after_deleted(frame.last_seq() + 1);
+        }
+        Ok(next)
+    }
 }
 
 /// The Data Hub.
@@ -129,6 +159,7 @@ impl Hub {
             let epoch = number(&answer, EPOCH_HEADER)?;
             let first_seq = number(&answer, FIRST_SEQ_HEADER)?;
             let last_seq = number(&answer, LAST_SEQ_HEADER)?;
+            let deleted = gaps(&answer)?;
             match body(answer).await? {
                 Some(body) => {
                     let frames =
@@ -138,6 +169,7 @@ impl Hub {
                         epoch,
                         first_seq,
                         last_seq,
+                        deleted,
                     });
                 }
                 None if limit > 1 => limit /= 2,
@@ -272,6 +304,20 @@ fn number(answer: &Response, header: &str) -> Result<i64, HubError> {
         .and_then(|value| value.to_str().ok());
     let number = value.and_then(|text| text.parse().ok());
     number.ok_or_else(|| HubError::Damaged(format!("it has no usable header {header}")))
+}
+
+/// Reads the header `5-7,9-9`.
+fn gaps(answer: &Response) -> Result<Vec<(i64, i64)>, HubError> {
+    let Some(value) = answer.headers().get(DELETED_HEADER) else {
+        return Ok(Vec::new());
+    };
+    let gap = |text: &str| {
+        let (first, last) = text.split_once('-')?;
+        Some((first.parse().ok()?, last.parse().ok()?))
+    };
+    let gaps = value.to_str().ok();
+    let gaps = gaps.and_then(|text| text.split(',').map(gap).collect());
+    gaps.ok_or_else(|| HubError::Damaged(format!("its header {DELETED_HEADER} is damaged")))
 }
 
 /// Reads row frames that stand one after another.

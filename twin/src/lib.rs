@@ -5,7 +5,8 @@
 //! a [`worker`] (hop 6) of each estimator makes estimates of them by its [`filter`], [`status`] and
 //! [`api`] (hop 7) show them, [`state`] and [`live`] tell everyone at once,
 //! [`alerts`] tell what breaks a rule. Beside the path: [`registrations`] says which estimators there are,
-//! [`catch_up`] reads what a worker missed, [`checkpoint`] keeps what it knows.
+//! [`catch_up`] reads what a worker missed, [`checkpoint`] keeps what it knows, [`corrections`] says
+//! which rows were changed, [`order`] where late ones belong, [`ring`] where to go back to.
 //!
 //! The numerics live in `rovi_estimation`, scripts run by `rovi_python` ([`runner`] is the seam); rows and registrations belong to the Data Hub.
 
@@ -14,6 +15,7 @@ pub mod api;
 pub mod catch_up;
 pub mod checkpoint;
 pub mod config;
+pub mod corrections;
 pub mod estimates;
 pub mod events;
 pub mod filter;
@@ -22,9 +24,11 @@ pub mod hub;
 pub mod inputs;
 pub mod live;
 pub mod metrics;
+pub mod order;
 pub mod python;
 pub mod registrations;
 mod replay;
+pub mod ring;
 mod run;
 pub mod runner;
 pub mod service;

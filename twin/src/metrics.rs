@@ -22,6 +22,8 @@ pub struct TwinMetrics {
     pub catch_ups: IntCounter,
     /// Past rows read, by source: `stream` or `hub`.
     pub caught_up_rows: IntCounterVec,
+    /// How often an estimator went back to estimate rows anew.
+    pub recomputations: IntCounter,
     /// Checkpoints written.
     pub checkpoints: IntCounter,
     /// Checkpoints that could not be written.
@@ -63,6 +65,10 @@ impl TwinMetrics {
                 "twin_caught_up_rows_total",
                 "Past rows read, by source.",
                 &["source"],
+            ),
+            recomputations: metrics.counter(
+                "twin_recomputations_total",
+                "How often an estimator went back to estimate rows anew.",
             ),
             checkpoints: metrics.counter("twin_checkpoints_total", "Checkpoints written."),
             checkpoint_failures: metrics.counter(

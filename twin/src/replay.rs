@@ -8,13 +8,13 @@ use async_nats::jetstream::{
     stream::{LastRawMessageErrorKind, Stream},
 };
 use futures_util::{FutureExt, StreamExt};
-use rovi_common::{frame::RowFrame, name::BatteryName, subjects};
+use rovi_common::{corrections::Corrections, frame::RowFrame, name::BatteryName, subjects};
 
 use crate::{
     catch_up::CatchUpError,
     checkpoint::Origin,
     filter::{Continuity, Position},
-    run::{Run, continuity, end_of},
+    run::{Run, continuity, end_of, is_corrected},
     subscribe::{announced_rows, decode},
 };
 
@@ -69,6 +69,8 @@ pub(crate) enum Read {
 pub(crate) struct Reader {
     battery: BatteryName,
     bus_epoch: Arc<str>,
+    /// Rows of the stream that the table may have otherwise.
+    corrections: Arc<Corrections>,
     messages: pull::Stream,
     pending: u64,
     held: Option<Message>,
@@ -94,6 +96,7 @@ impl Reader {
         Ok(Self {
             pending: made.cached_info().num_pending,
             bus_epoch: Arc::clone(&run.origin.bus_epoch),
+            corrections: run.worker.battery.corrections(),
             messages,
             held: None,
             battery,
@@ -137,6 +140,16 @@ impl Reader {
                 }
             };
             match continuity(position, &frame) {
+                Continuity::Next if is_corrected(&self.corrections, &frame) => {
+                    self.held = Some(message);
+                    if frames.is_empty() {
+                        return Ok(Read::Gap {
+                            epoch: frame.epoch,
+                            before: frame.last_seq() + 1,
+                        });
+                    }
+                    break;
+                }
                 Continuity::Next => {
                     position = Some(end_of(&frame));
                     origin.stream_sequence = sequence;

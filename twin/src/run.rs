@@ -9,25 +9,35 @@ use std::{
     time::Instant,
 };
 
-use rovi_common::{frame::RowFrame, registration::Registration, subjects};
+use rovi_common::{
+    corrections::Corrections,
+    files,
+    frame::{Lineage, RowFrame},
+    registration::Registration,
+    subjects,
+};
 use rovi_python::Cancel;
 use tokio::time::MissedTickBehavior;
 
+mod rewind;
+
 use crate::{
     catch_up::catch_up,
-    checkpoint::{CHECKPOINT_VERSION, Checkpoint, CheckpointError, Found, Origin},
+    checkpoint::{Checkpoint, CheckpointError, Found, Origin},
     estimates::{Outbox, Publisher, Sender},
     filter::{Continuity, Filter, Position, Progress, Rules},
     fleet::{Delivery, Receipt},
     inputs::Skip,
+    order::Late,
+    ring::{Recomputation, Ring},
     runner::{Definition, Failure, Runner, Saved},
     state::values_of,
     status::{HealthStatus, Phase, TrustStatus},
     worker::{End, Event, Worker},
 };
 
-/// Rows are estimated anew only where they cannot differ, so far.
-const GENERATION: i64 = 1;
+/// The generation of a first pass over the rows.
+const FIRST_GENERATION: i64 = 1;
 /// Deliveries taken from the mailbox at once.
 const DELIVERIES_AT_ONCE: usize = 16;
 /// Frames that wait for a checkpoint before one is made early.
@@ -39,6 +49,16 @@ const LONG_FIRST_STEP_S: f64 = 3600.0;
 struct Steps {
     runner: Runner,
     outbox: Outbox,
+    late: Late,
+}
+
+/// What became of frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// They were dealt with.
+    All,
+    /// The run went back to rows before them, which are to be read again.
+    WentBack,
 }
 
 /// One estimator under one registration.
@@ -51,6 +71,15 @@ pub(crate) struct Run<'a> {
     registration: Arc<Registration>,
     definition: Definition,
     steps: Option<Box<Steps>>,
+    generation: i64,
+    /// Whether the generation is one that no run before this one spoke in.
+    is_alone: bool,
+    /// The newest correction of rows that is heeded.
+    corrections: i64,
+    ring: Ring,
+    recomputation: Option<Recomputation>,
+    /// What makes the estimates.
+    lineage: Lineage,
     publisher: Publisher,
     entry: u64,
     receipts: Vec<Arc<Receipt>>,
@@ -66,7 +95,13 @@ impl<'a> Run<'a> {
         definition: Definition,
         found: Found,
     ) -> Self {
-        let sender = sender(worker, registration);
+        let sender = sender(worker, registration, FIRST_GENERATION);
+        let lineage = Lineage {
+            code_version: env!("CARGO_PKG_VERSION").to_owned(),
+            definition: files::digest(registration.definition.as_bytes()),
+            horizon: worker.shared.settings.horizon.as_secs_f64(),
+            rows_from: 0,
+        };
         let shared = &worker.shared;
         let publisher = Publisher::new(
             shared.jetstream.clone(),
@@ -85,6 +120,12 @@ impl<'a> Run<'a> {
             registration: Arc::clone(registration),
             definition,
             steps: None,
+            generation: FIRST_GENERATION,
+            is_alone: false,
+            corrections: 0,
+            ring: Ring::default(),
+            recomputation: None,
+            lineage,
             publisher,
             entry: found.entry,
             receipts: Vec::new(),
@@ -106,6 +147,11 @@ impl<'a> Run<'a> {
         }
         let Checkpoint {
             origin,
+            generation,
+            corrections,
+            late,
+            ring,
+            recomputation,
             progress,
             snapshot,
             ..
@@ -113,7 +159,12 @@ impl<'a> Run<'a> {
         match self.definition.restore(self.rules(), (snapshot, progress)) {
             Ok(runner) => {
                 self.origin = origin;
+                (self.generation, self.corrections) = (generation, corrections);
+                (self.ring, self.recomputation) = (ring, recomputation);
                 self.begin(runner);
+                if let Some(steps) = &mut self.steps {
+                    steps.late = late;
+                }
             }
             Err(error) => tracing::warn!(
                 "checkpoint of {}.{} is left out, the rows are read again: {error}",
@@ -131,17 +182,24 @@ impl<'a> Run<'a> {
     }
 
     fn begin(&mut self, runner: Runner) {
-        let sender = sender(self.worker, &self.registration);
+        let sender = sender(self.worker, &self.registration, self.generation);
         let outbox = match runner.native() {
             Some(_) => Outbox::with_health(sender, runner.state_names()),
             None => Outbox::new(sender, runner.state_names()),
         };
-        self.steps = Some(Box::new(Steps { runner, outbox }));
+        let next = runner.position().seq + 1;
+        let anew = self.recomputation.map(|anew| (next.max(anew.from_seq), anew.to_seq));
+        self.steps = Some(Box::new(Steps {
+            runner,
+            outbox: outbox.made_by(self.lineage.clone()).replacing(anew),
+            late: Late::default(),
+        }));
     }
 
     /// Begins with the first row of an epoch, unless a row was dealt with before.
     pub(crate) fn begin_at(&mut self, epoch: i64) {
         if self.steps.is_none() {
+            self.begin_epoch(epoch);
             self.begin(self.definition.begin(self.rules(), epoch));
         }
     }
@@ -166,6 +224,18 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Goes on behind rows that were deleted by hand.
+    pub(crate) fn pass_over_deleted(&mut self, up_to: i64) {
+        if let Some(steps) = &mut self.steps
+            && steps.runner.position().seq < up_to
+        {
+            let rows_from = steps.runner.progress().first_seq;
+            steps.runner.pass_over(up_to);
+            steps.outbox.reached((steps.runner.position().epoch, up_to), rows_from);
+            self.unsaved_since.get_or_insert_with(Instant::now);
+        }
+    }
+
     /// Takes the rows as they come, and past ones whenever some are missing.
     pub(crate) async fn follow(&mut self) -> Result<Infallible, End> {
         let mut tick = tokio::time::interval(self.worker.shared.settings.checkpoint_interval);
@@ -185,6 +255,7 @@ impl<'a> Run<'a> {
             let is_behind = match event {
                 Event::End(end) => return Err(end),
                 Event::FellBehind => true,
+                Event::Corrected => self.heed_corrections().await? == Taken::WentBack,
                 Event::Delivered => self.take_deliveries(&mut deliveries).await?,
             };
             if is_behind {
@@ -233,6 +304,7 @@ impl<'a> Run<'a> {
     async fn take_deliveries(&mut self, deliveries: &mut Vec<Delivery>) -> Result<bool, End> {
         let mut frames = Vec::with_capacity(deliveries.len());
         let mut is_gap = false;
+        let corrections = self.worker.battery.corrections();
         let mut position = self.position();
         let mut origin = self.origin.clone();
         for delivery in deliveries.drain(..) {
@@ -240,6 +312,8 @@ impl<'a> Run<'a> {
             let frame = delivery.frame;
             match continuity(position, &frame) {
                 Continuity::Old => origin.advance(&delivery.origin),
+                // The table may have other rows than the frame.
+                Continuity::Next if is_corrected(&corrections, &frame) => is_gap = true,
                 Continuity::Next => {
                     origin.advance(&delivery.origin);
                     position = Some(end_of(&frame));
@@ -248,8 +322,8 @@ impl<'a> Run<'a> {
                 Continuity::Gap | Continuity::NewEpoch => is_gap = true,
             }
         }
-        if !frames.is_empty() {
-            self.take(frames).await?;
+        if !frames.is_empty() && self.take(frames).await? == Taken::WentBack {
+            return Ok(true);
         }
         self.origin = origin;
         if self.receipts.len() >= MOST_RECEIPTS {
@@ -259,21 +333,31 @@ impl<'a> Run<'a> {
     }
 
     /// Makes estimates of frames that continue, and hands them to the bus.
-    pub(crate) async fn take(&mut self, frames: Vec<Arc<RowFrame>>) -> Result<(), End> {
-        let Some(first) = frames.first() else {
-            return Ok(());
+    pub(crate) async fn take(&mut self, frames: Vec<Arc<RowFrame>>) -> Result<Taken, End> {
+        let (Some(first), Some(last)) = (frames.first(), frames.last()) else {
+            return Ok(Taken::All);
         };
         self.begin_at(first.epoch);
+        if self.position().is_some_and(|position| position.epoch < last.epoch) {
+            self.steps = None;
+            self.begin_at(last.epoch);
+        }
+        if self.look_for_late(&frames).await? == Taken::WentBack {
+            return Ok(Taken::WentBack);
+        }
         let Some(mut steps) = self.steps.take() else {
-            return Ok(());
+            return Ok(Taken::All);
         };
         let before = steps.runner.progress().clone();
         let rows: usize = frames.iter().map(|frame| frame.received.len()).sum();
         let (is_quick, canceller) = (steps.runner.is_quick(rows), steps.runner.canceller());
         let work = move || {
+            let Steps { runner, outbox, late } = &mut *steps;
             for frame in &frames {
-                steps.runner.take(frame, &mut steps.outbox)?;
+                late.take(runner, frame, outbox)?;
             }
+            let Position { epoch, seq } = runner.position();
+            outbox.reached((epoch, seq), runner.progress().first_seq);
             let estimates = steps.outbox.take();
             Ok((steps, estimates))
         };
@@ -304,7 +388,8 @@ impl<'a> Run<'a> {
         }
         let phase = self.worker.reports.borrow().phase;
         self.tell(phase);
-        Ok(())
+        self.keep_state_if_due().await?;
+        Ok(Taken::All)
     }
 
     /// Does work on a thread that may be blocked; a script's work is broken off when the worker has to stop.
@@ -366,7 +451,11 @@ impl<'a> Run<'a> {
     pub(crate) async fn save(&mut self) -> Result<(), End> {
         self.publisher.settle().await?;
         if self.unsaved_since.is_some() {
+            self.send_rest().await?;
             let state = self.state().await?;
+            if let Some(state) = &state {
+                self.keep_state(state).await;
+            }
             match self.write_checkpoint(state).await {
                 Ok(entry) => {
                     self.entry = entry;
@@ -383,6 +472,16 @@ impl<'a> Run<'a> {
             }
         }
         self.release().await;
+        Ok(())
+    }
+
+    /// Sends what is to be said of rows that were deleted, behind which no others came.
+    async fn send_rest(&mut self) -> Result<(), End> {
+        let rest = self.steps.as_mut().map(|steps| steps.outbox.take().0);
+        for frame in rest.unwrap_or_default() {
+            self.publisher.send(frame).await?;
+        }
+        self.publisher.settle().await?;
         Ok(())
     }
 
@@ -416,17 +515,10 @@ impl<'a> Run<'a> {
         &self,
         state: Option<(Saved, Progress)>,
     ) -> Result<u64, CheckpointError> {
-        let Some((snapshot, progress)) = state else {
+        let Some(state) = state else {
             return Ok(self.entry);
         };
-        let checkpoint = Checkpoint {
-            v: CHECKPOINT_VERSION,
-            revision: self.registration.revision,
-            generation: GENERATION,
-            origin: self.origin.clone(),
-            progress,
-            snapshot,
-        };
+        let checkpoint = self.checkpoint(state);
         let key = subjects::estimator_key(&self.worker.battery.name, &self.worker.estimator);
         let checkpoints = &self.worker.shared.checkpoints;
         match checkpoints.write(&key, &checkpoint, self.entry).await {
@@ -463,7 +555,10 @@ impl<'a> Run<'a> {
     pub(crate) fn tell(&self, phase: Phase) {
         self.worker.report(|report| {
             report.phase = phase;
-            report.generation = GENERATION;
+            report.generation = self.generation;
+            report.corrections = self.corrections;
+            report.recomputation = self.recomputation;
+            report.lineage = Some(self.lineage.clone());
             report.unsaved_since = self.unsaved_since;
             report.last_error.clone_from(&self.trouble);
             report.is_troubled = self.trouble.is_some();
@@ -474,6 +569,7 @@ impl<'a> Run<'a> {
             let (runner, progress) = (&steps.runner, steps.runner.progress());
             let (mean, covariance) = runner.belief();
             report.position = Some(progress.position);
+            report.rows_from = progress.first_seq;
             report.state_names.clear();
             report.state_names.extend_from_slice(runner.state_names());
             report.latest_time = runner.latest_time();
@@ -499,6 +595,12 @@ impl<'a> Run<'a> {
                     "{gone} rows were gone from bus and hub before they could be used"
                 ));
             }
+            if let Some(late) = progress.skipped.get(&Skip::LateBeyondHorizon) {
+                report.warnings.push(format!(
+                    "{late} rows came later than {} s and are not used",
+                    self.lineage.horizon
+                ));
+            }
             report
                 .warnings
                 .extend(runner.warning().map(ToOwned::to_owned));
@@ -519,12 +621,17 @@ fn order(checkpoint: &Checkpoint) -> (i64, i64, Position) {
     (checkpoint.revision, checkpoint.generation, position)
 }
 
-fn sender(worker: &Worker, registration: &Registration) -> Sender {
+/// Whether the table may have other rows than a frame of the stream.
+pub(crate) fn is_corrected(corrections: &Corrections, frame: &RowFrame) -> bool {
+    corrections.touch(frame.epoch, frame.first_seq, frame.last_seq())
+}
+
+fn sender(worker: &Worker, registration: &Registration, generation: i64) -> Sender {
     Sender {
         battery: worker.battery.name.clone(),
         estimator: worker.estimator.clone(),
         revision: registration.revision,
-        generation: GENERATION,
+        generation,
     }
 }
 

@@ -152,6 +152,28 @@ impl Runner {
         }
     }
 
+    /// Takes a row that came late at its place in the order of time; the position stays.
+    ///
+    /// # Errors
+    /// [`Failure`], only of scripts.
+    pub fn insert(&mut self, frame: &RowFrame, outbox: &mut Outbox) -> Result<(), Failure> {
+        match self {
+            Self::Native(filter) => {
+                filter.insert(frame, outbox);
+                Ok(())
+            }
+            Self::Python(filter) => filter.insert(frame, outbox),
+        }
+    }
+
+    /// Goes on behind rows that were dealt with before or deleted.
+    pub fn pass_over(&mut self, seq: i64) {
+        match self {
+            Self::Native(filter) => filter.pass_over(seq),
+            Self::Python(filter) => filter.pass_over(seq),
+        }
+    }
+
     /// Returns the state for a checkpoint, or nothing where the estimator begins anew after a restart. Blocks
     /// where it is a script's.
     ///

@@ -21,13 +21,14 @@ use rovi_common::{
     telemetry::{self, Metrics},
 };
 use rovi_python::Python;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::{
     alerts::{self, Alerts, Hooks},
     api,
     checkpoint::Checkpoints,
     config::{AlertSettings, ENV_PREFIX, Settings},
+    corrections,
     events::Events,
     fleet::{Fleet, Shared},
     hub::Hub,
@@ -151,6 +152,7 @@ impl Service {
             scripts: Arc::new(Semaphore::new(settings.python_estimators.get())),
             script_checks: Semaphore::new(SCRIPT_CHECKS),
             catch_ups: Semaphore::new(settings.concurrent_catch_ups.get()),
+            knows_corrections: watch::Sender::new(false),
             instance: heartbeat::new_instance(),
             outlet: Outlet::default(),
             board: Arc::default(),
@@ -267,6 +269,7 @@ impl Service {
             let task = subscribe::follow(Arc::clone(fleet), partition, Arc::clone(&partitions));
             lifecycle.supervise("subscribe", task);
         }
+        lifecycle.supervise("corrections", corrections::follow(Arc::clone(fleet)));
         let registered = registrations::follow(Arc::clone(fleet), self.readiness.clone());
         lifecycle.supervise("registrations", registered);
         let looked = look(Arc::clone(fleet), self.nats.clone(), self.readiness.clone());

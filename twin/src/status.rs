@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
-use rovi_common::{name::EstimatorName, news::Estimated};
+use rovi_common::{frame::Lineage, name::EstimatorName, news::Estimated};
 use rovi_estimation::Found;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -13,6 +13,7 @@ use crate::{
     filter::{Innovation, Position},
     fleet::Link,
     inputs::Skip,
+    ring::{Reason, Recomputation},
 };
 
 mod health;
@@ -53,6 +54,14 @@ pub struct Report {
     pub phase: Phase,
     /// Raised whenever rows already estimated are estimated anew.
     pub generation: i64,
+    /// The newest correction of rows that is heeded.
+    pub corrections: i64,
+    /// Rows that are, or were, estimated anew.
+    pub recomputation: Option<Recomputation>,
+    /// What makes the estimates.
+    pub lineage: Option<Lineage>,
+    /// The first row dealt with.
+    pub rows_from: Option<i64>,
     /// The last row dealt with.
     pub position: Option<Position>,
     /// Names of the states.
@@ -120,6 +129,14 @@ pub struct EstimatorStatus {
     /// The last row dealt with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seq: Option<i64>,
+    /// The newest correction of the battery's rows that is heeded; 0 where there was none.
+    pub corrections: i64,
+    /// The last recomputation, and whether it is going on: then estimates change for its sake.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recomputation: Option<RecomputationStatus>,
+    /// What the newest estimate is made of, besides `epoch`, `seq`, `revision` and `generation`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lineage: Option<LineageStatus>,
     /// Rows known to the twin that the estimator has yet to deal with.
     pub rows_behind: i64,
     /// Rows dealt with.
@@ -150,6 +167,57 @@ pub struct EstimatorStatus {
     pub warnings: Vec<String>,
 }
 
+/// What an estimate is made of.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct LineageStatus {
+    /// The first row; the last is `seq`.
+    pub rows_from: i64,
+    /// SHA-256 of the document or script, in hexadecimal.
+    pub definition: String,
+    /// Version of the twin.
+    pub code_version: String,
+}
+
+/// Rows that are, or were, estimated anew.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct RecomputationStatus {
+    /// Why.
+    pub reason: Reason,
+    /// The first row that is estimated anew.
+    pub from_seq: i64,
+    /// The newest row that there was then.
+    pub to_seq: i64,
+    /// Whether the estimator has come there again.
+    pub is_done: bool,
+}
+
+impl RecomputationStatus {
+    fn of(report: &Report) -> Option<Self> {
+        let Recomputation {
+            reason,
+            from_seq,
+            to_seq,
+        } = report.recomputation?;
+        Some(Self {
+            reason,
+            from_seq,
+            to_seq,
+            is_done: report.position.is_some_and(|position| position.seq >= to_seq),
+        })
+    }
+}
+
+impl LineageStatus {
+    fn of(report: &Report) -> Option<Self> {
+        let made_by = report.lineage.as_ref()?;
+        Some(Self {
+            rows_from: report.rows_from?,
+            definition: made_by.definition.clone(),
+            code_version: made_by.code_version.clone(),
+        })
+    }
+}
+
 impl EstimatorStatus {
     /// Shows what the worker of `link` last said; `newest` is the battery's newest known row.
     pub fn of(estimator: &EstimatorName, link: &Link, newest: Option<Position>) -> Self {
@@ -172,6 +240,9 @@ impl EstimatorStatus {
             phase: report.phase,
             epoch: report.position.map(|position| position.epoch),
             seq: report.position.map(|position| position.seq),
+            corrections: report.corrections,
+            recomputation: RecomputationStatus::of(&report),
+            lineage: LineageStatus::of(&report),
             rows_behind: rows_behind(report.position, newest),
             rows: report.rows,
             steps: report.steps,

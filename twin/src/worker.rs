@@ -12,7 +12,9 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use rovi_common::{name::EstimatorName, registration::Registration, subjects};
+use rovi_common::{
+    corrections::Corrections, name::EstimatorName, registration::Registration, subjects,
+};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::{
@@ -41,6 +43,8 @@ pub struct Worker {
     pub mailbox: mpsc::Receiver<Delivery>,
     /// Told when the mailbox was full: the worker is not live any more.
     pub fell_behind: Arc<Notify>,
+    /// Which stored rows of the battery were corrected.
+    pub corrected: watch::Receiver<Arc<Corrections>>,
     /// The registration in force, or nothing when it is removed.
     pub registrations: watch::Receiver<Option<Arc<Registration>>>,
     /// Where the worker tells its state.
@@ -69,6 +73,8 @@ pub(crate) enum Event {
     Delivered,
     /// Its mailbox was full: it gets no frames until it is live again.
     FellBehind,
+    /// Stored rows of the battery were corrected or deleted.
+    Corrected,
 }
 
 impl From<Stopped> for End {
@@ -104,6 +110,7 @@ impl Worker {
                 _ => Event::Delivered,
             },
             () = self.fell_behind.notified() => Event::FellBehind,
+            Ok(()) = self.corrected.changed() => Event::Corrected,
         }
     }
 
@@ -186,9 +193,16 @@ async fn remove_checkpoint(worker: &Worker) {
     let checkpoints = &worker.shared.checkpoints;
     let removed = match checkpoints.read(&key).await {
         Ok(Found {
-            checkpoint: Some(_),
+            checkpoint: Some(checkpoint),
             entry,
-        }) => checkpoints.remove(&key, entry).await,
+        }) => {
+            let (battery, estimator) = (&worker.battery.name, &worker.estimator);
+            for kept in checkpoint.ring.keys(battery, estimator) {
+                // One that stays is not used.
+                let _forgotten = checkpoints.forget(&kept).await;
+            }
+            checkpoints.remove(&key, entry).await
+        }
         Ok(_) => Ok(()),
         Err(error) => Err(error),
     };
@@ -219,6 +233,11 @@ async fn serve(worker: &mut Worker, registration: &Arc<Registration>) -> End {
     if let Err(failure) = prepared {
         worker.fail(&failure);
         return End::Failed;
+    }
+    let mut known = shared.knows_corrections.subscribe();
+    tokio::select! {
+        end = worker.interrupted() => return end,
+        _known = known.wait_for(|known| *known) => {}
     }
     let found = match read_checkpoint(worker).await {
         Ok(found) => found,

@@ -125,7 +125,7 @@ fn show(filter: &Filter, battery: Found) -> FoundBattery {
         name: battery.name,
         title: battery.title,
         epoch: battery.epoch,
-        rows: battery.last_seq - battery.first_seq + 1,
+        rows: battery.last_seq - battery.first_seq + 1 - battery.deleted_rows,
         first_seq: battery.first_seq,
         last_seq: battery.last_seq,
         metadata_revision: battery.revision,

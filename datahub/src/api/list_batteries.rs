@@ -66,7 +66,7 @@ impl DataStats {
             descriptions.extend(meaning.description.map(|text| (name, text)));
         }
         Self {
-            rows: battery.last_seq - battery.first_seq + 1,
+            rows: battery.last_seq - battery.first_seq + 1 - battery.deleted_rows,
             first_seq: battery.first_seq,
             last_seq: battery.last_seq,
             columns,
@@ -84,6 +84,8 @@ struct Battery {
     first_seq: i64,
     #[diesel(sql_type = sql_types::BigInt)]
     last_seq: i64,
+    #[diesel(sql_type = sql_types::BigInt)]
+    deleted_rows: i64,
     #[diesel(sql_type = sql_types::BigInt)]
     relayed_seq: i64,
     #[diesel(sql_type = sql_types::Bool)]
@@ -120,7 +122,7 @@ pub(crate) async fn list_batteries(
 
 fn stats(connection: &mut PgConnection) -> QueryResult<BTreeMap<String, BatteryStats>> {
     let batteries: Vec<Battery> = sql_query(
-        "SELECT b.name, b.first_seq, b.last_seq, b.relayed_seq, \
+        "SELECT b.name, b.first_seq, b.last_seq, b.deleted_rows, b.relayed_seq, \
          m.battery_id IS NOT NULL AS has_metadata, \
          EXISTS (SELECT FROM hub.estimators e WHERE e.battery_id = b.id AND NOT e.deleted) \
          AS has_estimator \

@@ -285,12 +285,12 @@ fn check_conditions(
     }
 }
 
-fn condition<'r>(request: &'r HttpRequest, name: &header::HeaderName) -> Option<&'r str> {
+pub(super) fn condition<'r>(request: &'r HttpRequest, name: &header::HeaderName) -> Option<&'r str> {
     request.headers().get(name)?.to_str().ok()
 }
 
 /// Tells whether a header's validators name `etag`.
-fn lists(tags: &str, etag: &str) -> bool {
+pub(super) fn lists(tags: &str, etag: &str) -> bool {
     let one = |tag: &str| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag;
     tags.split(',').map(str::trim).any(one)
 }

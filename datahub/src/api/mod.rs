@@ -2,6 +2,7 @@
 
 mod changes;
 mod columns;
+mod corrections;
 mod cycles;
 mod delete_battery;
 mod find_batteries;
@@ -9,11 +10,13 @@ mod forward;
 mod forward_socket;
 mod history;
 mod intervals;
+mod lineage;
 mod list_batteries;
 mod metadata;
 mod register_battery;
 mod rejected;
 mod retention;
+mod row;
 mod tables;
 
 use actix_web::{
@@ -71,6 +74,15 @@ use crate::{metadata::MAX_BYTES, upload};
         rejected::drop_rejected,
         columns::describe_columns,
         changes::list_changes,
+        row::read_row,
+        row::correct_row,
+        row::delete_rows,
+        corrections::list_corrections,
+        corrections::read_before,
+        lineage::read_lineage,
+        lineage::list_revisions,
+        lineage::read_revision,
+        lineage::read_file,
     )
 )]
 pub(crate) struct ApiDoc;
@@ -173,10 +185,35 @@ fn battery_routes(config: &mut web::ServiceConfig) {
 
 fn history_routes(config: &mut web::ServiceConfig) {
     config
-        .route("/db/{battery}/rows", web::get().to(read_rows::read_rows))
+        .service(
+            web::resource("/db/{battery}/rows")
+                .route(web::get().to(read_rows::read_rows))
+                .route(web::delete().to(row::delete_rows))
+                .default_service(only("GET, DELETE")),
+        )
         .route(
             "/db/{battery}/rows/export",
             web::get().to(export_rows::export_rows),
+        )
+        .service(
+            web::resource("/db/{battery}/rows/{seq}")
+                .app_data(web::PayloadConfig::new(MAX_BYTES))
+                .route(web::get().to(row::read_row))
+                .route(web::put().to(row::correct_row))
+                .default_service(only("GET, PUT")),
+        )
+        .route(
+            "/db/{battery}/estimates/lineage",
+            web::get().to(lineage::read_lineage),
+        )
+        .configure(revision_routes)
+        .route(
+            "/db/{battery}/corrections",
+            web::get().to(corrections::list_corrections),
+        )
+        .route(
+            "/db/{battery}/corrections/{revision}",
+            web::get().to(corrections::read_before),
         )
         .route(
             "/db/{battery}/statistics",
@@ -199,6 +236,23 @@ fn history_routes(config: &mut web::ServiceConfig) {
                 .route(web::put().to(signals::put_signal))
                 .route(web::get().to(signals::get_signal))
                 .route(web::delete().to(signals::delete_signal)),
+        );
+}
+
+/// Adds the registrations of before.
+fn revision_routes(config: &mut web::ServiceConfig) {
+    config
+        .route(
+            "/db/{battery}/estimators/{estimator}/revisions",
+            web::get().to(lineage::list_revisions),
+        )
+        .route(
+            "/db/{battery}/estimators/{estimator}/revisions/{revision}",
+            web::get().to(lineage::read_revision),
+        )
+        .route(
+            "/db/{battery}/estimators/{estimator}/files/{digest}",
+            web::get().to(lineage::read_file),
         );
 }
 

@@ -16,6 +16,8 @@ use crate::{
 
 /// The most columns of one frame.
 const MAX_COLUMNS: usize = 800;
+/// The longest version or digest in a lineage.
+const MAX_LINEAGE_BYTES: usize = 128;
 /// Columns of PostgreSQL's own in every table.
 const SYSTEM_COLUMNS: [&str; 6] = ["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"];
 
@@ -54,6 +56,7 @@ pub(super) fn accept(subject: &str, payload: &[u8]) -> Result<Accepted, String> 
         let width = frame.columns.width();
         return Err(format!("{width} columns, the limit is {MAX_COLUMNS}"));
     }
+    check_lineage(&frame)?;
     let columns = frame.columns.into_vec().into_iter();
     let columns = columns.map(|(name, column)| {
         check_name(&name)?;
@@ -70,8 +73,27 @@ pub(super) fn accept(subject: &str, payload: &[u8]) -> Result<Accepted, String> 
             seq: frame.seq,
             test_time: frame.test_time,
             columns: columns.collect::<Result<_, String>>()?,
+            replaces: frame.replaces.into_iter().collect(),
+            lineage: frame.lineage,
         },
     })
+}
+
+fn check_lineage(frame: &EstimateFrame) -> Result<(), String> {
+    if let Some((first, last)) = frame.replaces
+        && (first < 1 || last < first)
+    {
+        return Err(format!("it replaces the rows {first} to {last}"));
+    }
+    let Some(lineage) = &frame.lineage else {
+        return Ok(());
+    };
+    let is_text = |text: &str| text.len() <= MAX_LINEAGE_BYTES && !text.contains('\0');
+    let is_number = lineage.horizon.is_finite() && lineage.rows_from >= 0;
+    if is_text(&lineage.code_version) && is_text(&lineage.definition) && is_number {
+        return Ok(());
+    }
+    Err("its lineage is not of the form that the hub knows".to_owned())
 }
 
 fn check_name(name: &str) -> Result<(), String> {
@@ -102,7 +124,7 @@ fn numbers(column: Column) -> Result<Vec<Option<f64>>, &'static str> {
 /// Joins estimates of the same registration and columns, each `seq` once and in order: one
 /// statement takes many frames.
 pub(super) fn merge(all: impl IntoIterator<Item = Estimates>) -> Vec<Estimates> {
-    type Key = (EstimatorName, i64, i64, i64, Vec<String>);
+    type Key = (EstimatorName, i64, i64, i64, Vec<String>, Option<String>);
     let mut merged: BTreeMap<Key, Estimates> = BTreeMap::new();
     for one in all {
         let names = one.columns.iter().map(|(name, _)| name.clone()).collect();
@@ -112,6 +134,7 @@ pub(super) fn merge(all: impl IntoIterator<Item = Estimates>) -> Vec<Estimates> 
             one.revision,
             one.generation,
             names,
+            one.lineage.as_ref().map(|lineage| format!("{lineage:?}")),
         );
         match merged.get_mut(&key) {
             Some(known) => append(known, one),
@@ -122,13 +145,14 @@ pub(super) fn merge(all: impl IntoIterator<Item = Estimates>) -> Vec<Estimates> 
     }
     let mut merged: Vec<Estimates> = merged.into_values().collect();
     merged.iter_mut().for_each(each_seq_once);
-    merged.retain(|estimates| !estimates.seq.is_empty());
+    merged.retain(|estimates| !estimates.seq.is_empty() || !estimates.replaces.is_empty());
     merged
 }
 
 fn append(known: &mut Estimates, more: Estimates) {
     known.seq.extend(more.seq);
     known.test_time.extend(more.test_time);
+    known.replaces.extend(more.replaces);
     for ((_, cells), (_, more)) in known.columns.iter_mut().zip(more.columns) {
         cells.extend(more);
     }
@@ -173,6 +197,8 @@ mod tests {
             seq: (1..).take(cells.len()).collect(),
             test_time: vec![0.5; cells.len()],
             columns: Columns::new(vec![(column.to_owned(), cells)]).unwrap(),
+            replaces: None,
+            lineage: None,
         }
     }
 

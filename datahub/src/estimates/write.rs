@@ -12,6 +12,7 @@ use rovi_common::{error::ErrorChain, name::BatteryName};
 use crate::store::{
     StoreError,
     estimates::{self, Estimates, EstimatesError, Form},
+    lineage,
 };
 
 /// The most tables of which the columns are remembered.
@@ -119,6 +120,8 @@ fn write_together(
 ) -> Result<Vec<(BatteryName, Outcome)>, StoreError> {
     conn.transaction(|conn| {
         estimates::wait_briefly(conn)?;
+        let all = group.iter().map(|(battery, _, estimates)| (*battery, estimates.as_slice()));
+        lineage::note(conn, all)?;
         let written = group.iter().map(|(battery, form, estimates)| {
             let lines = upsert_all(conn, battery, form, estimates)?;
             Ok(((*battery).clone(), Outcome::Stored(lines)))
@@ -142,6 +145,7 @@ fn write_alone(
     let written = conn.transaction(|conn| {
         estimates::wait_briefly(conn)?;
         estimates::lock(conn, battery)?;
+        lineage::note(conn, std::iter::once((battery, estimates)))?;
         let lines = upsert_all(conn, battery, &form, estimates)?;
         Ok::<_, EstimatesError>(lines)
     });
@@ -155,7 +159,12 @@ fn upsert_all(
     estimates: &[Estimates],
 ) -> Result<u64, diesel::result::Error> {
     estimates.iter().try_fold(0, |lines, one| {
-        let more = estimates::upsert(conn, battery, form, one)?;
+        let replaced = estimates::replace(conn, battery, one)?;
+        let more = match one.seq.is_empty() {
+            true => 0,
+            false => estimates::upsert(conn, battery, form, one)?,
+        };
+        let more = more.saturating_add(replaced);
         Ok(lines + u64::try_from(more).unwrap_or(0))
     })
 }

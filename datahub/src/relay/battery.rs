@@ -162,6 +162,8 @@ impl Lane {
                 continue;
             }
             if last_read >= chunk.last_seq {
+                // The newest rows may have been deleted before they were sent.
+                self.pass_over_deleted(chunk.last_seq);
                 self.mark_relayed();
                 self.shared.set_readable(&self.battery, Ok(()));
                 return Ok(());
@@ -271,6 +273,13 @@ impl Lane {
             .run(compare)
             .await
             .map_err(RelayError::Store)
+    }
+
+    /// Goes on behind rows that are not in the table any more.
+    fn pass_over_deleted(&mut self, last_seq: i64) {
+        if let Some((_, tail)) = &mut self.tail {
+            tail.last_seq = tail.last_seq.max(last_seq);
+        }
     }
 
     fn mark_relayed(&self) {

@@ -208,6 +208,12 @@ fn begin_epoch(
         .bind::<BigInt, _>(row.epoch + 1)
         .execute(conn)?;
         if begun > 0 {
+            // They are the same rows, with the same gaps.
+            sql_query("UPDATE hub.corrections SET epoch = $3 WHERE battery_id = $1 AND epoch = $2")
+                .bind::<BigInt, _>(end.battery_id)
+                .bind::<BigInt, _>(line.epoch)
+                .bind::<BigInt, _>(row.epoch + 1)
+                .execute(conn)?;
             sql_query(
                 "INSERT INTO hub.table_changes (battery_id, epoch, after_seq, change) \
                  SELECT id, epoch, last_seq, $2 FROM hub.batteries WHERE id = $1",

@@ -148,6 +148,45 @@ pub fn invalidate(
     .execute(connection)?)
 }
 
+/// Says that a row was given another `cycle_number`: the cycle that it is of now is computed anew,
+/// and begun where there is none yet.
+///
+/// # Errors
+/// PostgreSQL is away or refuses.
+pub(crate) fn row_moved(
+    connection: &mut PgConnection,
+    battery: &BatteryName,
+    seq: i64,
+) -> Result<(), StoreError> {
+    let Some(line) = batteries::find(connection, battery.as_str())? else {
+        return Ok(());
+    };
+    let Some(samples) = Samples::of(connection, &line)? else {
+        return Ok(());
+    };
+    let rows = samples.read(connection, Which::Range(seq, seq))?;
+    let Some((segment, number)) = rows.first().and_then(|row| Some((row.segment, row.cycle?)))
+    else {
+        return Ok(());
+    };
+    // Rows that are not counted yet find their cycle by themselves.
+    sql_query(
+        "INSERT INTO hub.cycles (battery, first_seq, last_seq, segment, cycle_number, \"rows\", \
+           is_complete, is_stale) \
+         SELECT $1, $2, $2, $3, $4, 0, true, true FROM hub.cycle_cursors c \
+         WHERE c.battery_id = $5 AND c.seq >= $2 AND NOT EXISTS (SELECT FROM hub.cycles known \
+           WHERE known.battery = $1 AND known.segment = $3 AND known.cycle_number = $4) \
+         ON CONFLICT DO NOTHING",
+    )
+    .bind::<Text, _>(battery.as_str())
+    .bind::<BigInt, _>(seq)
+    .bind::<Integer, _>(segment)
+    .bind::<BigInt, _>(number)
+    .bind::<BigInt, _>(line.id)
+    .execute(connection)?;
+    Ok(set_late(connection, battery.as_str(), (segment, number), seq)?)
+}
+
 /// Reads the cursor and holds it; `None` while another hub does.
 fn cursor(connection: &mut PgConnection, battery_id: i64) -> QueryResult<Option<Cursor>> {
     sql_query("INSERT INTO hub.cycle_cursors (battery_id) VALUES ($1) ON CONFLICT DO NOTHING")
@@ -309,11 +348,21 @@ fn recompute(
             let next: Option<Sample> = next.transpose()?.and_then(|rows| rows.first().copied());
             cycle.end(next.as_ref());
         }
-        if let Some(cycle) = cycle {
-            write(connection, &line.name, &cycle)?;
+        match cycle {
+            Some(cycle) => write(connection, &line.name, &cycle)?,
+            None => forget(connection, &line.name, one.first_seq)?,
         }
     }
     Ok(stale.len())
+}
+
+/// Removes a cycle of which no row is left.
+fn forget(connection: &mut PgConnection, battery: &str, first_seq: i64) -> QueryResult<()> {
+    sql_query("DELETE FROM hub.cycles WHERE battery = $1 AND first_seq = $2")
+        .bind::<Text, _>(battery)
+        .bind::<BigInt, _>(first_seq)
+        .execute(connection)
+        .map(drop)
 }
 
 fn compute(

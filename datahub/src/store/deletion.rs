@@ -139,7 +139,7 @@ fn line(
         hold.bind::<Text, _>(battery.as_str()).execute(connection)?;
     }
     sql_query(
-        "SELECT b.id, b.epoch, b.last_seq - b.first_seq + 1 AS rows, \
+        "SELECT b.id, b.epoch, b.last_seq - b.first_seq + 1 - b.deleted_rows AS rows, \
            (SELECT count(*) FROM hub.metadata_revisions m WHERE m.battery_id = b.id) AS revisions, \
            ARRAY(SELECT e.name FROM hub.estimators e WHERE e.battery_id = b.id AND NOT e.deleted \
              ORDER BY e.name) AS estimators, \

@@ -10,7 +10,10 @@ use diesel::{
     Connection, OptionalExtension, PgConnection, QueryResult, QueryableByName, RunQueryDsl,
     connection::SimpleConnection, sql_query, sql_types,
 };
-use rovi_common::name::{BatteryName, EstimatorName};
+use rovi_common::{
+    frame::Lineage,
+    name::{BatteryName, EstimatorName},
+};
 
 use super::{
     StoreError, catalog,
@@ -48,6 +51,10 @@ pub struct Estimates {
     pub test_time: Vec<f64>,
     /// Means and standard deviations by column, each as long as `seq`.
     pub columns: Vec<(String, Vec<Option<f64>>)>,
+    /// Rows of which older generations of the revision have nothing to say any more.
+    pub replaces: Vec<(i64, i64)>,
+    /// What made them.
+    pub lineage: Option<Lineage>,
 }
 
 /// Why estimates of a battery were not written; chosen by what the caller does next.
@@ -314,8 +321,14 @@ pub fn upsert(
         .long(estimates.epoch)
         .sql(" AND b.name = ")
         .text(battery.as_str())
+        .sql(")");
+    // A row of which a newer generation has spoken, though it had nothing to say.
+    let statement = newer_generation(statement.sql(" AND (NOT "), battery, estimates)
+        .sql(") OR NOT ");
+    let statement = newer_generation(statement, battery, estimates)
+        .sql(" AND new.seq BETWEEN l.first_seq AND l.last_seq))")
         .sql(
-            ") ON CONFLICT (estimator, epoch, seq) DO UPDATE SET revision = excluded.revision, \
+            " ON CONFLICT (estimator, epoch, seq) DO UPDATE SET revision = excluded.revision, \
              generation = excluded.generation, test_time = excluded.test_time",
         )
         .each(form, |statement, name| {
@@ -327,6 +340,57 @@ pub fn upsert(
              > (known.revision, known.generation)",
         );
     statement.execute(conn)
+}
+
+/// Adds an open `EXISTS (…` that finds a newer generation of the same revision.
+fn newer_generation(
+    statement: Statement,
+    battery: &BatteryName,
+    estimates: &Estimates,
+) -> Statement {
+    statement
+        .sql("EXISTS (SELECT FROM hub.lineage l JOIN hub.batteries b ON b.id = l.battery_id WHERE b.name = ")
+        .text(battery.as_str())
+        .sql(" AND l.estimator = ")
+        .text(estimates.estimator.as_str())
+        .sql(" AND l.epoch = ")
+        .long(estimates.epoch)
+        .sql(" AND l.revision = ")
+        .long(estimates.revision)
+        .sql(" AND l.generation > ")
+        .long(estimates.generation)
+}
+
+/// Removes what older generations said of rows that were estimated anew; returns the lines that
+/// went.
+///
+/// # Errors
+/// As diesel's; the caller rolls back.
+pub fn replace(
+    conn: &mut PgConnection,
+    battery: &BatteryName,
+    estimates: &Estimates,
+) -> QueryResult<usize> {
+    let mut gone = 0;
+    for &(first, last) in &estimates.replaces {
+        gone += Statement::cached()
+            .sql("DELETE FROM ")
+            .estimates(battery)
+            .sql(" WHERE estimator = ")
+            .text(estimates.estimator.as_str())
+            .sql(" AND epoch = ")
+            .long(estimates.epoch)
+            .sql(" AND seq BETWEEN ")
+            .long(first)
+            .sql(" AND ")
+            .long(last)
+            .sql(" AND revision = ")
+            .long(estimates.revision)
+            .sql(" AND generation < ")
+            .long(estimates.generation)
+            .execute(conn)?;
+    }
+    Ok(gone)
 }
 
 fn alias(place: usize) -> String {

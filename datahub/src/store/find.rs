@@ -45,6 +45,9 @@ pub(crate) struct Found {
     /// The first row that is not gone.
     #[diesel(sql_type = BigInt)]
     pub(crate) first_seq: i64,
+    /// Rows behind it that were deleted by hand.
+    #[diesel(sql_type = BigInt)]
+    pub(crate) deleted_rows: i64,
     /// The newest row.
     #[diesel(sql_type = BigInt)]
     pub(crate) last_seq: i64,
@@ -108,7 +111,7 @@ pub(crate) fn find(connection: &mut PgConnection, search: &Search) -> Result<Ans
 fn page_after(search: &Search, after: &str) -> Statement {
     let mut separator = "";
     let mut statement = Statement::once().sql(
-        "SELECT b.name, b.title, b.epoch, b.first_seq, b.last_seq, m.revision, \
+        "SELECT b.name, b.title, b.epoch, b.first_seq, b.last_seq, b.deleted_rows, m.revision, \
          json_build_array(",
     );
     for clause in &search.filter.clauses {
@@ -116,7 +119,7 @@ fn page_after(search: &Search, after: &str) -> Statement {
         statement = statement
             .sql(separator)
             .sql("hub.field(coalesce(m.fields, '{}') || jsonb_build_object(");
-        statement = statement.sql("'rows', b.last_seq - b.first_seq + 1, 'epoch', b.epoch), ");
+        statement = statement.sql("'rows', b.last_seq - b.first_seq + 1 - b.deleted_rows, 'epoch', b.epoch), ");
         statement = statement.array(path).sql(")");
         separator = ", ";
     }

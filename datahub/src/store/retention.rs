@@ -110,7 +110,10 @@ pub(crate) fn remove(
     let piece_end = up_to.min(battery.first_seq.saturating_add(most_rows - 1));
     if piece_end >= battery.first_seq {
         let told = sql_query(
-            "UPDATE hub.batteries SET first_seq = $3 \
+            "UPDATE hub.batteries b SET first_seq = $3, deleted_rows = deleted_rows - (SELECT count(*) \
+               FROM hub.corrections c JOIN hub.corrected_rows r USING (battery_id, revision) \
+               WHERE c.battery_id = $1 AND c.epoch = $2 AND c.kind = 'deleted' \
+                 AND r.seq >= b.first_seq AND r.seq < $3) \
              WHERE id = $1 AND epoch = $2 AND first_seq < $3",
         )
         .bind::<BigInt, _>(battery.id)

@@ -191,6 +191,9 @@ pub(super) fn begin_anew_if_gone(
         ..line.clone()
     };
     rollups::invalidate(connection, line.id, 1..=i64::MAX)?;
+    diesel::sql_query("UPDATE hub.batteries SET deleted_rows = 0 WHERE id = $1")
+        .bind::<sql_types::BigInt, _>(line.id)
+        .execute(connection)?;
     diesel::update(batteries::table.find(line.id))
         .set((
             batteries::epoch.eq(line.epoch),
@@ -331,7 +334,11 @@ fn record(
 }
 
 /// Writes the journal.
-fn journalize(connection: &mut PgConnection, line: &Line, journal: &[String]) -> QueryResult<()> {
+pub(super) fn journalize(
+    connection: &mut PgConnection,
+    line: &Line,
+    journal: &[String],
+) -> QueryResult<()> {
     let entry = |change: &String| {
         (
             table_changes::battery_id.eq(line.id),

@@ -218,6 +218,8 @@ fn estimates(epoch: i64, seq: i64) -> EstimateFrame {
         seq: vec![seq],
         test_time: vec![1.0],
         columns: Columns::new(vec![soc]).unwrap(),
+        replaces: None,
+        lineage: None,
     }
 }
 

@@ -51,6 +51,8 @@ fn frame(battery: &str, first: i64, rows: usize, revision: i64, value: f64) -> E
         seq: (first..).take(rows).collect(),
         test_time: vec![1.0; rows],
         columns: Columns::new(columns.map(|name| (name.to_owned(), cells())).to_vec()).unwrap(),
+        replaces: None,
+        lineage: None,
     }
 }
 

@@ -128,31 +128,58 @@ impl PythonFilter {
         if frame.epoch < position.epoch || frame.last_seq() <= position.seq {
             return Ok(());
         }
-        if self.progress.segment != Some(frame.segment) {
-            self.is_new_segment = self.progress.segment.is_some();
-            self.progress.segment = Some(frame.segment);
-            self.progress.largest_test_time = None;
-        }
+        self.enter(frame.segment);
         self.start()?;
         outbox.name_states(&self.state_names);
-        let mut chosen = self.choose(frame);
+        let mut chosen = self.choose(frame, position.seq);
         while !chosen.is_empty() {
             self.take_some(frame, &mut chosen, outbox)?;
         }
         Ok(())
     }
 
-    /// Finds the rows of a frame that count; the others are dealt with by that.
-    fn choose(&mut self, frame: &RowFrame) -> VecDeque<(usize, Given)> {
+    /// Takes a row that came late at its place in the order of time; the position stays. Blocks.
+    ///
+    /// # Errors
+    /// [`Failure`]: the filter is of no use any more.
+    pub fn insert(&mut self, frame: &RowFrame, outbox: &mut Outbox) -> Result<(), Failure> {
+        self.enter(frame.segment);
+        let (position, largest) = (self.progress.position, self.progress.largest_test_time);
+        let first = self.progress.first_seq;
+        self.start()?;
+        outbox.name_states(&self.state_names);
+        let mut chosen = self.choose(frame, 0);
+        while !chosen.is_empty() {
+            self.take_some(frame, &mut chosen, outbox)?;
+        }
+        self.progress.position = position;
+        self.progress.largest_test_time = largest;
+        self.progress.first_seq = first;
+        Ok(())
+    }
+
+    fn enter(&mut self, segment: i32) {
+        if self.progress.segment != Some(segment) {
+            self.is_new_segment = self.progress.segment.is_some();
+            self.progress.segment = Some(segment);
+            self.progress.largest_test_time = None;
+        }
+    }
+
+    /// Goes on behind rows that were dealt with before or deleted.
+    pub fn pass_over(&mut self, seq: i64) {
+        self.progress.position.seq = self.progress.position.seq.max(seq);
+    }
+
+    /// Finds the rows of a frame behind `after` that count; the others are dealt with by that.
+    fn choose(&mut self, frame: &RowFrame, after: i64) -> VecDeque<(usize, Given)> {
         let inputs = Inputs::of(frame);
-        let first = self.progress.position.seq;
         let mut chosen = VecDeque::new();
         for (row, seq) in (frame.first_seq..=frame.last_seq()).enumerate() {
-            if seq <= first {
+            if seq <= after {
                 continue;
             }
-            self.progress.position.seq = seq;
-            self.progress.rows += 1;
+            self.progress.begin_row(seq);
             match self.check(&inputs, row) {
                 Ok((time, voltage)) => {
                     let epoch = frame.epoch;

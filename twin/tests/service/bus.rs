@@ -1,6 +1,6 @@
 //! A bus of its own, and the hub's part on it.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use async_nats::{
     HeaderMap,
@@ -8,6 +8,7 @@ use async_nats::{
 };
 use futures_util::StreamExt;
 use rovi_common::{
+    corrections::{CorrectedRange, Corrections},
     frame::{EstimateFrame, RowFrame, SEQ_HEADER},
     registration::Registration,
     streams::{self, BusSettings},
@@ -16,7 +17,7 @@ use rovi_common::{
 };
 
 use crate::{
-    rows::{Estimates, add_estimates},
+    rows::{Bits, Estimates, add_estimates},
     twin::PATIENCE,
 };
 
@@ -105,8 +106,61 @@ impl Bus {
         bucket.put(key, value.into()).await.unwrap();
     }
 
+    /// Tells of corrections, as the hub does: the range of each.
+    pub(crate) async fn correct(&self, battery: &str, ranges: &[(i64, i64)]) {
+        let name = subjects::CORRECTIONS_BUCKET;
+        let bucket = streams::bucket(&self.jetstream, name, &self.settings).await;
+        let told = ranges.iter().zip(1..);
+        let told = told.map(|(&(first, last), revision)| CorrectedRange {
+            first,
+            last,
+            revision,
+        });
+        let corrections = Corrections {
+            epoch: 1,
+            revision: i64::try_from(ranges.len()).unwrap(),
+            ranges: told.collect(),
+            ..Corrections::none(battery.parse().unwrap())
+        };
+        let value = serde_json::to_vec(&corrections).unwrap();
+        bucket.unwrap().put(battery, value.into()).await.unwrap();
+    }
+
+    /// Reads what the estimates table would hold: of each row what its newest generation says.
+    pub(crate) async fn newest_estimates(&self) -> Estimates {
+        let mut table: BTreeMap<(i64, i64), (i64, Bits)> = BTreeMap::new();
+        for frame in self.estimate_frames().await {
+            if let Some((first, last)) = frame.replaces {
+                let is_replaced = |seq: i64, generation: i64| {
+                    (first..=last).contains(&seq) && generation < frame.generation
+                };
+                table.retain(|&(_, seq), (generation, _)| !is_replaced(seq, *generation));
+            }
+            let mut said = Estimates::new();
+            add_estimates(&mut said, &frame);
+            for (row, bits) in said {
+                let known = table.get(&row);
+                if let Some((_, before)) = known.filter(|known| known.0 == frame.generation) {
+                    assert_eq!(*before, bits, "{row:?} differs within one generation");
+                }
+                if known.is_none_or(|known| known.0 < frame.generation) {
+                    table.insert(row, (frame.generation, bits));
+                }
+            }
+        }
+        table.into_iter().map(|(row, (_, bits))| (row, bits)).collect()
+    }
+
     /// Reads all estimates on the stream, asserting that none differs from an earlier one.
     pub(crate) async fn estimates(&self) -> Estimates {
+        let mut estimates = Estimates::new();
+        for frame in self.estimate_frames().await {
+            add_estimates(&mut estimates, &frame);
+        }
+        estimates
+    }
+
+    async fn estimate_frames(&self) -> Vec<EstimateFrame> {
         let name = subjects::ESTIMATES_STREAM;
         let stream = self.jetstream.get_stream(name).await.unwrap();
         let mut left = stream.cached_info().state.messages;
@@ -115,16 +169,13 @@ impl Bus {
             .await
             .unwrap();
         let mut messages = consumer.messages().await.unwrap();
-        let mut estimates = Estimates::new();
+        let mut frames = Vec::new();
         while left > 0 {
             let message = messages.next().await.unwrap().unwrap();
-            add_estimates(
-                &mut estimates,
-                &EstimateFrame::decode(&message.payload).unwrap(),
-            );
+            frames.push(EstimateFrame::decode(&message.payload).unwrap());
             left -= 1;
         }
-        estimates
+        frames
     }
 
     /// Forgets all rows of the stream up to a sequence, as retention does.

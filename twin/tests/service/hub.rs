@@ -17,6 +17,8 @@ use crate::bus::Bus;
 pub(crate) struct HubOfRows {
     pub(crate) url: url::Url,
     pub(crate) asked: Arc<Mutex<Vec<String>>>,
+    /// The rows, which tests may correct and delete.
+    pub(crate) rows: Arc<Mutex<Vec<RowFrame>>>,
     handle: ServerHandle,
 }
 
@@ -32,7 +34,9 @@ impl HubOfRows {
     pub(crate) fn start(rows: Vec<RowFrame>) -> Self {
         let (tell, told) = mpsc::channel();
         let asked = Arc::new(Mutex::new(Vec::new()));
-        let (rows, log) = (web::Data::new(rows), web::Data::from(Arc::clone(&asked)));
+        let stored = Arc::new(Mutex::new(rows));
+        let rows = web::Data::from(Arc::clone(&stored));
+        let log = web::Data::from(Arc::clone(&asked));
         std::thread::spawn(move || {
             actix_web::rt::System::new().block_on(async {
                 let server = HttpServer::new(move || {
@@ -54,7 +58,18 @@ impl HubOfRows {
         Self {
             url: format!("http://{address}").parse().unwrap(),
             asked,
+            rows: stored,
             handle,
+        }
+    }
+
+    /// Puts other values in place of a row, or takes it away.
+    pub(crate) fn correct(&self, seq: i64, row: Option<RowFrame>) {
+        let mut rows = self.rows.lock().unwrap();
+        let place = rows.iter().position(|known| known.first_seq == seq).unwrap();
+        match row {
+            Some(row) => rows[place] = row,
+            None => drop(rows.remove(place)),
         }
     }
 }
@@ -66,7 +81,7 @@ impl Drop for HubOfRows {
 }
 
 async fn answer(
-    rows: web::Data<Vec<RowFrame>>,
+    rows: web::Data<Mutex<Vec<RowFrame>>>,
     asked: web::Data<Mutex<Vec<String>>>,
     query: web::Query<Query>,
 ) -> HttpResponse {
@@ -75,6 +90,7 @@ async fn answer(
     let (from, to) = query.seq.split_once("..").unwrap();
     let from: i64 = from.parse().unwrap();
     let to: i64 = to.parse().unwrap_or(i64::MAX);
+    let rows = rows.lock().unwrap();
     let chosen = rows
         .iter()
         .filter(|row| (from..=to).contains(&row.first_seq));
@@ -83,7 +99,17 @@ async fn answer(
         .flat_map(RowFrame::encode)
         .collect();
     let last = rows.last().unwrap();
-    HttpResponse::Ok()
+    // Every hole is a row that was deleted by hand.
+    let holes = rows.windows(2).filter_map(|pair| {
+        let (before, after) = (pair[0].first_seq, pair[1].first_seq);
+        (after > before + 1).then(|| format!("{}-{}", before + 1, after - 1))
+    });
+    let holes: Vec<String> = holes.collect();
+    let mut answer = HttpResponse::Ok();
+    if !holes.is_empty() {
+        answer.insert_header(("Rovi-Deleted", holes.join(",")));
+    }
+    answer
         .insert_header(("Rovi-Epoch", last.epoch))
         .insert_header(("Rovi-First-Seq", rows[0].first_seq))
         .insert_header(("Rovi-Last-Seq", last.last_seq()))

@@ -8,7 +8,7 @@ use rovi_battdat::BattdatError;
 use rovi_common::{http::Problem, name::BatteryName};
 
 use super::{
-    answer_of,
+    answer_of, gaps,
     pairs::Pairs,
     question::{Question, QuestionParams},
     read_rows::estimator,
@@ -113,8 +113,10 @@ async fn answer(
         return Err(Problem::not_found(detail).at("columns"));
     }
     let metadata = metadata(hub, &battery).await?;
+    let gaps = gaps::within(hub, &source, selection.seq.clone()).await?;
     let pages = Pages::new(&hub.pool, &hub.stop, &source, &picks, selection);
     let mut response = answer_of(&source);
+    gaps::tell(&mut response, &gaps);
     let name = format!("attachment; filename=\"{battery}.{}\"", format.name());
     response
         .insert_header((header::VARY, "Accept"))

@@ -6,6 +6,7 @@ pub(super) mod read_rows;
 pub(super) mod read_statistics;
 pub(super) mod signals;
 
+mod gaps;
 mod open;
 mod pairs;
 

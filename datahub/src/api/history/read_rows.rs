@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::{
     answer_of,
+    gaps::{self, Gaps},
     pairs::Pairs,
     question::{Question, QuestionParams},
 };
@@ -66,6 +67,8 @@ pub(crate) struct RowsBody<'a> {
     last_seq: i64,
     /// Whether a limit left rows out.
     more: bool,
+    /// First and last `seq` of each known gap between them: rows that were deleted by hand.
+    deleted: &'a [(i64, i64)],
     seq: &'a [i64],
     /// Microseconds since 1970; null where estimates outlive their rows.
     received: &'a [Option<i64>],
@@ -199,25 +202,27 @@ async fn answer(
     let (source, signals) = question.open(hub, &battery, of).await?;
     let selection = question.selection(&source)?;
     let picks = Arc::new(question.picks(&source, &signals)?);
-    let selected = match form.max_points {
+    let (selected, gaps) = match form.max_points {
         None => page(hub, &source, &picks, selection, form.limits).await?,
         Some(points) => {
+            let gaps = gaps::within(hub, &source, selection.seq.clone()).await?;
             let axis = question.axis(&source)?;
             let pages = Pages::new(&hub.pool, &hub.stop, &source, &picks, selection);
             let mut selected = reduce::rows(pages, &hub.roller, axis, points).await?;
             if form.limits.descending {
                 selected = selected.reversed();
             }
-            selected
+            (selected, gaps)
         }
     };
     let mut response = answer_of(&source);
+    gaps::tell(&mut response, &gaps);
     response
         .insert_header((header::VARY, "Accept"))
         .content_type(form.format.content_type());
     // Writing 100,000 rows takes longer than a thread that serves sockets may.
     let written =
-        tokio::task::spawn_blocking(move || write(form.format, &source, &picks, selected));
+        tokio::task::spawn_blocking(move || write(form.format, &source, &picks, (selected, &gaps)));
     let written = written.await.map_err(|error| Problem::internal(&error))?;
     let body = written.map_err(|error| Problem::internal(&error))?;
     Ok(response.body(body))
@@ -230,7 +235,7 @@ async fn page(
     picks: &Arc<Picks>,
     selection: Selection,
     limits: PageLimits,
-) -> Result<Selected, Problem> {
+) -> Result<(Selected, Gaps), Problem> {
     let (source, picks) = (Arc::clone(source), Arc::clone(picks));
     let gone = ReadError::Gone(source.battery.to_string());
     let newest = source.line.last_seq;
@@ -240,15 +245,10 @@ async fn page(
     };
     let read = hub.pool.run(move |connection| {
         let page = pages::current(connection, &source, |connection| {
-            Ok(rows::page(
-                connection,
-                &source,
-                &selection,
-                picks.fetched(),
-                limits,
-            )?)
+            let page = rows::page(connection, &source, &selection, picks.fetched(), limits)?;
+            Ok(gaps::of_page(connection, &source, page, (&selection, limits))?)
         })?;
-        Ok(page.map(|page| pages::finish(&picks, page)))
+        Ok(page.map(|(page, gaps)| (pages::finish(&picks, page), gaps)))
     });
     read.await?.ok_or_else(|| gone.into())
 }
@@ -257,7 +257,7 @@ fn write(
     format: Format,
     source: &Arc<Source>,
     picks: &Arc<Picks>,
-    selected: Selected,
+    (selected, deleted): (Selected, &Gaps),
 ) -> Result<Vec<u8>, WriteError> {
     if let Some(writer) = files::writer(format, source, picks, "{}")? {
         return files::whole(writer, selected);
@@ -268,6 +268,7 @@ fn write(
         first_seq: source.line.first_seq,
         last_seq: source.line.last_seq,
         more: selected.more,
+        deleted,
         seq: &selected.seq,
         received: &selected.received,
         segment: &selected.segment,
