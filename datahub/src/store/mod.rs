@@ -1,6 +1,7 @@
 //! PostgreSQL: the pool for queries, and everything that is written there.
 
 pub mod alert_rules;
+mod at_once;
 pub mod batteries;
 mod bind;
 mod catalog;
@@ -20,6 +21,7 @@ pub(crate) mod group;
 mod insert;
 pub mod intervals;
 mod joined;
+mod known;
 pub(crate) mod metadata;
 mod number;
 pub mod registrations;
