@@ -1,6 +1,6 @@
 //! Several columns of equal length: a batch of rows.
 
-use std::fmt;
+use std::{fmt, mem};
 
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
@@ -79,6 +79,16 @@ impl Columns {
             .iter()
             .find(|(known, _)| known == name)
             .map(|(_, column)| column)
+    }
+
+    /// Tells whether `other` has the same columns in the same order, each of the same one type.
+    pub fn has_form_of(&self, other: &Self) -> bool {
+        let same = |(mine, theirs): (&(String, Column), &(String, Column))| {
+            mine.0 == theirs.0
+                && mem::discriminant(&mine.1) == mem::discriminant(&theirs.1)
+                && !matches!(mine.1, Column::Mixed(_))
+        };
+        self.width() == other.width() && self.columns.iter().zip(&other.columns).all(same)
     }
 
     /// Returns names and columns in order.
@@ -241,6 +251,22 @@ mod tests {
             pushed,
             columns(r#"{"a": [1, null, 3], "b": [null, 0.5, null]}"#).unwrap()
         );
+    }
+
+    #[test]
+    fn the_same_form_is_the_same_names_and_types_in_order() {
+        let rows = columns(r#"{"a": [1], "b": [null]}"#).unwrap();
+        assert!(rows.has_form_of(&columns(r#"{"a": [2, 3], "b": [null, null]}"#).unwrap()));
+        for other in [
+            r#"{"a": [1]}"#,
+            r#"{"b": [null], "a": [1]}"#,
+            r#"{"a": [0.5], "b": [null]}"#,
+            r#"{"a": [1], "b": [1]}"#,
+        ] {
+            assert!(!rows.has_form_of(&columns(other).unwrap()), "{other}");
+        }
+        let mixed = columns(r#"{"a": [1, "x"]}"#).unwrap();
+        assert!(!mixed.has_form_of(&mixed));
     }
 
     #[test]

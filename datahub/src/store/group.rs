@@ -9,7 +9,7 @@
 //! ([`Outcome::Before`]); any other was not. No other writer can have moved the session there: it
 //! takes the attempt to move it, and an attempt belongs to one connection of one hub.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use diesel::{Connection, PgConnection, result::Error as DieselError};
 use rovi_common::{
@@ -17,8 +17,9 @@ use rovi_common::{
     rows::Columns,
 };
 
+pub(crate) use super::known::Tables;
 use super::{
-    StoreError,
+    StoreError, at_once,
     batteries::{self, Line},
     fit, insert,
     number::Run,
@@ -127,13 +128,11 @@ impl Failure {
 /// Rows from which on rewriting a table is not for a writer's own thread.
 const LARGE_ROWS: i64 = 100_000;
 
-/// What is known of tables; each writer has its own, checked against `form` under the line's lock.
-pub(crate) type Tables = HashMap<i64, Table>;
-
 /// The batches of one battery, by their place in the group.
 pub(super) type ByBattery = BTreeMap<i64, Vec<usize>>;
 
-/// Writes a group in one transaction; the outcomes stand in the order of `batches`.
+/// Writes a group in one transaction; the outcomes stand in the order of `batches`. Where one
+/// battery has the writer to itself, that takes one statement.
 ///
 /// With `joined`, batteries with few rows share statements; a failure then may not tell which
 /// battery is at fault, and the same group without it does.
@@ -147,57 +146,90 @@ pub(crate) fn write(
     rules: &Rules,
     joined: bool,
 ) -> Result<Vec<Outcome>, Failure> {
+    if joined && let Some(outcomes) = at_once::write(connection, tables, batches, rules)? {
+        return Ok(outcomes);
+    }
+    let written = connection
+        .transaction(|connection| step_by_step(connection, tables, batches, (rules, joined)));
+    let (outcomes, turn) = written.inspect_err(|_| tables.unsettle())?;
+    match turn {
+        Some(turn) => tables.left(&turn.found, turn.left),
+        None => tables.unsettle(),
+    }
+    Ok(outcomes)
+}
+
+/// Sorts batches by battery.
+pub(super) fn by_battery(batches: &[Batch]) -> ByBattery {
     let mut by_battery = ByBattery::new();
     for (place, batch) in batches.iter().enumerate() {
-        by_battery
-            .entry(batch.battery_id())
-            .or_default()
-            .push(place);
+        let places = by_battery.entry(batch.battery_id()).or_default();
+        places.push(place);
     }
-    connection.transaction(|connection| {
-        let mut outcomes = Outcomes::new(batches.len());
-        let mut lines = lock(connection, &mut by_battery, &mut outcomes)?;
-        load_tables(connection, tables, &lines)?;
-        for line in &lines {
-            let columns = |&place: &usize| batches.get(place).map(|batch| &batch.decoded.columns);
-            let places = by_battery.get(&line.id).into_iter().flatten();
-            let table = looked_at(connection, tables, line, places.filter_map(columns))?;
-            let wants = |place: &usize| {
-                columns(place).is_some_and(|rows| fit::wants_change(rows, table, rules.columns))
-            };
-            let places = by_battery.get(&line.id);
-            if places.is_some_and(|places| places.iter().any(wants)) {
-                let is_slow = line.last_seq > LARGE_ROWS
-                    && places
-                        .into_iter()
-                        .flatten()
-                        .any(|&place| rewrites(batches, place, table));
-                outcomes.set_all(by_battery.remove(&line.id), || Outcome::Later { is_slow });
-            }
+    by_battery
+}
+
+/// The line of a group's only battery.
+struct Turn {
+    found: Line,
+    left: Line,
+}
+
+/// Takes turns, then moves the sessions, then writes the rows, then moves the lines.
+fn step_by_step(
+    connection: &mut PgConnection,
+    tables: &mut Tables,
+    batches: &[Batch],
+    (rules, joined): (&Rules, bool),
+) -> Result<(Vec<Outcome>, Option<Turn>), Failure> {
+    let mut by_battery = by_battery(batches);
+    let mut outcomes = Outcomes::new(batches.len());
+    let mut lines = lock(connection, &mut by_battery, &mut outcomes)?;
+    let found = lines.clone();
+    load_tables(connection, tables, &lines)?;
+    for line in &lines {
+        let columns = |&place: &usize| batches.get(place).map(|batch| &batch.decoded.columns);
+        let places = by_battery.get(&line.id).into_iter().flatten();
+        let table = looked_at(connection, tables, line, places.filter_map(columns))?;
+        let wants = |place: &usize| {
+            columns(place).is_some_and(|rows| fit::wants_change(rows, table, rules.columns))
+        };
+        let places = by_battery.get(&line.id);
+        if places.is_some_and(|places| places.iter().any(wants)) {
+            let is_slow = line.last_seq > LARGE_ROWS
+                && places
+                    .into_iter()
+                    .flatten()
+                    .any(|&place| rewrites(batches, place, table));
+            outcomes.set_all(by_battery.remove(&line.id), || Outcome::Later { is_slow });
         }
-        lines.retain(|line| by_battery.contains_key(&line.id));
-        steps::take(connection, batches, &lines, &mut by_battery, &mut outcomes)?;
-        fault::point("hub.in_write")?;
-        lines.retain(|line| by_battery.contains_key(&line.id));
-        let works = lines.iter_mut().filter_map(|line| {
-            let places = by_battery.get(&line.id)?;
-            let work = Work::new(batches, places, tables.get(&line.id)?, rules);
-            Some((line, work))
-        });
-        let works: Vec<(&mut Line, Work<'_>)> = works.collect();
-        if joined && works.len() > 1 {
-            work::write_joined(connection, works, &mut outcomes)?;
-        } else {
-            for (line, work) in works {
-                work.write(connection, line, &mut outcomes)?;
-            }
+    }
+    lines.retain(|line| by_battery.contains_key(&line.id));
+    steps::take(connection, batches, &lines, &mut by_battery, &mut outcomes)?;
+    fault::point("hub.in_write")?;
+    lines.retain(|line| by_battery.contains_key(&line.id));
+    let works = lines.iter_mut().filter_map(|line| {
+        let places = by_battery.get(&line.id)?;
+        let work = Work::new(batches, places, tables.get(line.id)?, rules);
+        Some((line, work))
+    });
+    let works: Vec<(&mut Line, Work<'_>)> = works.collect();
+    if joined && works.len() > 1 {
+        work::write_joined(connection, works, &mut outcomes)?;
+    } else {
+        for (line, work) in works {
+            work.write(connection, line, &mut outcomes)?;
         }
-        if !lines.is_empty() {
-            batteries::advance(connection, &lines)?;
-        }
-        fault::point("hub.before_commit")?;
-        Ok(outcomes.into_vec())
-    })
+    }
+    if !lines.is_empty() {
+        batteries::advance(connection, &lines)?;
+    }
+    fault::point("hub.before_commit")?;
+    let turn = match (<[Line; 1]>::try_from(found), <[Line; 1]>::try_from(lines)) {
+        (Ok([found]), Ok([left])) => Some(Turn { found, left }),
+        _ => None,
+    };
+    Ok((outcomes.into_vec(), turn))
 }
 
 /// Writes batches of one battery in a transaction of its own, which may change the table.
@@ -217,7 +249,7 @@ pub(crate) fn write_alone(
         return Ok(Vec::new());
     };
     // Whatever happened before, what is known of this table is read again.
-    tables.remove(&battery);
+    tables.forget(battery);
     let written = connection.transaction(|connection| {
         insert::set_lock_timeout(connection, rules.alone_lock_ms)?;
         let mut by_battery = ByBattery::from([(battery, (0..batches.len()).collect())]);
@@ -258,7 +290,7 @@ pub(crate) fn write_alone(
     })?;
     // A table that takes no changes now may take them the next time.
     if let Some(table) = table.filter(|table| table.frozen.is_none()) {
-        tables.insert(battery, table);
+        tables.note([(battery, table)]);
     }
     Ok(outcomes)
 }
@@ -267,7 +299,7 @@ pub(crate) fn write_alone(
 pub(super) struct Outcomes(Vec<Option<Outcome>>);
 
 impl Outcomes {
-    fn new(batches: usize) -> Self {
+    pub(super) fn new(batches: usize) -> Self {
         Self(std::iter::repeat_with(|| None).take(batches).collect())
     }
 
@@ -283,7 +315,7 @@ impl Outcomes {
         }
     }
 
-    fn into_vec(self) -> Vec<Outcome> {
+    pub(super) fn into_vec(self) -> Vec<Outcome> {
         let outcomes = self.0.into_iter();
         outcomes
             .map(|outcome| outcome.unwrap_or(Outcome::Removed))
@@ -323,12 +355,12 @@ fn load_tables(
 ) -> Result<(), Failure> {
     let is_current = |line: &&Line| {
         tables
-            .get(&line.id)
+            .get(line.id)
             .is_some_and(|table| table.is_current(line))
     };
     let outdated: Vec<&Line> = lines.iter().filter(|line| !is_current(line)).collect();
     if !outdated.is_empty() {
-        tables.extend(tables::load_all(connection, &outdated)?);
+        tables.note(tables::load_all(connection, &outdated)?);
     }
     Ok(())
 }
@@ -341,7 +373,7 @@ fn looked_at<'t, 'r>(
     line: &Line,
     mut rows: impl Iterator<Item = &'r Columns>,
 ) -> Result<&'t Table, Failure> {
-    let table = tables.entry(line.id).or_default();
+    let table = tables.entry(line.id);
     if rows.any(|rows| fit::may_reject(rows, table)) {
         tables::look_again(connection, line, table).map_err(Failure::of(line.id))?;
     }

@@ -1,6 +1,7 @@
 //! PostgreSQL: the pool for queries, and everything that is written there.
 
 pub mod alert_rules;
+mod at_once;
 pub mod batteries;
 mod bind;
 mod catalog;
@@ -22,6 +23,7 @@ mod insert;
 pub mod intervals;
 pub mod lineage;
 mod joined;
+mod known;
 pub(crate) mod metadata;
 mod number;
 pub mod registrations;

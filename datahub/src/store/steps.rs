@@ -85,7 +85,7 @@ fn key(batch: &Batch) -> (Uuid, i64) {
 }
 
 /// Joins the batches of each connection into one step.
-fn joined(batches: &[Batch], by_battery: &ByBattery) -> Vec<Step> {
+pub(super) fn joined(batches: &[Batch], by_battery: &ByBattery) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     let mut known: HashMap<(Uuid, i64), usize> = HashMap::new();
     for batch in by_battery

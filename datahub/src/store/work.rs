@@ -90,6 +90,12 @@ impl<'w> Work<'w> {
         Self { tolerant, ..self }
     }
 
+    /// Tells whether all rows fit.
+    pub(super) fn fits(&self) -> bool {
+        let mut fitted = self.batches.iter().map(|(.., fitted)| fitted);
+        fitted.all(|fitted| fitted.rejected.is_empty())
+    }
+
     /// Counts the rows that fit.
     fn rows(&self) -> usize {
         let rows = self
@@ -99,7 +105,7 @@ impl<'w> Work<'w> {
         rows.sum()
     }
 
-    fn pieces(&self) -> Vec<Piece<'_>> {
+    pub(super) fn pieces(&self) -> Vec<Piece<'_>> {
         self.batches.iter().map(Piece::of).collect()
     }
 
@@ -126,6 +132,14 @@ impl<'w> Work<'w> {
         drop(spans);
         drop(pieces);
         self.settle(connection, line, Written { runs, refused }, outcomes)
+    }
+
+    /// Says of each batch that all its rows are stored.
+    pub(super) fn all_stored(self, line: &Line, runs: Vec<Run>, outcomes: &mut Outcomes) {
+        let refused = Vec::new();
+        for (place, _, stored) in stored_by_batch(line, self.batches, Written { runs, refused }) {
+            outcomes.set(place, Outcome::Stored(stored));
+        }
     }
 
     /// Keeps what was not stored and says what became of each batch.

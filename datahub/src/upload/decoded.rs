@@ -49,6 +49,12 @@ impl Decoded {
         self.sent = self.sent.saturating_sub(count);
     }
 
+    /// Tells whether `other` may be appended as if both had come in one frame: whatever a table
+    /// makes of the ones, it makes of the others.
+    pub fn goes_with(&self, other: &Self) -> bool {
+        self.columns.has_form_of(&other.columns)
+    }
+
     /// Appends the rows of `other`.
     pub fn append(&mut self, mut other: Self) {
         for row in &mut other.rejected {

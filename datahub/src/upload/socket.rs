@@ -4,9 +4,13 @@
 //! `rovi.v1` acknowledgements back. On failure: a close code that says why, after the rows that
 //! came before were stored.
 
-use std::time::{Duration, Instant};
+use std::{
+    mem,
+    time::{Duration, Instant},
+};
 
 use actix_ws::{AggregatedMessage, AggregatedMessageStream, ProtocolError, Session};
+use futures_util::FutureExt;
 use prometheus::IntCounter;
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
@@ -22,8 +26,14 @@ use crate::{config::Settings, hub::Hub};
 
 /// Frames above this many bytes are decoded off the thread that serves sockets.
 const INLINE_BYTES: usize = 64 << 10;
+/// Rows of small frames that are handed over together: more would make acknowledgements wait for
+/// the decoding.
+const GATHERED_ROWS: usize = 256;
 /// How long a client may take to answer our close.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What comes from a client; none at its end.
+type Frame = Option<Result<AggregatedMessage, ProtocolError>>;
 
 /// One upload socket.
 pub(super) struct Socket {
@@ -125,12 +135,13 @@ impl Socket {
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let waiting = self.intake.received() - self.voice.progress.borrow().stored;
-            let may_read = waiting < self.settings.window_rows;
+            let window = self.settings.window_rows - waiting;
+            let may_read = window > 0;
             let step = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => Err(End::Stopping),
                 news = self.voice.news() => self.tell(&news).await,
-                frame = self.frames.recv(), if may_read => self.take(frame).await,
+                frame = self.frames.recv(), if may_read => self.take(frame, window).await,
                 _ = pings.tick() => self.ping(may_read).await,
             };
             if let Err(end) = step {
@@ -139,19 +150,53 @@ impl Socket {
         }
     }
 
-    async fn take(
-        &mut self,
-        frame: Option<Result<AggregatedMessage, ProtocolError>>,
-    ) -> Result<(), End> {
+    /// Takes a frame, and with it those that are already here: clients that send row by row send
+    /// many, and each batch has its price.
+    async fn take(&mut self, frame: Frame, window: i64) -> Result<(), End> {
         self.heard = Instant::now();
-        match frame {
+        let most = usize::try_from(window)
+            .unwrap_or_default()
+            .min(GATHERED_ROWS);
+        let mut gathered: Option<Decoded> = None;
+        let mut next = Some(frame);
+        while let Some(frame) = next.take() {
+            let ahead = gathered.as_ref().map_or(0, |rows| rows.sent);
+            let end = match self.rows_of(frame, ahead).await {
+                Ok(rows) => {
+                    match &mut gathered {
+                        Some(before) if before.goes_with(&rows) => before.append(rows),
+                        Some(before) => self.hand_over(mem::replace(before, rows)).await?,
+                        None => gathered = Some(rows),
+                    }
+                    if gathered.as_ref().is_some_and(|rows| rows.sent < most) {
+                        next = self.frames.recv().now_or_never();
+                    }
+                    continue;
+                }
+                Err(end) => end,
+            };
+            if let Some(rows) = gathered {
+                self.hand_over(rows).await?;
+            }
+            return end;
+        }
+        match gathered {
+            Some(rows) => self.hand_over(rows).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Decodes the rows of a frame that comes after `ahead` rows; what is no rows is answered, or
+    /// tells how the connection ends.
+    async fn rows_of(&mut self, frame: Frame, ahead: usize) -> Result<Decoded, Result<(), End>> {
+        Err(match frame {
             Some(Ok(AggregatedMessage::Binary(bytes))) => {
-                let decoded = self.decode(bytes, Encoding::Msgpack).await?;
-                self.hand_over(decoded).await
+                let decoded = self.decode(bytes, Encoding::Msgpack, ahead).await;
+                return decoded.map_err(Err);
             }
             Some(Ok(AggregatedMessage::Text(text))) => {
-                let decoded = self.decode(text.into_bytes(), Encoding::Json).await?;
-                self.hand_over(decoded).await
+                let decoded = self.decode(text.into_bytes(), Encoding::Json, ahead).await;
+                return decoded.map_err(Err);
             }
             Some(Ok(AggregatedMessage::Ping(bytes))) => {
                 let pong = self.voice.session.pong(&bytes);
@@ -159,12 +204,17 @@ impl Socket {
             }
             Some(Ok(AggregatedMessage::Pong(_))) => Ok(()),
             Some(Ok(AggregatedMessage::Close(_))) => Err(End::Done),
-            Some(Err(error)) => Err(self.end_of(&error)),
+            Some(Err(error)) => Err(self.end_of(&error, ahead)),
             None => Err(End::Lost),
-        }
+        })
     }
 
-    async fn decode(&self, bytes: bytes::Bytes, encoding: Encoding) -> Result<Decoded, End> {
+    async fn decode(
+        &self,
+        bytes: bytes::Bytes,
+        encoding: Encoding,
+        ahead: usize,
+    ) -> Result<Decoded, End> {
         let limits = self.settings.limits;
         let decoded = if bytes.len() <= INLINE_BYTES {
             decode(&bytes, encoding, &limits)
@@ -173,16 +223,22 @@ impl Socket {
             let panicked = |_| End::Defect("decoding failed".to_owned());
             task.await.map_err(panicked)?
         };
-        let position = self.intake.received();
-        let refused = &self.frames_refused;
-        decoded
-            .inspect_err(|_| refused.inc())
-            .map_err(|error| match error {
+        decoded.map_err(|error| {
+            self.frames_refused.inc();
+            let position = self.position(ahead);
+            match error {
                 DecodeError::Undecodable(reason) => End::Undecodable { position, reason },
                 DecodeError::TooManyRows { .. } => {
                     End::Refused(format!("the frame at position {position}: {error}"))
                 }
-            })
+            }
+        })
+    }
+
+    /// Returns the position of a frame that comes after `ahead` rows that are not handed over.
+    fn position(&self, ahead: usize) -> i64 {
+        let ahead = i64::try_from(ahead).unwrap_or(i64::MAX);
+        self.intake.received().saturating_add(ahead)
     }
 
     /// Hands rows to the writers; while there is no room for them, the client still hears
@@ -234,13 +290,13 @@ impl Socket {
         in_time(self.voice.session.ping(b"")).await
     }
 
-    fn end_of(&self, error: &ProtocolError) -> End {
+    fn end_of(&self, error: &ProtocolError, ahead: usize) -> End {
         let limit = self.settings.frame_bytes;
         match error {
             ProtocolError::Overflow => End::TooLarge { limit },
             ProtocolError::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
                 End::Undecodable {
-                    position: self.intake.received(),
+                    position: self.position(ahead),
                     reason: "a text frame that is not UTF-8".to_owned(),
                 }
             }

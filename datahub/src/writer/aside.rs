@@ -113,7 +113,12 @@ fn write(wiring: &Wiring, battery: i64, batches: Vec<Batch>) -> Ended {
         .and_then(|mut link| {
             let timer = wiring.metrics.commit_seconds.start_timer();
             let written = between_faults(|| {
-                write_alone(&mut link.connection, &mut Tables::new(), &batches, &rules)
+                write_alone(
+                    &mut link.connection,
+                    &mut Tables::default(),
+                    &batches,
+                    &rules,
+                )
             });
             match &written {
                 Ok(_) => timer.observe_duration(),

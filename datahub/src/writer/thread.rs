@@ -67,7 +67,7 @@ impl Writer {
             inbox,
             runtime,
             link: None,
-            tables: Tables::new(),
+            tables: Tables::default(),
             parking: Parking::default(),
             asides: Asides::new(),
             is_closing: false,

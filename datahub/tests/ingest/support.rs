@@ -164,6 +164,15 @@ impl Client {
         self.socket.send(Message::text(text)).await.unwrap();
     }
 
+    /// Sends frames so that they arrive together.
+    pub(crate) async fn send_together(&mut self, frames: &[Value]) {
+        for frame in frames {
+            let bytes = rmp_serde::to_vec(frame).unwrap();
+            self.socket.feed(Message::binary(bytes)).await.unwrap();
+        }
+        self.socket.flush().await.unwrap();
+    }
+
     /// Sends what the server may refuse half-way, and reads its close.
     pub(crate) async fn send_and_hear_close(&mut self, rows: &Value) -> (u16, String) {
         let bytes = rmp_serde::to_vec(rows).unwrap();

@@ -100,7 +100,9 @@ async fn many_batteries_with_few_and_some_with_many_rows_are_one_group() {
     let postgres = postgres();
     let mut fleet = Fleet::held(&postgres, 60).await;
     // More tables than one statement takes, and rows for each of the three ways.
-    let sent: Vec<i64> = (0..60).map(|n| [1, 2, 4, 5, 40, 600][n % 6]).collect();
+    let sent: Vec<i64> = (0..60)
+        .map(|n| [1, 2, 4, 5, 40, 3, 1, 2, 4, 5, 40, 1500][n % 12])
+        .collect();
     for (client, rows_sent) in fleet.others.iter_mut().zip(&sent) {
         client.send(&rows(1, 1 + rows_sent)).await;
     }
@@ -211,12 +213,153 @@ async fn many_rows_for_a_column_that_somebody_gave_another_type_keep_their_value
         &postgres,
         "ALTER TABLE battery.b ALTER n TYPE double precision",
     );
-    client.send(&rows(1, 600)).await;
-    assert_eq!(client.until_stored(600).await, Vec::<Value>::new());
-    assert_rows(&postgres, "b", 600);
+    client.send(&rows(1, 2000)).await;
+    assert_eq!(client.until_stored(2000).await, Vec::<Value>::new());
+    assert_rows(&postgres, "b", 2000);
     // What no longer fits is rejected with the reason.
     execute(&postgres, "ALTER TABLE battery.b ALTER half TYPE text");
-    client.send(&rows(600, 900)).await;
-    assert_eq!(client.until_stored(900).await.len(), 300);
+    client.send(&rows(2000, 4000)).await;
+    assert_eq!(client.until_stored(4000).await.len(), 2000);
+    assert!(hub.stop().await);
+}
+
+/// Sends frames of one row, each after the one before is stored, until groups of the battery
+/// are written in one statement.
+async fn settle(postgres: &TestPostgres, client: &mut Client) -> i64 {
+    for n in 0..8 {
+        client.send(&rows(n, n + 1)).await;
+        client.until_stored(n + 1).await;
+    }
+    let last = "SELECT count(*) AS turns FROM pg_stat_activity \
+        WHERE application_name = 'datahub writer' AND query LIKE 'WITH turn AS %'";
+    assert_eq!(query(postgres, last), json!([{"turns": 1}]));
+    8
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_in_one_statement_notices_that_another_hub_wrote_meanwhile() {
+    let postgres = postgres();
+    let hub = TestHub::start(&postgres).await;
+    let other_hub = TestHub::start(&postgres).await;
+    let (mut client, _) = hub.speaking("b").await;
+    let mut sent = settle(&postgres, &mut client).await;
+    let (mut other, _) = other_hub.speaking("b").await;
+    for round in 1..=5 {
+        other.send(&rows(100 * round, 100 * round + 1)).await;
+        other.until_stored(round).await;
+        for _ in 0..4 {
+            client.send(&rows(sent, sent + 1)).await;
+            sent += 1;
+            client.until_stored(sent).await;
+        }
+    }
+    assert_rows(&postgres, "b", sent + 5);
+    assert!(hub.stop().await && other_hub.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_in_one_statement_of_an_older_connection_is_not_stored() {
+    let postgres = postgres();
+    let hub = TestHub::start(&postgres).await;
+    let path = "b?session=0b5f4f10-6f5e-4a57-9a3e-3f1d6c1f7a01";
+    let (mut old, _) = hub.speaking(path).await;
+    let sent = settle(&postgres, &mut old).await;
+    let (mut new, _) = hub.speaking(&format!("{path}&from={sent}")).await;
+    old.send(&rows(sent, sent + 3)).await;
+    let (code, reason) = old.closed().await;
+    assert_eq!(code, 1008, "{reason}");
+    new.send(&rows(sent, sent + 2)).await;
+    new.until_stored(sent + 2).await;
+    assert_rows(&postgres, "b", sent + 2);
+    assert!(hub.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_postgresql_refuses_in_one_statement_costs_only_itself() {
+    let postgres = postgres();
+    let hub = TestHub::start(&postgres).await;
+    let (mut client, _) = hub.speaking("b").await;
+    let sent = settle(&postgres, &mut client).await;
+    execute(
+        &postgres,
+        "ALTER TABLE battery.b ADD CONSTRAINT odd CHECK (n <> 10)",
+    );
+    client.send(&rows(sent, sent + 5)).await;
+    let rejects = client.until_stored(sent + 5).await;
+    assert_eq!(rejects.len(), 1, "{rejects:?}");
+    assert_eq!(rejects[0]["position"], 10);
+    assert_rows(&postgres, "b", sent + 4);
+    assert!(hub.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_frames_that_come_at_once_keep_their_order_positions_and_forms() {
+    let postgres = postgres();
+    let hub = TestHub::start(&postgres).await;
+    let (mut client, _) = hub.speaking("b").await;
+    // Types and columns change from frame to frame, some rows are refused, one frame is empty.
+    let frames = [
+        json!({"n": 0, "half": 0.0}),
+        json!({"n": 1, "half": 0.5}),
+        json!({"n": "x"}),
+        json!({"half": 1.0, "n": 2}),
+        json!([]),
+        json!({"n": [3, 4], "half": [1.5, 2.0]}),
+        json!({"n": {"nested": 1}}),
+        json!({"n": 5, "half": 2.5, "more": true}),
+        json!({"n": 6, "half": 3, "more": null}),
+    ];
+    client.send_together(&frames).await;
+    let rejects = client.until_stored(9).await;
+    let positions: Vec<&Value> = rejects.iter().map(|reject| &reject["position"]).collect();
+    assert_eq!(positions, [&json!(2), &json!(6)], "{rejects:?}");
+    assert_eq!(
+        query(
+            &postgres,
+            r#"SELECT seq, n, half, more FROM battery.b ORDER BY seq"#
+        ),
+        json!([
+            {"seq": 1, "n": 0, "half": 0, "more": null},
+            {"seq": 2, "n": 1, "half": 0.5, "more": null},
+            {"seq": 3, "n": 2, "half": 1, "more": null},
+            {"seq": 4, "n": 3, "half": 1.5, "more": null},
+            {"seq": 5, "n": 4, "half": 2, "more": null},
+            {"seq": 6, "n": 5, "half": 2.5, "more": true},
+            {"seq": 7, "n": 6, "half": 3, "more": null},
+        ])
+    );
+    assert!(hub.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frame_that_cannot_be_read_after_others_that_came_with_it_names_its_position() {
+    let postgres = postgres();
+    let hub = TestHub::start(&postgres).await;
+    let (mut client, _) = hub.speaking("b").await;
+    let frames = (0..20).map(|n| rows(n, n + 1));
+    let frames: Vec<Value> = frames.chain([json!("no rows")]).collect();
+    client.send_together(&frames).await;
+    let (code, reason) = client.closed().await;
+    assert_eq!(code, 1007, "{reason}");
+    assert!(reason.contains("position 20 "), "{reason}");
+    assert_rows(&postgres, "b", 20);
+    assert!(hub.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_no_column_can_keep_exactly_is_set_aside_where_others_are_one_statement() {
+    let postgres = postgres();
+    let hub = TestHub::start(&postgres).await;
+    let (mut client, _) = hub.speaking("b").await;
+    let sent = settle(&postgres, &mut client).await;
+    // `half` is float, and this integer is none.
+    client
+        .send(&json!({"n": sent, "half": 9_007_199_254_740_993_i64}))
+        .await;
+    let rejects = client.until_stored(sent + 1).await;
+    assert_eq!(rejects.len(), 1, "{rejects:?}");
+    let kept = query(&postgres, "SELECT count(*) FROM hub.rejected_rows");
+    assert_eq!(kept, json!([{"count": 1}]));
+    assert_rows(&postgres, "b", sent);
     assert!(hub.stop().await);
 }

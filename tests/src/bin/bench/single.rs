@@ -1,24 +1,23 @@
 //! One row a frame: speed beside `pgbench`, and how long an acknowledgement takes.
 
 use std::{
-    collections::VecDeque,
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::ensure;
-use futures_util::{SinkExt, StreamExt};
-use system_tests::Stack;
-use tokio::{
-    sync::mpsc,
-    task::JoinSet,
-    time::{MissedTickBehavior, interval},
+use anyhow::{Context, ensure};
+use futures_util::{
+    SinkExt, StreamExt,
+    stream::{SplitSink, SplitStream},
 };
+use system_tests::Stack;
+use tokio::{runtime::Handle, task::spawn_blocking};
 use tokio_tungstenite::{connect_async, tungstenite::Message};
 use uuid::Uuid;
 
 use crate::{
     peer,
-    socket::{self, single_row},
+    socket::{self, Socket, single_row},
     summary::{Summary, median, percentile},
 };
 
@@ -28,8 +27,10 @@ const PAIRS: usize = 3;
 const PEER_SECONDS: usize = 10;
 /// How long acknowledgements are measured.
 const PACED_SECONDS: usize = 10;
-/// Rows that are sent evenly leave in so many portions a second.
-const TICKS_PER_S: usize = 1000;
+/// Rows before them, which make the table and do not count.
+const FIRST_ROWS: usize = 1000;
+/// How long the evenly sending client sleeps at a time; the system adds some 50 µs.
+const NAP: Duration = Duration::from_micros(100);
 /// The injected time of a commit, in microseconds.
 const SLOW_COMMIT_US: usize = 3000;
 
@@ -39,23 +40,22 @@ pub(crate) async fn beside_pgbench(
     summary: &mut Summary,
 ) -> anyhow::Result<usize> {
     stack.start_hub_without_bus().await;
-    let (mut speeds, mut peers, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    let mut half = 0;
+    let (mut times, mut peers, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for pair in 0..PAIRS {
         let battery = format!("singles-{pair}");
         peer::checkpoint(stack)?;
         let took = upload(stack, &battery).await?;
         let speed = ROWS as f64 / took.as_secs_f64();
-        half = ROWS * 500 / usize::try_from(took.as_millis())?;
         peer::checkpoint(stack)?;
         let (tps, _times) = peer::single_rows(stack, &battery, 32, PEER_SECONDS)?;
-        speeds.push(speed);
+        times.push(took.as_secs_f64());
         peers.push(tps);
         ratios.push(speed / tps);
     }
     stack.stop_hub();
     let peer = format!("pgbench, 32 clients: {:.0} rows/s", median(peers));
-    let speed = median(speeds);
+    let took = median(times);
+    let speed = ROWS as f64 / took;
     summary.add(
         "ingest_single_rows_per_s",
         speed,
@@ -68,7 +68,7 @@ pub(crate) async fn beside_pgbench(
         "of pgbench",
         &peer,
     );
-    Ok(half)
+    Ok(ROWS * 500_000 / usize::try_from(Duration::from_secs_f64(took).as_micros())?)
 }
 
 /// Sends rows without ever reading; returns the time until the close is answered.
@@ -127,59 +127,91 @@ fn slow_commits(stack: &Stack, delay_us: usize) -> anyhow::Result<()> {
     peer::psql(stack, "SELECT pg_reload_conf()").map(drop)
 }
 
+/// When each row is to be sent: one after another, never several at once.
+#[derive(Clone, Copy)]
+struct Pace {
+    begun: Instant,
+    rows_per_s: f64,
+}
+
+impl Pace {
+    fn due(self, row: usize) -> Instant {
+        self.begun + Duration::from_secs_f64(row as f64 / self.rows_per_s)
+    }
+
+    /// Counts the rows that are due by now.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "seconds since the beginning times a speed"
+    )]
+    fn rows_due(self) -> usize {
+        (self.begun.elapsed().as_secs_f64() * self.rows_per_s) as usize
+    }
+}
+
 /// Sends rows at an even pace; returns the milliseconds from when each was due until it was
 /// known to be durable.
 async fn paced(stack: &Stack, battery: &str, rows_per_s: usize) -> anyhow::Result<Vec<f64>> {
-    let per_tick = rows_per_s / TICKS_PER_S;
-    let ticks = PACED_SECONDS * TICKS_PER_S;
-    let frames: Vec<Message> = (0..per_tick).map(single_row).collect::<Result<_, _>>()?;
+    let rows = PACED_SECONDS * rows_per_s;
+    let frames: Vec<Message> = (0..FIRST_ROWS).map(single_row).collect::<Result<_, _>>()?;
     let socket = socket::connect(stack, battery, Uuid::new_v4()).await?;
     let (mut sink, mut stream) = socket.split();
-    // The table is made by the first rows, which do not count.
     for frame in &frames {
-        sink.send(frame.clone()).await?;
+        sink.feed(frame.clone()).await?;
     }
-    socket::until_stored(&mut stream, i64::try_from(per_tick)?).await?;
+    sink.flush().await?;
+    socket::until_stored(&mut stream, i64::try_from(FIRST_ROWS)?).await?;
 
-    let (due, mut waiting) = mpsc::channel::<(Instant, i64)>(ticks);
-    let mut listening = JoinSet::new();
-    listening.spawn(async move {
-        let (mut times, mut open) = (Vec::with_capacity(ticks), VecDeque::new());
-        while times.len() < ticks {
-            let Some(message) = stream.next().await else {
-                break;
-            };
-            let Some(stored) = socket::stored(&message?)? else {
-                continue;
-            };
-            let now = Instant::now();
-            while let Ok(sent) = waiting.try_recv() {
-                open.push_back(sent);
+    let pace = Pace {
+        begun: Instant::now(),
+        rows_per_s: rows_per_s as f64,
+    };
+    // A thread of its own: timers of an asynchronous runtime are a millisecond coarse.
+    let sending = spawn_blocking(move || send_evenly(sink, &frames, pace, rows));
+    let times = acknowledged(stream, pace, rows).await?;
+    sending.await??;
+    Ok(times)
+}
+
+/// Sends each row when it is due, or as soon after as a sleep of the system ends.
+fn send_evenly(
+    mut sink: SplitSink<Socket, Message>,
+    frames: &[Message],
+    pace: Pace,
+    rows: usize,
+) -> anyhow::Result<()> {
+    let mut frames = frames.iter().cycle();
+    let mut sent = 0;
+    while sent < rows {
+        let now = pace.rows_due().min(rows) - sent;
+        Handle::current().block_on(async {
+            for frame in frames.by_ref().take(now) {
+                sink.feed(frame.clone()).await?;
             }
-            while let Some((due, _)) = open.pop_front_if(|(_, end)| *end <= stored) {
-                times.push((now - due).as_secs_f64() * 1000.0);
-            }
-        }
-        anyhow::Ok(times)
-    });
-    let mut clock = interval(Duration::from_secs(1) / u32::try_from(TICKS_PER_S)?);
-    clock.set_missed_tick_behavior(MissedTickBehavior::Burst);
-    for tick in 1..=ticks {
-        let at = clock.tick().await.into_std();
-        due.try_send((at, i64::try_from(per_tick * (tick + 1))?))?;
-        for frame in &frames {
-            sink.feed(frame.clone()).await?;
-        }
-        sink.flush().await?;
+            sink.flush().await
+        })?;
+        sent += now;
+        thread::sleep(NAP);
     }
-    let times = listening
-        .join_next()
-        .await
-        .unwrap_or(Ok(Ok(Vec::new())))??;
-    ensure!(
-        times.len() == ticks,
-        "{} of {ticks} ticks were acknowledged",
-        times.len()
-    );
+    Ok(())
+}
+
+/// Reads acknowledgements; returns the milliseconds of each row since it was due.
+async fn acknowledged(
+    mut stream: SplitStream<Socket>,
+    pace: Pace,
+    rows: usize,
+) -> anyhow::Result<Vec<f64>> {
+    let mut times = Vec::with_capacity(rows);
+    while times.len() < rows {
+        let message = stream.next().await.context("the hub is gone")??;
+        let Some(stored) = socket::stored(&message)? else {
+            continue;
+        };
+        let now = Instant::now();
+        let stored = usize::try_from(stored)?.saturating_sub(FIRST_ROWS);
+        times.extend((times.len()..stored).map(|row| (now - pace.due(row)).as_secs_f64() * 1e3));
+    }
     Ok(times)
 }

@@ -1,0 +1,77 @@
+//! What a writer knows from its groups before: what tables look like, and whether one battery has
+//! the writer to itself.
+
+use std::collections::HashMap;
+
+use super::{batteries::Line, tables::Table};
+
+/// Groups of the same battery, each of which found the line where the one before left it, after
+/// which the next is expected to find it, too.
+const STEADY_AFTER: u32 = 2;
+
+/// What is known of tables; each writer has its own, checked against `form` under the line's lock.
+#[derive(Debug, Default)]
+pub(crate) struct Tables {
+    tables: HashMap<i64, Table>,
+    last: Option<Last>,
+}
+
+/// The last group, where it was of one battery.
+#[derive(Debug)]
+struct Last {
+    /// Where it left the battery's line.
+    line: Line,
+    /// How many such groups came in a row.
+    times: u32,
+}
+
+impl Tables {
+    /// Counts the tables.
+    pub(crate) fn len(&self) -> usize {
+        self.tables.len()
+    }
+
+    /// Forgets everything.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    pub(super) fn get(&self, battery: i64) -> Option<&Table> {
+        self.tables.get(&battery)
+    }
+
+    /// Returns what is known of a table; nothing where it was not known.
+    pub(super) fn entry(&mut self, battery: i64) -> &mut Table {
+        self.tables.entry(battery).or_default()
+    }
+
+    pub(super) fn note(&mut self, tables: impl IntoIterator<Item = (i64, Table)>) {
+        self.tables.extend(tables);
+    }
+
+    /// Forgets a table, and where its line is.
+    pub(super) fn forget(&mut self, battery: i64) {
+        self.tables.remove(&battery);
+        self.unsettle();
+    }
+
+    /// Returns where the line of a battery is expected, if the last groups were all of it.
+    pub(super) fn steady(&self, battery: i64) -> Option<&Line> {
+        let last = self.last.as_ref()?;
+        (last.line.id == battery && last.times >= STEADY_AFTER).then_some(&last.line)
+    }
+
+    /// Notes that nothing is known of where lines are.
+    pub(super) fn unsettle(&mut self) {
+        self.last = None;
+    }
+
+    /// Notes that a group of one battery is durable: where it found the line and where it left it.
+    pub(super) fn left(&mut self, found: &Line, left: Line) {
+        let times = match &self.last {
+            Some(last) if last.line == *found => last.times.saturating_add(1),
+            _ => 0,
+        };
+        self.last = Some(Last { line: left, times });
+    }
+}
