@@ -1,5 +1,6 @@
 //! The hub's HTTP interface, as far as the commands use it; `/online/*` is forwarded to the twin.
 
+mod backtest;
 mod export;
 mod rejected;
 mod status;
@@ -16,6 +17,7 @@ use serde::Deserialize;
 use url::Url;
 
 pub use self::{
+    backtest::NewBacktest,
     rejected::{Reason, Rejected, RejectedRow, Replayed},
     status::{EstimatorStatus, Estimators, Parameter},
 };
@@ -238,7 +240,7 @@ impl Hub {
         Ok(serde_json::from_str(&text).unwrap_or(text))
     }
 
-    /// Returns the state of the `default` estimator of every battery that has one.
+    /// Returns the state of the champion of every battery that has one.
     ///
     /// # Errors
     /// The hub or the twin is away.

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 pub const MAX_NAME_BYTES: usize = 63;
 
 /// Words that stand where a name could stand in a path of the HTTP interface.
-const RESERVED: [&str; 11] = [
+const RESERVED: [&str; 12] = [
+    "backtest",
     "register",
     "upload",
     "stats",

@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::name::{BatteryName, EstimatorName};
+use crate::{
+    name::{BatteryName, EstimatorName},
+    registration::Champion,
+};
 
 /// The version of the news that this build writes.
 pub const NEWS_VERSION: u32 = 1;
@@ -48,7 +51,7 @@ pub struct EstimatorState {
     pub seq: i64,
     /// `test_time` of the last row used, in seconds.
     pub test_time: Option<f64>,
-    /// `starting`, `catching_up`, `live` or `broken`.
+    /// `starting`, `catching_up`, `live`, `paused` or `broken`.
     pub phase: String,
     /// States and what is derived from them, by name.
     pub values: BTreeMap<String, Estimated>,
@@ -77,6 +80,9 @@ pub struct BatteryState {
     pub omitted: usize,
     /// The estimators by name.
     pub estimators: BTreeMap<EstimatorName, EstimatorState>,
+    /// Which of them is the champion; `default` where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub champion: Option<Champion>,
     /// The instance of the twin that says so.
     pub by: String,
 }
@@ -94,6 +100,7 @@ impl BatteryState {
             row: Map::new(),
             omitted: 0,
             estimators: BTreeMap::new(),
+            champion: None,
             by: String::new(),
         }
     }
@@ -110,6 +117,13 @@ impl BatteryState {
     pub fn decode(bytes: &[u8]) -> serde_json::Result<Self> {
         let state: Self = serde_json::from_slice(bytes)?;
         known_version(state.v).map(|()| state)
+    }
+
+    /// Returns the name of the estimator whose numbers count.
+    pub fn champion(&self) -> EstimatorName {
+        let champion = self.champion.as_ref();
+        let named = champion.and_then(|champion| champion.estimator.clone());
+        named.unwrap_or_default()
     }
 
     /// Returns a value of an estimator, such as `state_of_charge`.
@@ -150,6 +164,16 @@ pub enum Happening {
     EstimatorReplaced(EstimatorChange),
     /// An estimator is removed.
     EstimatorRemoved(EstimatorChange),
+    /// An estimator became the champion of its battery.
+    EstimatorPromoted(EstimatorChange),
+    /// An estimator takes no rows for now.
+    EstimatorPaused(EstimatorChange),
+    /// An estimator goes on after a pause.
+    EstimatorResumed(EstimatorChange),
+    /// An estimator starts anew.
+    EstimatorReset(EstimatorChange),
+    /// A candidate was compared with the champion, or could not be.
+    BacktestEnded(BacktestChange),
     /// An estimator cannot do its work.
     EstimatorFailed(EstimatorChange),
     /// An estimator does its work again.
@@ -168,6 +192,18 @@ pub struct EstimatorChange {
     pub estimator: EstimatorName,
     /// The revision of its registration.
     pub revision: i64,
+    /// Why, where there is a reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// A backtest and what is said of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct BacktestChange {
+    /// Which.
+    pub backtest: String,
+    /// How it ended: `done`, `failed`, `cancelled` or `lost`.
+    pub state: String,
     /// Why, where there is a reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

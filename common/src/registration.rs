@@ -38,6 +38,60 @@ pub struct Deregister {
     pub estimator: EstimatorName,
 }
 
+/// The request on [`CONTROL`](crate::subjects::CONTROL).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Control {
+    /// The battery.
+    pub battery: BatteryName,
+    /// One of its estimators.
+    pub estimator: EstimatorName,
+    /// What is to be done with it.
+    pub action: Action,
+}
+
+/// What can be done with a registered estimator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// It becomes the battery's champion and runs on.
+    Promote,
+    /// It takes no rows until it is resumed.
+    Pause,
+    /// It goes on behind the last row it took.
+    Resume,
+    /// It starts anew, from the first row, under a new revision.
+    Reset,
+}
+
+/// Which estimator of a battery is its champion, the one whose numbers count, from which row on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Champion {
+    /// Raised by every change of any champion; the greatest of a battery is in force.
+    pub era: i64,
+    /// The estimator; nothing where none is registered that could be it.
+    #[schema(value_type = Option<String>)]
+    pub estimator: Option<EstimatorName>,
+    /// The epoch of the first row that it is champion for.
+    pub epoch: i64,
+    /// The first row that it is champion for.
+    pub from_seq: i64,
+}
+
+/// How an estimator stands besides what it was registered with.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Standing {
+    /// Raised by every change, also by those under which the estimator runs on.
+    pub version: i64,
+    /// Whether it takes no rows.
+    pub paused: bool,
+    /// What the last change was: `registered`, `replaced`, `removed`, `promoted`, `paused`,
+    /// `resumed` or `reset`.
+    pub change: String,
+    /// The battery's champion as of this change.
+    pub champion: Option<Champion>,
+}
+
 /// A registration as the hub keeps it; a removed one stays as a tombstone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Registration {
@@ -61,9 +115,25 @@ pub struct Registration {
     pub deleted: bool,
     /// When the hub committed it, in microseconds since 1970.
     pub changed: i64,
+    /// How it stands.
+    #[serde(flatten)]
+    pub standing: Standing,
 }
 
-/// The hub's answer to both requests.
+impl Registration {
+    /// Returns what orders the states of one registration; a hub of before says only the revision.
+    pub fn version(&self) -> i64 {
+        self.standing.version.max(self.revision)
+    }
+
+    /// Whether an estimator that runs under the one need not stop for the other.
+    pub fn runs_like(&self, other: &Self) -> bool {
+        (self.revision, self.standing.paused, self.deleted)
+            == (other.revision, other.standing.paused, other.deleted)
+    }
+}
+
+/// The hub's answer to these requests.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "result", rename_all = "snake_case")]
 pub enum Reply {
@@ -77,6 +147,11 @@ pub enum Reply {
     /// The request cannot be taken.
     Refused {
         /// Why.
+        detail: String,
+    },
+    /// The request does not fit how things stand.
+    Conflict {
+        /// Why not, and what to do.
         detail: String,
     },
     /// The database is away; asking again later may succeed.

@@ -26,6 +26,14 @@ pub const FILES_STORE: &str = "rovi_files";
 pub const REGISTER: &str = "rovi.hub.register";
 /// Request: the hub commits the removal of a registration.
 pub const DEREGISTER: &str = "rovi.hub.deregister";
+/// Request: the hub commits that an estimator is promoted, paused, resumed or reset.
+pub const CONTROL: &str = "rovi.hub.control";
+/// Requests that any twin answers: `rovi.twin.<command>`.
+pub const TWIN_REQUESTS: &str = "rovi.twin";
+/// Queue group of the twins that answer requests.
+pub const TWIN_QUEUE: &str = "twins";
+/// Bucket with backtests and what they found, written by the twins that run them.
+pub const BACKTESTS_BUCKET: &str = "rovi_backtests";
 /// Request: the hub commits an alert rule and answers when it is durable.
 pub const PUT_ALERT_RULE: &str = "rovi.hub.alert_rules.put";
 /// Request: the hub commits the removal of an alert rule.

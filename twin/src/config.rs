@@ -53,6 +53,8 @@ pub struct Settings {
     pub live: LiveSettings,
     /// Alerts.
     pub alerts: AlertSettings,
+    /// Backtests.
+    pub backtest: BacktestSettings,
     /// How long a stop may take before tasks are left behind.
     #[serde(with = "humantime_serde")]
     pub stop_timeout: Duration,
@@ -71,6 +73,26 @@ pub struct AlertSettings {
     /// Whether webhooks may go to addresses of this machine and of private networks. Whoever may
     /// make rules can then reach those from here.
     pub webhook_inner: bool,
+}
+
+/// Backtests: candidates over stored history.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BacktestSettings {
+    /// How many may run in this twin at the same time; each takes up to two cores. Others are
+    /// refused with 503.
+    pub jobs: NonZeroUsize,
+    /// How many are kept on the bus, of all batteries and twins; the oldest that ended go first.
+    pub kept: NonZeroUsize,
+}
+
+impl Default for BacktestSettings {
+    fn default() -> Self {
+        Self {
+            jobs: count(2),
+            kept: count(64),
+        }
+    }
 }
 
 /// Live sockets (`/ws`) and event streams (`/events`).
@@ -123,6 +145,7 @@ impl Default for Settings {
             heartbeat_interval: Duration::from_secs(5),
             live: LiveSettings::default(),
             alerts: AlertSettings::default(),
+            backtest: BacktestSettings::default(),
             stop_timeout: Duration::from_secs(15),
             log: "info".to_owned(),
             log_format: LogFormat::default(),

@@ -45,6 +45,17 @@ pub struct Sender {
     pub generation: i64,
 }
 
+/// What a step showed of the voltage, for those who compare estimators.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Shown {
+    /// The row.
+    pub(crate) seq: i64,
+    /// Measured less predicted voltage, V.
+    pub(crate) innovation: f64,
+    /// Standard deviation of the prediction, V.
+    pub(crate) deviation: f64,
+}
+
 /// Estimates in the making: an open frame and the encoded ones.
 #[derive(Debug)]
 pub struct Outbox {
@@ -61,9 +72,29 @@ pub struct Outbox {
     /// Rows that older generations told of and that are yet to be estimated anew.
     to_replace: Option<(i64, i64)>,
     replaced: Option<(i64, i64)>,
+    /// Where it stands, what steps showed goes there and no frames are made.
+    tap: Option<Vec<Shown>>,
 }
 
 impl Outbox {
+    /// Returns an outbox that keeps only what each step showed.
+    pub(crate) fn tap(sender: Sender) -> Self {
+        Self {
+            tap: Some(Vec::new()),
+            ..Self::new(sender, &[])
+        }
+    }
+
+    /// Whether each row counts, and not only those that are published.
+    pub(crate) fn is_tap(&self) -> bool {
+        self.tap.is_some()
+    }
+
+    /// Takes what steps showed since this was last asked.
+    pub(crate) fn take_shown(&mut self) -> Vec<Shown> {
+        self.tap.as_mut().map(mem::take).unwrap_or_default()
+    }
+
     /// Returns an empty outbox for an estimator of these states.
     pub fn new(sender: Sender, states: &[String]) -> Self {
         Self::with_columns(sender, column_names(states))
@@ -88,6 +119,7 @@ impl Outbox {
             names,
             frames: Vec::new(),
             estimates: 0,
+            tap: None,
             lineage: None,
             to_replace: None,
             replaced: None,
@@ -132,6 +164,9 @@ impl Outbox {
         step: &Step,
     ) {
         let innovation = (step.innovation, step.predicted_variance.sqrt());
+        if self.show(seq, Some(innovation)) {
+            return;
+        }
         let belief = (estimator.mean(), estimator.covariance());
         let place = (epoch, seq, test_time);
         self.push_row(place, belief, Some(innovation), health(estimator));
@@ -145,7 +180,22 @@ impl Outbox {
         belief: (&[f64], &[f64]),
         innovation: Option<(f64, f64)>,
     ) {
-        self.push_row(place, belief, innovation, []);
+        if !self.show(place.1, innovation) {
+            self.push_row(place, belief, innovation, []);
+        }
+    }
+
+    /// Keeps what a step showed, if that is all that is wanted; tells whether it is.
+    fn show(&mut self, seq: i64, innovation: Option<(f64, f64)>) -> bool {
+        let Some(tap) = &mut self.tap else {
+            return false;
+        };
+        tap.extend(innovation.map(|(innovation, deviation)| Shown {
+            seq,
+            innovation,
+            deviation,
+        }));
+        true
     }
 
     fn push_row<const N: usize>(
@@ -174,7 +224,7 @@ impl Outbox {
 
     /// Names the states of the estimates that follow, where a script told them only now.
     pub(crate) fn name_states(&mut self, states: &[String]) {
-        if self.names != column_names(states) {
+        if self.tap.is_none() && self.names != column_names(states) {
             self.close();
             let (frames, estimates) = (mem::take(&mut self.frames), self.estimates);
             *self = Self {

@@ -56,15 +56,19 @@ impl Events {
             revision: registration.revision,
             reason: None,
         };
-        let happening = match (registration.deleted, replaces) {
+        let happening = match (registration.deleted, registration.standing.change.as_str()) {
             (true, _) => Happening::EstimatorRemoved(change),
-            (false, true) => Happening::EstimatorReplaced(change),
-            (false, false) => Happening::EstimatorRegistered(change),
+            (false, "promoted") => Happening::EstimatorPromoted(change),
+            (false, "paused") => Happening::EstimatorPaused(change),
+            (false, "resumed") => Happening::EstimatorResumed(change),
+            (false, "reset") => Happening::EstimatorReset(change),
+            (false, _) if replaces => Happening::EstimatorReplaced(change),
+            (false, _) => Happening::EstimatorRegistered(change),
         };
-        let (battery, revision) = (registration.battery.clone(), registration.revision);
+        let (battery, version) = (registration.battery.clone(), registration.version());
         self.tell(Event {
             v: NEWS_VERSION,
-            id: format!("{battery}.{}.revision.{revision}", registration.estimator),
+            id: format!("{battery}.{}.revision.{version}", registration.estimator),
             battery,
             at: registration.changed,
             happening,

@@ -302,7 +302,7 @@ impl Filter {
         match self.take_row(inputs, row) {
             Ok(Some((time, step))) => {
                 self.progress.steps += 1;
-                if seq % self.every == 0 {
+                if seq % self.every == 0 || outbox.is_tap() {
                     outbox.push((epoch, seq, time), &self.estimator, &step);
                 }
             }

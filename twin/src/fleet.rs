@@ -18,7 +18,7 @@ use rovi_common::{
     corrections::Corrections,
     frame::RowFrame,
     name::{BatteryName, EstimatorName},
-    registration::Registration,
+    registration::{Champion, Registration},
 };
 use tokio::{
     runtime::Handle,
@@ -28,6 +28,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     alerts::{Alerts, Hooks},
+    backtest::Backtests,
     checkpoint::{Checkpoints, Origin},
     config::Settings,
     events::Events,
@@ -39,7 +40,7 @@ use crate::{
         Outlet,
         join::{Known, state_of},
     },
-    status::{EstimatorStatus, Report},
+    status::{EstimatorStatus, Report, Role},
     worker::{self, Worker},
 };
 
@@ -80,6 +81,8 @@ pub struct Shared {
     pub alerts: Alerts,
     /// The way to those who are told of alerts.
     pub hooks: Hooks,
+    /// Candidates over stored history.
+    pub backtests: Backtests,
     /// Bounds how many estimators read past rows at the same time.
     pub catch_ups: Semaphore,
     /// Whether it is known which stored rows were corrected.
@@ -163,6 +166,31 @@ struct BatteryState {
     newest: Option<Position>,
     links: BTreeMap<EstimatorName, Link>,
     removed: BTreeMap<EstimatorName, i64>,
+    champion: Option<Champion>,
+}
+
+impl BatteryState {
+    /// Takes the hub's word on the champion, unless a later one is known; tells whether it is news.
+    fn crown(&mut self, said: Option<&Champion>) -> bool {
+        let era = |champion: &Champion| champion.era;
+        let is_news = said.map(era) > self.champion.as_ref().map(era);
+        if is_news {
+            self.champion = said.cloned();
+        }
+        is_news
+    }
+
+    fn champion(&self) -> EstimatorName {
+        let champion = self.champion.as_ref();
+        let named = champion.and_then(|champion| champion.estimator.clone());
+        named.unwrap_or_default()
+    }
+
+    fn status(&self, estimator: &EstimatorName) -> Option<EstimatorStatus> {
+        let link = self.links.get(estimator)?;
+        let role = Role::of(*estimator == self.champion());
+        Some(EstimatorStatus::of(estimator, (link, role), self.newest))
+    }
 }
 
 impl Battery {
@@ -246,19 +274,42 @@ impl Battery {
 
     /// Shows an estimator.
     pub fn status(&self, estimator: &EstimatorName) -> Option<EstimatorStatus> {
+        self.state().status(estimator)
+    }
+
+    /// Shows the estimator whose numbers count.
+    pub fn champion_status(&self) -> Option<EstimatorStatus> {
+        let state = self.state();
+        state.status(&state.champion())
+    }
+
+    /// Returns which estimator is the champion, from which row on, as the hub said.
+    pub fn champion(&self) -> Option<Champion> {
+        self.state().champion.clone()
+    }
+
+    /// Returns the name and the registration of the estimator whose numbers count.
+    pub fn champion_registration(&self) -> Option<Arc<Registration>> {
+        let state = self.state();
+        let link = state.links.get(&state.champion())?;
+        Some(Arc::clone(&link.registration))
+    }
+
+    /// Returns the registration of an estimator.
+    pub fn registration(&self, estimator: &EstimatorName) -> Option<Arc<Registration>> {
         let state = self.state();
         let link = state.links.get(estimator)?;
-        Some(EstimatorStatus::of(estimator, link, state.newest))
+        Some(Arc::clone(&link.registration))
     }
 
     /// Shows every estimator with its definition.
     pub fn statuses(&self) -> BTreeMap<EstimatorName, (EstimatorStatus, Arc<Registration>)> {
         let state = self.state();
         let shown = |(name, link): (&EstimatorName, &Link)| {
-            let status = EstimatorStatus::of(name, link, state.newest);
-            (name.clone(), (status, Arc::clone(&link.registration)))
+            let status = state.status(name)?;
+            Some((name.clone(), (status, Arc::clone(&link.registration))))
         };
-        state.links.iter().map(shown).collect()
+        state.links.iter().filter_map(shown).collect()
     }
 
     /// Returns what is known here of the estimators, in the form for the bus.
@@ -270,6 +321,7 @@ impl Battery {
                 .map(|(name, link)| (name.clone(), state_of(link)))
                 .collect(),
             removed: state.removed.clone(),
+            champion: state.champion.clone(),
         }
     }
 
@@ -343,12 +395,17 @@ impl Fleet {
     }
 
     /// Puts a registration or a tombstone into force; one that is not newer changes nothing.
+    ///
+    /// Where it leaves the revision as it was, as a promotion does, the estimator runs on.
     pub fn apply(&self, registration: Registration) {
         let battery = self.battery(&registration.battery);
         let mut state = battery.state();
+        if state.crown(registration.standing.champion.as_ref()) {
+            self.shared.outlet.touch(&registration.battery);
+        }
         let known = state.links.get_mut(&registration.estimator);
-        let known_revision = known.as_ref().map(|link| link.registration.revision);
-        if known_revision.is_some_and(|known| known >= registration.revision) {
+        let known_version = known.as_ref().map(|link| link.registration.version());
+        if known_version.is_some_and(|known| known >= registration.version()) {
             return;
         }
         let Registration {
@@ -373,8 +430,11 @@ impl Fleet {
         tracing::info!("estimator {estimator} of {name} runs from revision {revision}");
         let registration = Arc::new(registration);
         if let Some(link) = known {
+            let before = std::mem::replace(&mut link.registration, Arc::clone(&registration));
+            if before.runs_like(&registration) {
+                return;
+            }
             link.is_live = false;
-            link.registration = Arc::clone(&registration);
             link.registrations.send_replace(Some(registration));
         } else {
             let link = self.start_worker(Arc::clone(&battery), &registration);
@@ -416,6 +476,12 @@ impl Fleet {
             fell_behind,
             registrations,
         }
+    }
+
+    /// Runs a task beside the workers, never on the threads of the HTTP server; it has to end when
+    /// the service stops.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.workers.spawn_on(task, &self.runtime);
     }
 
     /// Returns when every worker has ended, which they do when the service stops.

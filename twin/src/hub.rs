@@ -9,7 +9,7 @@ use rovi_common::{
     alerts::{AlertRuleReply, DeleteAlertRule, PutAlertRule},
     frame::{FrameError, RowFrame},
     name::BatteryName,
-    registration::{Deregister, Register, Reply},
+    registration::{Control, Deregister, Register, Reply},
     subjects,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -144,7 +144,21 @@ impl Hub {
         epoch: Option<i64>,
         (from, to): (i64, Option<i64>),
     ) -> Result<Page, HubError> {
-        let mut limit = PAGE_ROWS;
+        self.rows_of(battery, epoch, (from, to), (PAGE_ROWS, &[]))
+            .await
+    }
+
+    /// As [`Hub::rows`], at most so many and only with these columns; none named means all.
+    ///
+    /// # Errors
+    /// See [`HubError`].
+    pub(crate) async fn rows_of(
+        &self,
+        battery: &BatteryName,
+        epoch: Option<i64>,
+        (from, to): (i64, Option<i64>),
+        (mut limit, columns): (u32, &[&str]),
+    ) -> Result<Page, HubError> {
         loop {
             let to = to.map(|to| to.to_string()).unwrap_or_default();
             let mut query = vec![
@@ -152,6 +166,7 @@ impl Hub {
                 ("limit", limit.to_string()),
                 ("format", "msgpack".to_owned()),
             ];
+            query.extend(columns.iter().map(|name| ("column", (*name).to_owned())));
             query.extend(epoch.map(|epoch| ("epoch", epoch.to_string())));
             let address = self.address(&["db", battery.as_str(), "rows"]);
             let sent = self.http.get(address).query(&query).send().await;
@@ -214,6 +229,14 @@ impl Hub {
     /// [`HubError::Away`] and [`HubError::Damaged`].
     pub async fn deregister(&self, request: &Deregister) -> Result<Reply, HubError> {
         self.request(subjects::DEREGISTER, request).await
+    }
+
+    /// Asks the hub to commit that an estimator is promoted, paused, resumed or reset.
+    ///
+    /// # Errors
+    /// [`HubError::Away`] and [`HubError::Damaged`].
+    pub async fn control(&self, request: &Control) -> Result<Reply, HubError> {
+        self.request(subjects::CONTROL, request).await
     }
 
     /// Asks the hub to commit a rule of alerts.

@@ -4,16 +4,19 @@
 //! Reading order, along the path of a row: [`subscribe`] (hop 5) hands frames to the [`fleet`],
 //! a [`worker`] (hop 6) of each estimator makes estimates of them by its [`filter`], [`status`] and
 //! [`api`] (hop 7) show them, [`state`] and [`live`] tell everyone at once,
-//! [`alerts`] tell what breaks a rule. Beside the path: [`registrations`] says which estimators there are,
-//! [`catch_up`] reads what a worker missed, [`checkpoint`] keeps what it knows, [`corrections`] says
-//! which rows were changed, [`order`] where late ones belong, [`ring`] where to go back to.
+//! [`alerts`] tell what breaks a rule, [`commands`] are what people ask for, [`backtest`] among them.
+//! Beside the path: [`registrations`] says which estimators there are, [`catch_up`] reads what a
+//! worker missed, [`checkpoint`] keeps what it knows, [`corrections`] says which rows were changed,
+//! [`order`] where late ones belong, [`ring`] where to go back to.
 //!
 //! The numerics live in `rovi_estimation`, scripts run by `rovi_python` ([`runner`] is the seam); rows and registrations belong to the Data Hub.
 
 pub mod alerts;
 pub mod api;
+pub mod backtest;
 pub mod catch_up;
 pub mod checkpoint;
+pub mod commands;
 pub mod config;
 pub mod corrections;
 pub mod estimates;

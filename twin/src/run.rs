@@ -236,6 +236,25 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Shows the last saved state, and takes no rows until the registration changes.
+    pub(crate) async fn rest(&mut self) -> Result<Infallible, End> {
+        self.worker.battery.hold_back(&self.worker.estimator);
+        while let Ok(delivery) = self.worker.mailbox.try_recv() {
+            self.receipts.push(delivery.receipt);
+        }
+        self.release().await;
+        self.tell(Phase::Paused);
+        Err(self.worker.interrupted().await)
+    }
+
+    /// Whether the registration that replaces this one only pauses it.
+    pub(crate) fn is_paused_now(&self) -> bool {
+        let registration = self.worker.registrations.borrow();
+        registration
+            .as_ref()
+            .is_some_and(|next| next.standing.paused && next.revision == self.registration.revision)
+    }
+
     /// Takes the rows as they come, and past ones whenever some are missing.
     pub(crate) async fn follow(&mut self) -> Result<Infallible, End> {
         let mut tick = tokio::time::interval(self.worker.shared.settings.checkpoint_interval);

@@ -26,7 +26,9 @@ use tokio::sync::{Semaphore, watch};
 use crate::{
     alerts::{self, Alerts, Hooks},
     api,
+    backtest::Backtests,
     checkpoint::Checkpoints,
+    commands,
     config::{AlertSettings, ENV_PREFIX, Settings},
     corrections,
     events::Events,
@@ -144,6 +146,7 @@ impl Service {
         let metrics = Metrics::new();
         let shared = Shared {
             checkpoints: Checkpoints::new(jetstream.clone(), settings.bus.clone()),
+            backtests: Backtests::new(jetstream.clone(), &settings),
             hub,
             jetstream,
             metrics: TwinMetrics::new(&metrics),
@@ -274,6 +277,8 @@ impl Service {
         lifecycle.supervise("registrations", registered);
         let looked = look(Arc::clone(fleet), self.nats.clone(), self.readiness.clone());
         lifecycle.supervise("look", looked);
+        let answered = commands::serve(Arc::clone(fleet), self.nats.clone());
+        lifecycle.supervise("commands", answered);
         self.start_news();
     }
 
@@ -368,6 +373,10 @@ fn measure(fleet: &Fleet) {
     for battery in fleet.all() {
         let (newest, reports) = battery.reports();
         for report in reports {
+            // One that is paused is meant to fall behind.
+            if report.phase == status::Phase::Paused {
+                continue;
+            }
             rows_behind = rows_behind.max(status::rows_behind(report.position, newest));
             if let Some(since) = report.unsaved_since {
                 oldest = oldest.max(now.duration_since(since));

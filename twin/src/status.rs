@@ -31,6 +31,8 @@ pub enum Phase {
     CatchingUp,
     /// It takes rows as they come.
     Live,
+    /// It takes no rows until it is resumed.
+    Paused,
     /// It cannot run; the last error says why.
     Broken,
 }
@@ -42,7 +44,29 @@ impl Phase {
             Self::Starting => "starting",
             Self::CatchingUp => "catching_up",
             Self::Live => "live",
+            Self::Paused => "paused",
             Self::Broken => "broken",
+        }
+    }
+}
+
+/// Whether an estimator's numbers count or are shown beside them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// `GET /online/status`, `rovi.state` and `/ws` show its numbers.
+    Champion,
+    /// It runs beside the champion.
+    Shadow,
+}
+
+impl Role {
+    /// Tells champion and shadow apart.
+    pub fn of(is_champion: bool) -> Self {
+        if is_champion {
+            Self::Champion
+        } else {
+            Self::Shadow
         }
     }
 }
@@ -117,6 +141,8 @@ pub struct EstimatorStatus {
     /// The estimator's name.
     #[schema(value_type = String)]
     pub estimator: EstimatorName,
+    /// Whether its numbers count.
+    pub role: Role,
     /// The revision of its registration.
     pub revision: i64,
     /// Raised whenever rows already estimated are estimated anew.
@@ -220,7 +246,11 @@ impl LineageStatus {
 
 impl EstimatorStatus {
     /// Shows what the worker of `link` last said; `newest` is the battery's newest known row.
-    pub fn of(estimator: &EstimatorName, link: &Link, newest: Option<Position>) -> Self {
+    pub fn of(
+        estimator: &EstimatorName,
+        (link, role): (&Link, Role),
+        newest: Option<Position>,
+    ) -> Self {
         let report: Arc<Report> = Arc::clone(&link.report.borrow());
         let states = report.state_names.len().max(1);
         let skipped = report.skipped.iter();
@@ -235,6 +265,7 @@ impl EstimatorStatus {
                 .map(<[f64]>::to_vec)
                 .collect(),
             estimator: estimator.clone(),
+            role,
             revision: link.registration.revision,
             generation: report.generation,
             phase: report.phase,

@@ -59,12 +59,13 @@ pub(super) async fn run(hub: &Hub, args: &Args) -> Result<()> {
     Ok(io::stdout().write_all(out.as_bytes())?)
 }
 
-/// One battery with its default estimator.
+/// One battery with its champion.
 fn overview(battery: &str, known: &BatteryStats, status: Option<&EstimatorStatus>) -> Vec<String> {
     let mut line = vec![battery.to_owned(), rows_of(known).to_string()];
     match status {
         Some(status) => {
-            line.push("default".to_owned());
+            let name = status.estimator.as_deref();
+            line.push(name.unwrap_or("default").to_owned());
             line.extend(estimator_cells(status));
         }
         None if known.has_estimator => line.push("(others, or away)".to_owned()),
@@ -118,6 +119,7 @@ fn remarks(name: &str, status: &EstimatorStatus) -> Vec<String> {
     }
     standing.extend(status.seq.map(|seq| format!("row {seq}")));
     standing.extend(status.rows_behind.map(|rows| format!("{rows} rows behind")));
+    standing.extend(status.role.clone());
     standing.extend(status.phase.as_ref().map(|phase| phase.replace('_', " ")));
     let mut lines = vec![format!("estimator {name}: {}", standing.join(", "))];
     let skipped = status.skipped.iter().filter(|(_, rows)| **rows > 0);

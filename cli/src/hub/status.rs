@@ -33,6 +33,10 @@ pub struct EstimatorStatus {
     pub warnings: Vec<String>,
     /// What last went wrong.
     pub last_error: Option<String>,
+    /// Its name.
+    pub estimator: Option<String>,
+    /// `champion` or `shadow`.
+    pub role: Option<String>,
 }
 
 /// Reads numbers; JSON writes those that are not finite as null.
@@ -138,10 +142,14 @@ impl Estimators {
         BTreeMap::deserialize(estimators).map(Self)
     }
 
-    /// Returns the estimator shown first: `default`, else the first by name.
+    /// Returns the estimator shown first: the champion, else `default`, else the first by name.
     pub fn main(&self) -> Option<(&str, &EstimatorStatus)> {
-        self.0
-            .get_key_value("default")
+        let champion = self
+            .0
+            .iter()
+            .find(|(_, status)| status.role.as_deref() == Some("champion"));
+        champion
+            .or_else(|| self.0.get_key_value("default"))
             .or_else(|| self.0.iter().next())
             .map(|(name, status)| (name.as_str(), status))
     }

@@ -1,7 +1,7 @@
 //! Registrations of estimators: twins ask, the hub commits, the bucket tells all twins.
 //!
-//! In: requests on `rovi.hub.register` and `rovi.hub.deregister`. Out: lines of
-//! `hub.estimators` and `hub.estimator_files`, an answer once they are durable, and then the bucket
+//! In: requests on `rovi.hub.register`, `rovi.hub.deregister` and `rovi.hub.control`. Out: lines of
+//! `hub.estimators`, `hub.estimator_files` and `hub.champions`, an answer once they are durable, and then the bucket
 //! `rovi_estimators` (`projection`). A bucket or object store that was wiped, or an update that was lost, is made good from the
 //! table.
 
@@ -17,7 +17,7 @@ use rovi_common::{
     error::ErrorChain,
     lifecycle::Lifecycle,
     name::{BatteryName, EstimatorName},
-    registration::{Deregister, Register, Registration, Reply},
+    registration::{Control, Deregister, Register, Registration, Reply},
     subjects,
     telemetry::Metrics,
 };
@@ -26,7 +26,10 @@ use serde::de::DeserializeOwned;
 use self::projection::Projection;
 use crate::{
     bus::{Bus, BusError},
-    store::{Pool, StoreError, registrations},
+    store::{
+        Pool, StoreError,
+        registrations::{self, Controlled},
+    },
 };
 
 /// Requests worked on at once; each uses a connection of the pool.
@@ -48,10 +51,10 @@ impl Registrations {
     pub fn new(bus: Arc<Bus>, pool: Pool, metrics: &Metrics) -> Self {
         let answered = metrics.counters(
             "datahub_registrations_total",
-            "Requests to register or remove an estimator, by answer.",
+            "Requests to register, remove or control an estimator, by answer.",
             &["result"],
         );
-        for result in ["done", "not_found", "refused", "unavailable"] {
+        for result in ["done", "not_found", "refused", "conflict", "unavailable"] {
             answered.with_label_values(&[result]);
         }
         let projection = Arc::new(Projection::new(Arc::clone(&bus), pool.clone()));
@@ -113,12 +116,16 @@ impl Registrations {
         let register = register.await.map_err(BusError::request(what))?;
         let deregister = client.queue_subscribe(subjects::DEREGISTER, queue());
         let deregister = deregister.await.map_err(BusError::request(what))?;
-        Ok(futures_util::stream::select(register, deregister))
+        let control = client.queue_subscribe(subjects::CONTROL, queue());
+        let control = control.await.map_err(BusError::request(what))?;
+        let changes = futures_util::stream::select(deregister, control);
+        Ok(futures_util::stream::select(register, changes))
     }
 
     async fn answer(&self, request: Message) {
         let reply = match request.subject.as_str() {
             subjects::REGISTER => self.register(&request.payload).await,
+            subjects::CONTROL => self.control(&request.payload).await,
             _ => self.deregister(&request.payload).await,
         };
         self.count(&request.subject, &reply);
@@ -139,6 +146,7 @@ impl Registrations {
             Reply::Done(_) => ("done", ""),
             Reply::NotFound { detail } => ("not_found", detail.as_str()),
             Reply::Refused { detail } => ("refused", detail.as_str()),
+            Reply::Conflict { detail } => ("conflict", detail.as_str()),
             Reply::Unavailable { detail } => ("unavailable", detail.as_str()),
         };
         self.answered.with_label_values(&[label]).inc();
@@ -179,6 +187,24 @@ impl Registrations {
         let detail = format!("battery `{battery}` has no estimator `{estimator}`");
         let commit = move |conn: &mut _| registrations::deregister(conn, &request);
         answer_of(self.pool.run(commit).await, detail)
+    }
+
+    async fn control(&self, payload: &[u8]) -> Reply {
+        let request: Control = match parse(payload) {
+            Ok(request) => request,
+            Err(refused) => return refused,
+        };
+        let (battery, estimator) = (&request.battery, &request.estimator);
+        let not_found = format!("battery `{battery}` has no estimator `{estimator}`");
+        let commit = move |conn: &mut _| registrations::control(conn, &request);
+        match self.pool.run(commit).await {
+            Ok(Controlled::Done(registration)) => Reply::Done(registration),
+            Ok(Controlled::NotFound) => Reply::NotFound { detail: not_found },
+            Ok(Controlled::Conflict(detail)) => Reply::Conflict { detail },
+            Err(error) => Reply::Unavailable {
+                detail: ErrorChain(&error).to_string(),
+            },
+        }
     }
 }
 

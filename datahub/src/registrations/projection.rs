@@ -60,7 +60,7 @@ pub(super) struct Projection {
 struct Compared {
     life: BusLife,
     since: Instant,
-    revisions: HashMap<String, i64>,
+    versions: HashMap<String, i64>,
 }
 
 impl Projection {
@@ -127,14 +127,14 @@ impl Projection {
         let mut compared = known.unwrap_or_else(|| Compared {
             life,
             since: Instant::now(),
-            revisions: HashMap::new(),
+            versions: HashMap::new(),
         });
         let listed = self.pool.run(registrations::list).await;
         let listed = listed.map_err(ProjectionError::Store)?;
         let mut keys = HashSet::with_capacity(listed.len());
         for one in listed {
             let key = format!("{}.{}", one.battery, one.estimator);
-            if compared.revisions.get(&key) != Some(&one.revision) {
+            if compared.versions.get(&key) != Some(&one.version) {
                 keys.insert(key);
             }
         }
@@ -150,8 +150,8 @@ impl Projection {
         }
         let work = keys.into_iter().map(|key| self.project_key(&bucket, key));
         let mut projected = stream::iter(work).buffer_unordered(KEYS_AT_ONCE);
-        while let Some((key, revision)) = projected.try_next().await? {
-            compared.revisions.insert(key, revision);
+        while let Some((key, version)) = projected.try_next().await? {
+            compared.versions.insert(key, version);
         }
         Ok(compared)
     }
@@ -161,14 +161,14 @@ impl Projection {
         bucket: &kv::Store,
         key: String,
     ) -> Result<(String, i64), ProjectionError> {
-        let revision = match subjects::parse_estimator_key(&key) {
+        let version = match subjects::parse_estimator_key(&key) {
             Some((battery, estimator)) => self.project(bucket, &battery, &estimator).await?,
             None => 0,
         };
-        Ok((key, revision))
+        Ok((key, version))
     }
 
-    /// Makes one key say what the table says, by compare-and-set, and returns its revision.
+    /// Makes one key say what the table says, by compare-and-set, and returns its version.
     ///
     /// The key is read before the table: so the table can only be newer, or a restored one.
     async fn project(
@@ -184,13 +184,13 @@ impl Projection {
             let place = entry.as_ref().map_or(0, |entry| entry.revision);
             let known: Option<Registration> =
                 entry.and_then(|entry| serde_json::from_slice(&entry.value).ok());
-            let known_revision = known.as_ref().map_or(0, |known| known.revision);
+            let known_version = known.as_ref().map_or(0, Registration::version);
             let Some(next) = self.successor(battery, estimator, known).await? else {
-                return Ok(known_revision);
+                return Ok(known_version);
             };
             let value = serde_json::to_vec(&next).unwrap_or_default();
             match bucket.update(key.as_str(), value.into(), place).await {
-                Ok(_) => return Ok(next.revision),
+                Ok(_) => return Ok(next.version()),
                 Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => {}
                 Err(error) => return Err(refused("take a registration")(error)),
             }

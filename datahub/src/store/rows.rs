@@ -12,6 +12,7 @@ use super::{
     StoreError,
     batteries::Line,
     cells::collect,
+    copy_out,
     source::{Of, Source, SourceError},
     statement::{ArrayBind, Statement},
     tables::ColumnType,
@@ -150,6 +151,10 @@ pub fn page(
 ) -> QueryResult<Selected> {
     if source.is_empty() {
         return Ok(Selected::default());
+    }
+    if source.is_rows() && selection.is_by_seq() && !limits.descending {
+        let seq = (*selection.seq.start(), *selection.seq.end());
+        return copy_out::page(connection, &source.line.name, seq, columns, limits);
     }
     // One more tells whether there are more.
     let limit = i64::try_from(limits.rows).unwrap_or(i64::MAX);

@@ -140,10 +140,10 @@ impl Bound {
 fn read(state: &BatteryState, estimator: Option<&EstimatorName>, value: &str) -> Option<Estimated> {
     match estimator {
         Some(estimator) => state.value(estimator, value),
-        // A name of an estimate means the main estimator's, unless a column has it.
+        // A name of an estimate means the champion's, unless a column has it.
         None => match state.number(value) {
             Some(number) => Some(Estimated::new(number, f64::NAN)),
-            None => state.value(&EstimatorName::default(), value),
+            None => state.value(&state.champion(), value),
         },
     }
 }

@@ -6,7 +6,7 @@ use actix_web::{get, web};
 use rovi_common::{
     http::Problem,
     name::{BatteryName, EstimatorName},
-    registration::Registration,
+    registration::{Champion, Registration},
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -32,11 +32,13 @@ struct EstimatorDetails {
 struct BatteryDetails {
     #[schema(value_type = String)]
     battery: BatteryName,
+    /// Which of them is the champion, from which row on.
+    champion: Option<Champion>,
     #[schema(value_type = BTreeMap<String, EstimatorDetails>)]
     estimators: BTreeMap<EstimatorName, EstimatorDetails>,
 }
 
-/// The state of the `default` estimator of every battery that has one.
+/// The state of the champion of every battery that has one: `default`, or which was promoted.
 #[utoipa::path(
     tag = "status",
     responses((status = 200, description = "Battery to state", body = BTreeMap<String, EstimatorStatus>))
@@ -45,9 +47,8 @@ struct BatteryDetails {
 pub(super) async fn get_status(
     fleet: web::Data<Fleet>,
 ) -> web::Json<BTreeMap<BatteryName, EstimatorStatus>> {
-    let default = EstimatorName::default();
     let shown = fleet.all().into_iter().filter_map(|battery| {
-        let status = battery.status(&default)?;
+        let status = battery.champion_status()?;
         Some((battery.name.clone(), status))
     });
     web::Json(shown.collect())
@@ -69,7 +70,9 @@ pub(super) async fn get_battery(
     path: web::Path<String>,
 ) -> Result<web::Json<BatteryDetails>, Problem> {
     let battery = battery_name(&path)?;
-    let statuses = fleet.find(&battery).map(|known| known.statuses());
+    let known = fleet.find(&battery);
+    let champion = known.as_ref().and_then(|known| known.champion());
+    let statuses = known.map(|known| known.statuses());
     let statuses = statuses.filter(|statuses| !statuses.is_empty());
     let statuses = statuses.ok_or_else(|| no_estimator(&battery))?;
     let estimators = statuses
@@ -77,6 +80,7 @@ pub(super) async fn get_battery(
         .map(|(name, shown)| (name, details(shown)));
     Ok(web::Json(BatteryDetails {
         battery,
+        champion,
         estimators: estimators.collect(),
     }))
 }

@@ -1,12 +1,14 @@
 //! The HTTP interface of the twin.
 
 mod alerts;
+mod backtest;
+mod control_estimator;
 mod definition;
 mod form;
 mod get_services;
 mod get_status;
-mod register_estimator;
-mod remove_estimator;
+pub(crate) mod register_estimator;
+pub(crate) mod remove_estimator;
 mod script;
 
 use std::str::FromStr;
@@ -33,6 +35,12 @@ use crate::{hub::HubError, live};
         register_estimator::register_estimator,
         remove_estimator::remove_estimator,
         remove_estimator::remove_estimators,
+        control_estimator::control_estimator,
+        backtest::start_backtest,
+        backtest::list_backtests,
+        backtest::get_backtest,
+        backtest::end_backtest,
+        backtest::promote_candidate,
         definition::get_schema,
         get_services::get_services,
         alerts::get_alerts,
@@ -65,6 +73,12 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .service(live::get_socket)
         .service(live::get_events)
         .service(register_estimator::register_estimator)
+        .service(backtest::start_backtest)
+        .service(backtest::list_backtests)
+        .service(backtest::get_backtest)
+        .service(backtest::end_backtest)
+        .service(backtest::promote_candidate)
+        .service(control_estimator::control_estimator)
         .service(get_status::get_battery)
         .service(remove_estimator::remove_estimator)
         .service(remove_estimator::remove_estimators)
@@ -80,16 +94,16 @@ fn name<T: FromStr<Err = NameError>>(field: &str, text: &str) -> Result<T, Probl
         .map_err(|error| Problem::bad_request(error).at(field))
 }
 
-fn battery_name(text: &str) -> Result<BatteryName, Problem> {
+pub(crate) fn battery_name(text: &str) -> Result<BatteryName, Problem> {
     name("name", text)
 }
 
-fn estimator_name(text: &str) -> Result<EstimatorName, Problem> {
+pub(crate) fn estimator_name(text: &str) -> Result<EstimatorName, Problem> {
     name("estimator", text)
 }
 
 /// Says that the hub gave no usable answer.
-fn hub_problem(error: &HubError) -> Problem {
+pub(crate) fn hub_problem(error: &HubError) -> Problem {
     match error {
         HubError::Away(reason) => Problem::unavailable(format!(
             "the Data Hub, which keeps registrations, is away: {reason}"
@@ -99,11 +113,12 @@ fn hub_problem(error: &HubError) -> Problem {
 }
 
 /// Takes the hub's answer apart.
-fn committed(reply: Reply) -> Result<rovi_common::registration::Registration, Problem> {
+pub(crate) fn committed(reply: Reply) -> Result<rovi_common::registration::Registration, Problem> {
     match reply {
         Reply::Done(registration) => Ok(*registration),
         Reply::NotFound { detail } => Err(Problem::not_found(detail)),
         Reply::Refused { detail } => Err(Problem::bad_request(detail)),
+        Reply::Conflict { detail } => Err(Problem::conflict(detail)),
         Reply::Unavailable { detail } => Err(Problem::unavailable(detail)),
     }
 }

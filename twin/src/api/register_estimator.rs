@@ -67,15 +67,21 @@ pub(super) async fn register_estimator(
         register.required_time = queried;
     }
     let (kind, states, notes) = check(fleet.shared(), &mut register, files).await?;
-    let reply = fleet.shared().hub.register(&register).await;
-    let registration = committed(reply.map_err(|error| hub_problem(&error))?)?;
+    let registration = commit(&fleet, &register).await?;
     let words = describe(&kind, &registration, &states);
-    fleet.apply(registration);
     Ok(web::Json([vec![words], notes].concat().join("; ")))
 }
 
+/// Has the hub commit a registration that was checked, and puts it into force here.
+pub(crate) async fn commit(fleet: &Fleet, register: &Register) -> Result<Registration, Problem> {
+    let reply = fleet.shared().hub.register(register).await;
+    let registration = committed(reply.map_err(|error| hub_problem(&error))?)?;
+    fleet.apply(registration.clone());
+    Ok(registration)
+}
+
 /// Checks a definition; returns its kind, its states, and what is odd about it.
-async fn check(
+pub(crate) async fn check(
     shared: &Shared,
     register: &mut Register,
     files: Vec<ScriptFile>,
@@ -104,19 +110,12 @@ async fn check(
     Ok((kind, document.state_names(), notes))
 }
 
-fn read(form: Form) -> Result<(Register, Vec<ScriptFile>), Problem> {
+pub(super) fn read(form: Form) -> Result<(Register, Vec<ScriptFile>), Problem> {
     let missing =
         |field: &str| Problem::bad_request(format!("the form lacks the field `{field}`")).at(field);
     let battery = battery_name(&form.name.ok_or_else(|| missing("name"))?)?;
     let definition = form.definition.ok_or_else(|| missing("definition"))?;
-    if definition.trim().is_empty() {
-        return Err(Problem::bad_request("the definition is empty").at("definition"));
-    }
-    if definition.len() > MAX_DEFINITION_BYTES {
-        let limit = MAX_DEFINITION_BYTES;
-        let detail = format!("the definition has more than {limit} bytes");
-        return Err(Problem::too_large(detail).at("definition"));
-    }
+    check_size(&definition)?;
     let estimator = match form.estimator.as_deref() {
         None | Some("") => EstimatorName::default(),
         Some(name) => estimator_name(name)?,
@@ -133,6 +132,19 @@ fn read(form: Form) -> Result<(Register, Vec<ScriptFile>), Problem> {
         files: Vec::new(),
     };
     Ok((register, form.files))
+}
+
+/// Refuses what cannot be a definition.
+pub(crate) fn check_size(definition: &str) -> Result<(), Problem> {
+    if definition.trim().is_empty() {
+        return Err(Problem::bad_request("the definition is empty").at("definition"));
+    }
+    if definition.len() > MAX_DEFINITION_BYTES {
+        let limit = MAX_DEFINITION_BYTES;
+        let detail = format!("the definition has more than {limit} bytes");
+        return Err(Problem::too_large(detail).at("definition"));
+    }
+    Ok(())
 }
 
 fn describe(kind: &str, registration: &Registration, states: &[String]) -> String {

@@ -30,9 +30,7 @@ pub(super) async fn remove_estimator(
 ) -> Result<web::Json<String>, Problem> {
     let (battery, estimator) = path.into_inner();
     let (battery, estimator) = (battery_name(&battery)?, estimator_name(&estimator)?);
-    let words = format!("removed `{estimator}` of `{battery}`");
-    remove(&fleet, battery, estimator).await?;
-    Ok(web::Json(words))
+    remove(&fleet, battery, estimator).await.map(web::Json)
 }
 
 /// Removes all estimators of a battery; their estimates stay.
@@ -75,11 +73,13 @@ pub(super) async fn remove_estimators(
     )))
 }
 
-async fn remove(
+/// Removes one estimator; tells what was removed, in words.
+pub(crate) async fn remove(
     fleet: &Fleet,
     battery: BatteryName,
     estimator: EstimatorName,
-) -> Result<(), Problem> {
+) -> Result<String, Problem> {
+    let words = format!("removed `{estimator}` of `{battery}`");
     let reply = fleet
         .shared()
         .hub
@@ -87,5 +87,5 @@ async fn remove(
         .await;
     let tombstone = committed(reply.map_err(|error| hub_problem(&error))?)?;
     fleet.apply(tombstone);
-    Ok(())
+    Ok(words)
 }

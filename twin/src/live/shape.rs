@@ -6,26 +6,23 @@ use std::{
 };
 
 use bytestring::ByteString;
-use rovi_common::{
-    clock,
-    name::{BatteryName, EstimatorName},
-    news::BatteryState,
-};
+use rovi_common::{clock, name::BatteryName, news::BatteryState};
 use serde_json::{Map, Value, json};
 
 use super::board::Version;
 
 /// Always there, null where nothing is known.
 const BASIC: [&str; 3] = ["voltage", "current", "temperature"];
-/// What the `default` estimator says, with `__std` for its standard deviation.
+/// What the champion says, with `__std` for its standard deviation.
 const ESTIMATED: [&str; 2] = ["state_of_charge", "state_of_health"];
 /// Names that are ours; a column of such a name is shown as `<name>_`.
-const OURS: [&str; 12] = [
+const OURS: [&str; 13] = [
     "timestamp",
     "epoch",
     "seq",
     "segment",
     "estimates",
+    "champion",
     "omitted",
     "ws_timestamp",
     "latency_ms",
@@ -184,9 +181,9 @@ pub(crate) fn shape(state: &BatteryState) -> Map<String, Value> {
     for name in BASIC {
         shape.entry(name).or_insert(Value::Null);
     }
-    let default = EstimatorName::default();
+    let champion = state.champion();
     for name in ESTIMATED {
-        let value = state.value(&default, name).unwrap_or_default();
+        let value = state.value(&champion, name).unwrap_or_default();
         shape.insert(name.to_owned(), value.mean.into());
         shape.insert(format!("{name}__std"), value.std.into());
     }
@@ -199,12 +196,16 @@ pub(crate) fn shape(state: &BatteryState) -> Map<String, Value> {
     }
     let estimates = serde_json::to_value(&state.estimators).unwrap_or_default();
     shape.insert("estimates".to_owned(), estimates);
+    shape.insert("champion".to_owned(), champion.as_str().into());
     shape
 }
 
 #[cfg(test)]
 mod tests {
-    use rovi_common::news::{Estimated, EstimatorState};
+    use rovi_common::{
+        name::EstimatorName,
+        news::{Estimated, EstimatorState},
+    };
 
     use super::*;
     use crate::live::board::Place;

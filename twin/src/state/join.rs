@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use rovi_common::{
     name::EstimatorName,
     news::{BatteryState, EstimatorState},
+    registration::Champion,
 };
 
 use crate::{
@@ -22,6 +23,8 @@ pub struct Known {
     pub running: BTreeMap<EstimatorName, EstimatorState>,
     /// Those that were removed, by the revision of their removal.
     pub removed: BTreeMap<EstimatorName, i64>,
+    /// The champion, as the hub said.
+    pub champion: Option<Champion>,
 }
 
 /// The order of two states of one estimator.
@@ -44,7 +47,11 @@ fn rank(state: &EstimatorState) -> u8 {
 /// At the same row the twin that spoke last may correct itself; another one may only go on.
 pub(super) fn join(state: &mut BatteryState, known: Known, instance: &str) -> bool {
     let is_own = state.by == instance;
-    let mut says_more = false;
+    let era = |champion: &Option<Champion>| champion.as_ref().map(|champion| champion.era);
+    let mut says_more = era(&known.champion) > era(&state.champion);
+    if says_more {
+        state.champion = known.champion;
+    }
     for (name, ours) in known.running {
         let theirs = state.estimators.get(&name);
         let may_speak = theirs.is_none_or(|theirs| {
@@ -99,7 +106,7 @@ mod tests {
     fn known(state: EstimatorState) -> Known {
         Known {
             running: [(EstimatorName::default(), state)].into(),
-            removed: BTreeMap::new(),
+            ..Known::default()
         }
     }
 
@@ -138,10 +145,29 @@ mod tests {
     }
 
     #[test]
+    fn a_twin_that_heard_of_a_promotion_is_not_contradicted_by_one_that_did_not() {
+        let crowned = |era, name: &str| Known {
+            champion: Some(Champion {
+                era,
+                estimator: name.parse().ok(),
+                epoch: 1,
+                from_seq: era,
+            }),
+            ..Known::default()
+        };
+        let mut state = bus(at(3, 40, "live"));
+        assert_eq!(state.champion(), EstimatorName::default());
+        assert!(join(&mut state, crowned(8, "second"), "two"));
+        assert!(!join(&mut state, crowned(7, "default"), "one"));
+        assert!(!join(&mut state, Known::default(), "one"));
+        assert_eq!(state.champion().as_str(), "second");
+    }
+
+    #[test]
     fn a_removed_estimator_goes_and_one_registered_later_stays() {
         let removed = |revision| Known {
-            running: BTreeMap::new(),
             removed: [(EstimatorName::default(), revision)].into(),
+            ..Known::default()
         };
         let mut state = bus(at(3, 40, "live"));
         assert!(!join(&mut state, removed(2), "two"));

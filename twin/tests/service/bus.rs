@@ -94,6 +94,7 @@ impl Bus {
             files: Vec::new(),
             deleted: false,
             changed: 0,
+            standing: rovi_common::registration::Standing::default(),
         })
         .await;
     }

@@ -147,6 +147,7 @@ pub(crate) async fn commit_registrations(bus: &Bus, mut requests: Subscriber) {
                 files: asked.files,
                 deleted: false,
                 changed: 0,
+                standing: rovi_common::registration::Standing::default(),
             }
         } else {
             let asked: Deregister = serde_json::from_slice(&request.payload).unwrap();
@@ -160,6 +161,7 @@ pub(crate) async fn commit_registrations(bus: &Bus, mut requests: Subscriber) {
                 files: Vec::new(),
                 deleted: true,
                 changed: 0,
+                standing: rovi_common::registration::Standing::default(),
             }
         };
         let reply = if registration.battery.as_str() == "unknown" {

@@ -227,6 +227,7 @@ async fn changes_of_estimators_are_told_once_also_by_two_twins() {
         files: Vec::new(),
         deleted,
         changed: rovi_common::clock::now_us(),
+        standing: rovi_common::registration::Standing::default(),
     };
     for (revision, deleted) in [(1, false), (2, false), (3, true)] {
         bus.put(&registered(revision, deleted)).await;
@@ -651,6 +652,7 @@ async fn what_is_published_is_as_the_description_says() {
         files: Vec::new(),
         deleted: false,
         changed: rovi_common::clock::now_us(),
+        standing: rovi_common::registration::Standing::default(),
     })
     .await;
     for event in events(&bus, "b7", 2).await {

@@ -52,6 +52,7 @@ fn registration(estimator: &str, revision: i64, definition: &str) -> Registratio
         files: Vec::new(),
         deleted: false,
         changed: 0,
+        standing: rovi_common::registration::Standing::default(),
     }
 }
 

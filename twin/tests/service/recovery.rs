@@ -91,6 +91,7 @@ async fn a_newer_revision_starts_anew_from_its_valid_from() {
         files: Vec::new(),
         deleted: false,
         changed: 0,
+        standing: rovi_common::registration::Standing::default(),
     };
     bus.put(&registration).await;
     let status = twin

@@ -1,7 +1,10 @@
-//! `rovicli estimator`: runs estimators over a file, on this machine and without services.
+//! `rovicli estimator`: runs estimators over a file, on this machine and without services, and
+//! commands registered ones.
 
+mod backtest;
 mod check;
 mod compare;
+mod control;
 mod dump;
 mod figures;
 mod run;
@@ -11,6 +14,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use rovi_python::{Sandbox, Settings};
+
+use crate::hub::Hub;
 
 /// Arguments of `rovicli estimator`.
 #[derive(Debug, clap::Args)]
@@ -25,6 +30,18 @@ enum Command {
     Check(check::Args),
     /// Runs two estimators over a file, side by side.
     Compare(compare::Args),
+    /// Runs a candidate over a battery's stored rows and compares it with the champion.
+    Backtest(backtest::Args),
+    /// Makes a registered estimator, or the candidate of a backtest, the champion.
+    Promote(control::PromoteArgs),
+    /// Has an estimator take no rows until it is resumed.
+    Pause(control::Args),
+    /// Has an estimator go on behind the last row it took.
+    Resume(control::Args),
+    /// Has an estimator start anew from the first row.
+    Reset(control::Args),
+    /// Removes an estimator; its estimates stay.
+    Remove(control::Args),
 }
 
 /// The rows, and how scripts are run.
@@ -68,9 +85,15 @@ impl Common {
     }
 }
 
-pub(super) fn run(args: &Args) -> Result<()> {
-    match &args.command {
-        Command::Check(args) => check::run(args),
-        Command::Compare(args) => compare::run(args),
+pub(super) async fn run(hub: Result<Hub>, args: Args) -> Result<()> {
+    match args.command {
+        Command::Check(args) => check::run(&args),
+        Command::Compare(args) => compare::run(&args),
+        Command::Backtest(args) => backtest::run(&hub?, args).await,
+        Command::Promote(args) => control::promote(&hub?, &args).await,
+        Command::Pause(args) => control::control(&hub?, &args, "pause").await,
+        Command::Resume(args) => control::control(&hub?, &args, "resume").await,
+        Command::Reset(args) => control::control(&hub?, &args, "reset").await,
+        Command::Remove(args) => control::remove(&hub?, &args).await,
     }
 }

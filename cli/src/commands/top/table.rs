@@ -116,8 +116,9 @@ fn estimator(data: &Value) -> String {
     let Some(estimates) = estimates.filter(|estimates| !estimates.is_empty()) else {
         return "-".to_owned();
     };
+    let champion = data.get("champion").and_then(Value::as_str);
     let main = estimates
-        .get("default")
+        .get(champion.unwrap_or("default"))
         .or_else(|| estimates.values().next());
     let text = |field: &str| main.and_then(|main| main.get(field)?.as_str());
     let mut shown = match text("error") {
