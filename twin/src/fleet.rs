@@ -3,10 +3,13 @@
 //! A frame goes into the mailbox of each live worker of its battery. A worker whose mailbox is full
 //! gets no more of them: it reads on from the stream by itself, so it holds up neither its partition
 //! nor its neighbours. A battery without estimators costs an entry in a table.
+//!
+//! Workers run for the batteries of the partitions that this twin owns ([`share`](crate::share)); of
+//! the others only the registrations are kept, so that they can start at once.
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fmt,
+    fmt, mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -15,9 +18,11 @@ use std::{
 
 use async_nats::jetstream::{self, message::Acker};
 use rovi_common::{
+    fault,
     frame::RowFrame,
     name::{BatteryName, EstimatorName},
     registration::Registration,
+    subjects,
 };
 use tokio::{
     runtime::Handle,
@@ -27,6 +32,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     alerts::{Alerts, Hooks},
+    ask::Owners,
     checkpoint::{Checkpoints, Origin},
     config::Settings,
     events::Events,
@@ -34,6 +40,7 @@ use crate::{
     hub::Hub,
     live::{Board, Services, Watchers},
     metrics::TwinMetrics,
+    overview::MetadataAnswers,
     state::{
         Outlet,
         join::{Known, state_of},
@@ -73,6 +80,10 @@ pub struct Shared {
     pub watchers: Watchers,
     /// The services that live.
     pub services: Services,
+    /// Which twin owns each partition.
+    pub owners: Owners,
+    /// What the hub said of metadata.
+    pub metadata_answers: MetadataAnswers,
     /// What happened, on its way to the bus.
     pub events: Events,
     /// Rules of alerts, and what they found.
@@ -114,11 +125,14 @@ impl Receipt {
     /// Tells that one holder is done. A receipt that is dropped without this is not acknowledged:
     /// the frame comes again.
     pub async fn done(&self) {
-        if self.holders.fetch_sub(1, Ordering::AcqRel) == 1
-            && let Err(error) = self.acker.ack().await
-        {
+        if self.holders.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return;
+        }
+        fault::passed("twin.before_acknowledgement");
+        if let Err(error) = self.acker.ack().await {
             tracing::debug!("a frame is not acknowledged and will come again: {error}");
         }
+        fault::passed("twin.after_acknowledgement");
     }
 }
 
@@ -158,7 +172,16 @@ pub struct Battery {
 struct BatteryState {
     newest: Option<Position>,
     links: BTreeMap<EstimatorName, Link>,
+    /// Registered, and run by the twin that owns the battery's partition.
+    elsewhere: BTreeMap<EstimatorName, Arc<Registration>>,
     removed: BTreeMap<EstimatorName, i64>,
+}
+
+impl BatteryState {
+    fn registration(&self, estimator: &EstimatorName) -> Option<&Arc<Registration>> {
+        let here = self.links.get(estimator).map(|link| &link.registration);
+        here.or_else(|| self.elsewhere.get(estimator))
+    }
 }
 
 impl Battery {
@@ -240,6 +263,19 @@ impl Battery {
         state.links.iter().map(shown).collect()
     }
 
+    /// Returns an estimator's registration, whichever twin runs it.
+    pub fn registration(&self, estimator: &EstimatorName) -> Option<Arc<Registration>> {
+        self.state().registration(estimator).map(Arc::clone)
+    }
+
+    /// Returns every estimator that is registered, whichever twin runs it.
+    pub fn registrations(&self) -> BTreeMap<EstimatorName, Arc<Registration>> {
+        let state = self.state();
+        let here = state.links.iter();
+        let here = here.map(|(name, link)| (name.clone(), Arc::clone(&link.registration)));
+        here.chain(state.elsewhere.clone()).collect()
+    }
+
     /// Returns what is known here of the estimators, in the form for the bus.
     pub fn known(&self) -> Known {
         let state = self.state();
@@ -268,6 +304,8 @@ impl Battery {
 pub struct Fleet {
     shared: Arc<Shared>,
     batteries: Mutex<HashMap<BatteryName, Arc<Battery>>>,
+    /// The partitions that this twin owns, each with its workers.
+    owned: Mutex<HashMap<u32, TaskTracker>>,
     workers: TaskTracker,
     /// Workers never run on the threads of the HTTP server, which may be what starts them.
     runtime: Handle,
@@ -282,6 +320,7 @@ impl Fleet {
         Arc::new(Self {
             shared,
             batteries: Mutex::default(),
+            owned: Mutex::default(),
             workers: TaskTracker::new(),
             runtime: Handle::current(),
         })
@@ -325,8 +364,8 @@ impl Fleet {
     pub fn apply(&self, registration: Registration) {
         let battery = self.battery(&registration.battery);
         let mut state = battery.state();
-        let known = state.links.get_mut(&registration.estimator);
-        let known_revision = known.as_ref().map(|link| link.registration.revision);
+        let known = state.registration(&registration.estimator);
+        let known_revision = known.map(|known| known.revision);
         if known_revision.is_some_and(|known| known >= registration.revision) {
             return;
         }
@@ -338,9 +377,10 @@ impl Fleet {
         } = &registration;
         self.shared
             .events
-            .tell_registration(&registration, known.is_some());
+            .tell_registration(&registration, known_revision.is_some());
         if registration.deleted {
             state.removed.insert(estimator.clone(), *revision);
+            state.elsewhere.remove(estimator);
             self.shared.outlet.touch(name);
             if let Some(link) = state.links.remove(estimator) {
                 tracing::info!("estimator {estimator} of {name} is removed by revision {revision}");
@@ -349,29 +389,104 @@ impl Fleet {
             }
             return;
         }
-        tracing::info!("estimator {estimator} of {name} runs from revision {revision}");
+        tracing::info!("estimator {estimator} of {name} is registered by revision {revision}");
         let registration = Arc::new(registration);
-        if let Some(link) = known {
+        if let Some(link) = state.links.get_mut(&registration.estimator) {
             link.is_live = false;
             link.registration = Arc::clone(&registration);
             link.registrations.send_replace(Some(registration));
         } else {
-            let link = self.start_worker(Arc::clone(&battery), &registration);
-            state.links.insert(registration.estimator.clone(), link);
-            self.shared.metrics.estimators.inc();
+            self.place(&battery, &mut state, registration);
         }
+    }
+
+    /// Runs an estimator here, if this twin owns its battery's partition.
+    fn place(
+        &self,
+        battery: &Arc<Battery>,
+        state: &mut BatteryState,
+        registration: Arc<Registration>,
+    ) {
+        let estimator = registration.estimator.clone();
+        match self.workers_of(battery) {
+            Some(workers) => {
+                let link = self.start_worker(Arc::clone(battery), &registration, &workers);
+                state.elsewhere.remove(&estimator);
+                state.links.insert(estimator, link);
+                self.shared.metrics.estimators.inc();
+            }
+            None => {
+                state.elsewhere.insert(estimator, registration);
+            }
+        }
+    }
+
+    /// Begins to run the estimators of a partition.
+    pub fn enter(&self, partition: u32) {
+        self.owned().insert(partition, TaskTracker::new());
+        self.shared.metrics.partitions.inc();
+        for battery in self.of_partition(partition) {
+            let mut state = battery.state();
+            for registration in mem::take(&mut state.elsewhere).into_values() {
+                self.place(&battery, &mut state, registration);
+            }
+        }
+    }
+
+    /// Ends the estimators of a partition; returns when they have saved what they know.
+    pub async fn leave(&self, partition: u32) {
+        let Some(workers) = self.owned().remove(&partition) else {
+            return;
+        };
+        self.shared.metrics.partitions.dec();
+        for battery in self.of_partition(partition) {
+            let mut state = battery.state();
+            // A worker whose link is gone stops as it does when the service stops.
+            for (estimator, link) in mem::take(&mut state.links) {
+                self.shared.metrics.estimators.dec();
+                state.elsewhere.insert(estimator, link.registration);
+            }
+        }
+        workers.close();
+        workers.wait().await;
+    }
+
+    fn of_partition(&self, partition: u32) -> Vec<Arc<Battery>> {
+        let partitions = self.shared.settings.bus.partitions;
+        let batteries = self.batteries();
+        let all = batteries.values().map(Arc::clone);
+        all.filter(|battery| subjects::partition_of(&battery.name, partitions) == partition)
+            .collect()
+    }
+
+    fn workers_of(&self, battery: &Battery) -> Option<TaskTracker> {
+        let partitions = self.shared.settings.bus.partitions;
+        let partition = subjects::partition_of(&battery.name, partitions);
+        self.owned().get(&partition).cloned()
+    }
+
+    fn owned(&self) -> MutexGuard<'_, HashMap<u32, TaskTracker>> {
+        self.owned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Removes an estimator whose entry vanished from the bucket.
     pub fn forget(&self, battery: &BatteryName, estimator: &EstimatorName) {
-        if let Some(link) = self.battery(battery).state().links.remove(estimator) {
-            tracing::info!("estimator {estimator} of {battery} is removed");
+        let battery = self.battery(battery);
+        let mut state = battery.state();
+        state.elsewhere.remove(estimator);
+        if let Some(link) = state.links.remove(estimator) {
+            tracing::info!("estimator {estimator} of {} is removed", battery.name);
             link.registrations.send_replace(None);
             self.shared.metrics.estimators.dec();
         }
     }
 
-    fn start_worker(&self, battery: Arc<Battery>, registration: &Arc<Registration>) -> Link {
+    fn start_worker(
+        &self,
+        battery: Arc<Battery>,
+        registration: &Arc<Registration>,
+        workers: &TaskTracker,
+    ) -> Link {
         let (sender, mailbox) = mpsc::channel(self.shared.settings.mailbox_frames.get());
         let (registrations, changes) = watch::channel(Some(Arc::clone(registration)));
         let (reports, report) = watch::channel(Arc::default());
@@ -385,7 +500,8 @@ impl Fleet {
             registrations: changes,
             reports,
         };
-        self.workers.spawn_on(worker::run(worker), &self.runtime);
+        let running = workers.track_future(worker::run(worker));
+        self.workers.spawn_on(running, &self.runtime);
         Link {
             registration: Arc::clone(registration),
             report,

@@ -30,8 +30,10 @@ pub struct TwinMetrics {
     pub script_failures: IntCounter,
     /// Of what the twin tells everyone.
     pub live: LiveMetrics,
-    /// Registered estimators.
+    /// Estimators that run here.
     pub estimators: IntGauge,
+    /// Partitions that this twin owns.
+    pub partitions: IntGauge,
     /// Rows that the estimator furthest behind has to deal with.
     pub rows_behind: IntGauge,
     /// Age of the oldest state that is not in a checkpoint yet.
@@ -74,7 +76,8 @@ impl TwinMetrics {
                 "How often a Python estimator failed and was started again.",
             ),
             live: LiveMetrics::new(metrics),
-            estimators: metrics.gauge("twin_estimators", "Registered estimators."),
+            estimators: metrics.gauge("twin_estimators", "Estimators that run in this twin."),
+            partitions: metrics.gauge("twin_partitions", "Partitions that this twin owns."),
             rows_behind: metrics.gauge(
                 "twin_rows_behind",
                 "Rows that the estimator furthest behind has to deal with.",

@@ -8,7 +8,7 @@ use async_nats::jetstream::{
     stream::{LastRawMessageErrorKind, Stream},
 };
 use futures_util::{FutureExt, StreamExt};
-use rovi_common::{frame::RowFrame, name::BatteryName, subjects};
+use rovi_common::{fault, frame::RowFrame, name::BatteryName, subjects};
 
 use crate::{
     catch_up::CatchUpError,
@@ -109,6 +109,7 @@ impl Reader {
         mut position: Option<Position>,
         target: Option<Position>,
     ) -> Result<Read, CatchUpError> {
+        fault::passed("twin.catching_up");
         let mut frames = Vec::new();
         let mut origin = Origin {
             bus_epoch: Arc::clone(&self.bus_epoch),

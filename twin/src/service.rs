@@ -26,6 +26,7 @@ use tokio::sync::Semaphore;
 use crate::{
     alerts::{self, Alerts, Hooks},
     api,
+    ask::{self, Owners},
     checkpoint::Checkpoints,
     config::{AlertSettings, ENV_PREFIX, Settings},
     events::Events,
@@ -33,7 +34,8 @@ use crate::{
     hub::Hub,
     live::{self, Services, Watchers},
     metrics::TwinMetrics,
-    registrations,
+    overview::MetadataAnswers,
+    registrations, share,
     state::{self, Outlet},
     status, subscribe,
 };
@@ -156,6 +158,8 @@ impl Service {
             board: Arc::default(),
             watchers: Watchers::default(),
             services: Services::default(),
+            owners: Owners::default(),
+            metadata_answers: MetadataAnswers::default(),
             events: Events::default(),
             alerts: Alerts::default(),
             hooks: hooks(&settings.alerts)?,
@@ -261,12 +265,8 @@ impl Service {
 
     fn start_tasks(&self) {
         let (fleet, lifecycle) = (&self.fleet, &self.lifecycle);
-        let count = fleet.shared().settings.bus.partitions;
-        let partitions = Arc::new(subscribe::Partitions::new(count, self.readiness.clone()));
-        for partition in 0..count {
-            let task = subscribe::follow(Arc::clone(fleet), partition, Arc::clone(&partitions));
-            lifecycle.supervise("subscribe", task);
-        }
+        let partitions = Arc::new(subscribe::Partitions::new(self.readiness.clone()));
+        lifecycle.supervise("share", share::run(Arc::clone(fleet), partitions));
         let registered = registrations::follow(Arc::clone(fleet), self.readiness.clone());
         lifecycle.supervise("registrations", registered);
         let looked = look(Arc::clone(fleet), self.nats.clone(), self.readiness.clone());
@@ -283,6 +283,8 @@ impl Service {
         lifecycle.supervise("live", followed);
         let heard = live::listen(Arc::clone(fleet), self.nats.clone());
         lifecycle.supervise("services", heard);
+        let answered = ask::answer(Arc::clone(fleet), self.nats.clone());
+        lifecycle.supervise("answers", answered);
         lifecycle.supervise("alerts.follow", alerts::follow(Arc::clone(fleet)));
         lifecycle.supervise("alerts", alerts::run(Arc::clone(fleet)));
         lifecycle.supervise("webhooks", alerts::deliver(Arc::clone(fleet)));
@@ -354,6 +356,7 @@ fn load(metrics: &TwinMetrics) -> Load {
         queues: [
             named("live_sockets", metrics.live.sockets.get()),
             named("estimators", metrics.estimators.get()),
+            named("partitions", metrics.partitions.get()),
         ]
         .into(),
     }

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
-use rovi_common::{name::EstimatorName, news::Estimated};
+use rovi_common::{name::EstimatorName, news::Estimated, registration::Registration};
 use rovi_estimation::Found;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -154,6 +154,21 @@ impl EstimatorStatus {
     /// Shows what the worker of `link` last said; `newest` is the battery's newest known row.
     pub fn of(estimator: &EstimatorName, link: &Link, newest: Option<Position>) -> Self {
         let report: Arc<Report> = Arc::clone(&link.report.borrow());
+        Self::shown(estimator, link.registration.revision, &report, newest)
+    }
+
+    /// Shows an estimator of which nothing is heard, since its twin starts or ends.
+    pub fn unknown(registration: &Registration) -> Self {
+        let (name, revision) = (&registration.estimator, registration.revision);
+        Self::shown(name, revision, &Report::default(), None)
+    }
+
+    fn shown(
+        estimator: &EstimatorName,
+        revision: i64,
+        report: &Report,
+        newest: Option<Position>,
+    ) -> Self {
         let states = report.state_names.len().max(1);
         let skipped = report.skipped.iter();
         Self {
@@ -167,7 +182,7 @@ impl EstimatorStatus {
                 .map(<[f64]>::to_vec)
                 .collect(),
             estimator: estimator.clone(),
-            revision: link.registration.revision,
+            revision,
             generation: report.generation,
             phase: report.phase,
             epoch: report.position.map(|position| position.epoch),

@@ -19,4 +19,6 @@ mod recovery;
 #[cfg(test)]
 mod rows;
 #[cfg(test)]
+mod share;
+#[cfg(test)]
 mod twin;
