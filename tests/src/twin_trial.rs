@@ -246,8 +246,16 @@ impl TwinTrial {
             }
         })
         .await;
-        let other_reaches = other.get("/online/status?fields=rows_behind").await;
-        other_reaches.map_err(anyhow::Error::msg)?;
+        // The other may or may not have gone beyond where the frozen one stood.
+        if self.rng.random() {
+            let all = "/online/status?limit=1&where=estimated_seq = ";
+            eventually(PATIENCE, || async {
+                let page = other.get(&format!("{all}{ROWS}")).await?;
+                let is_done = page.get("total") == Some(&BATTERIES.into());
+                is_done.then_some(()).ok_or_else(|| page.to_string())
+            })
+            .await;
+        }
         frozen.signal(Signal::CONT);
         eventually(PATIENCE, || async {
             match frozen.metric("twin_partitions").await {
@@ -284,12 +292,7 @@ impl TwinTrial {
             let frames = self.export(&battery, "rows").await?;
             let expected = estimates::uninterrupted(&self.document, &frames)?;
             self.stored(&battery, &expected, deadline).await?;
-            for twin in &self.twins {
-                let shown = twin.get(&format!("/online/{battery}")).await;
-                let shown = shown.map_err(anyhow::Error::msg)?;
-                let status = shown.pointer("/estimators/default").context("it runs")?;
-                expected.equals_state(status)?;
-            }
+            self.shown(&battery, &expected, deadline).await?;
             rows += ROWS;
         }
         Ok(Seen {
@@ -345,6 +348,36 @@ impl TwinTrial {
                 Err(_not_all_yet) => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         }
+    }
+
+    /// Waits until every twin shows the state expected; one may die until the very end.
+    async fn shown(
+        &mut self,
+        battery: &str,
+        expected: &Uninterrupted,
+        deadline: Instant,
+    ) -> Result<()> {
+        for place in 0..self.twins.len() {
+            loop {
+                self.twins.iter_mut().for_each(TwinProcess::revive);
+                let twin = self.twins.get(place).context("a trial has twins")?;
+                let shown = twin
+                    .get(&format!("/online/{battery}"))
+                    .await
+                    .unwrap_or_default();
+                let status = shown
+                    .pointer("/estimators/default")
+                    .unwrap_or(&serde_json::Value::Null);
+                match expected.equals_state(status) {
+                    Ok(()) => break,
+                    Err(error) if Instant::now() >= deadline => {
+                        return Err(error.context(battery.to_owned()));
+                    }
+                    Err(_not_yet) => tokio::time::sleep(Duration::from_millis(50)).await,
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn export(&self, battery: &str, what: &str) -> Result<Vec<rovi_common::frame::RowFrame>> {

@@ -32,6 +32,8 @@ pub struct TwinMetrics {
     pub live: LiveMetrics,
     /// Estimators that run here.
     pub estimators: IntGauge,
+    /// Those of them that take rows as they come.
+    pub estimators_live: IntGauge,
     /// Partitions that this twin owns.
     pub partitions: IntGauge,
     /// Rows that the estimator furthest behind has to deal with.
@@ -77,6 +79,10 @@ impl TwinMetrics {
             ),
             live: LiveMetrics::new(metrics),
             estimators: metrics.gauge("twin_estimators", "Estimators that run in this twin."),
+            estimators_live: metrics.gauge(
+                "twin_estimators_live",
+                "Estimators that have read all past rows and take rows as they come.",
+            ),
             partitions: metrics.gauge("twin_partitions", "Partitions that this twin owns."),
             rows_behind: metrics.gauge(
                 "twin_rows_behind",

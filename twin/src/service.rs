@@ -37,7 +37,8 @@ use crate::{
     overview::MetadataAnswers,
     registrations, share,
     state::{self, Outlet},
-    status, subscribe,
+    status::{self, Phase},
+    subscribe,
 };
 
 const NATS_PART: &str = "nats";
@@ -363,11 +364,12 @@ fn load(metrics: &TwinMetrics) -> Load {
 }
 
 fn measure(fleet: &Fleet) {
-    let (mut rows_behind, mut oldest) = (0, Duration::ZERO);
+    let (mut rows_behind, mut oldest, mut live) = (0, Duration::ZERO, 0);
     let now = Instant::now();
     for battery in fleet.all() {
         let (newest, reports) = battery.reports();
         for report in reports {
+            live += i64::from(report.phase == Phase::Live);
             rows_behind = rows_behind.max(status::rows_behind(report.position, newest));
             if let Some(since) = report.unsaved_since {
                 oldest = oldest.max(now.duration_since(since));
@@ -376,6 +378,7 @@ fn measure(fleet: &Fleet) {
     }
     let metrics = &fleet.shared().metrics;
     metrics.rows_behind.set(rows_behind);
+    metrics.estimators_live.set(live);
     metrics
         .checkpoint_age
         .set(i64::try_from(oldest.as_secs()).unwrap_or(i64::MAX));

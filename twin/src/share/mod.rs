@@ -18,7 +18,7 @@ use std::{
 
 use futures_util::{StreamExt, future::join_all};
 use tokio::{task::JoinSet, time::MissedTickBehavior};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::claims::{Claim, Claims, View};
 use crate::{
@@ -44,6 +44,7 @@ struct Share {
     partitions: Arc<Partitions>,
     instance: String,
     held: BTreeMap<u32, Tenure>,
+    following: TaskTracker,
     /// Partitions that are being given up, and whether the claim has to go.
     leaving: JoinSet<(u32, Option<u64>)>,
     busy: BTreeSet<u32>,
@@ -57,6 +58,7 @@ pub async fn run(fleet: Arc<Fleet>, partitions: Arc<Partitions>) {
         fleet,
         partitions,
         held: BTreeMap::new(),
+        following: TaskTracker::new(),
         leaving: JoinSet::new(),
         busy: BTreeSet::new(),
     };
@@ -202,7 +204,7 @@ impl Share {
         let tenure = Tenure {
             revision,
             stop,
-            followed: tokio::task::spawn(following),
+            followed: self.following.spawn(following),
         };
         self.held.insert(partition, tenure);
     }
