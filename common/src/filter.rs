@@ -7,7 +7,7 @@
 //! Two numbers are compared as numbers, anything else as text. A path without a value meets no
 //! clause but `!=`.
 
-use std::{cmp::Ordering, str::FromStr};
+use std::{cmp::Ordering, fmt, str::FromStr};
 
 /// The most clauses of a filter.
 pub const MAX_CLAUSES: usize = 16;
@@ -134,6 +134,30 @@ impl Scalar {
             Self::Number(number) => number.to_string(),
             Self::Text(text) => text.clone(),
         }
+    }
+}
+
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, clause) in self.clauses.iter().enumerate() {
+            let joint = if place == 0 { "" } else { " and " };
+            write!(f, "{joint}{clause}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Clause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (path, value) = (self.path.join("."), &self.value);
+        let mut signs = OPERATORS.iter();
+        let sign = signs.find_map(|(sign, it)| (*it == self.operator).then_some(*sign));
+        write!(f, "{path} {} ", sign.unwrap_or_default())?;
+        if self.number.is_some() {
+            return write!(f, "{value}");
+        }
+        let escaped = value.replace('\\', r"\\").replace('"', r#"\""#);
+        write!(f, "\"{escaped}\"")
     }
 }
 
@@ -293,6 +317,14 @@ mod tests {
             Some(r#"a "b" \"#)
         ));
         assert!(!matches("soh = \"0.80\"", 0.8, None));
+    }
+
+    #[test]
+    fn a_filter_that_was_written_reads_the_same() {
+        let text = r#"soh < 0.80 and cathode ~ "a \"b\" \\" and n != "5" and a.b=LFP"#;
+        let read = filter(text);
+        assert_eq!(filter(&read.to_string()), read);
+        assert_eq!(read.clauses.len(), 4);
     }
 
     #[test]

@@ -32,6 +32,9 @@ pub const ACK_WAIT: Duration = Duration::from_mins(1);
 /// The server's default of 1,000 stalls a partition of many batteries.
 const MAX_ACK_PENDING: i64 = 65_536;
 
+/// How long it is told that a twin or its claim on a partition ended.
+const SHARE_MARKERS: Duration = Duration::from_mins(1);
+
 /// The most bytes of all states together: some hundred thousand batteries of few columns.
 const STATE_BYTES: i64 = 128 << 20;
 /// The most bytes of all events together.
@@ -196,6 +199,14 @@ pub async fn bucket(
         num_replicas: settings.replicas,
         ..kv::Config::default()
     };
+    open_or_make(jetstream, config).await
+}
+
+async fn open_or_make(
+    jetstream: &jetstream::Context,
+    config: kv::Config,
+) -> Result<kv::Store, jetstream::context::CreateKeyValueError> {
+    let name = config.bucket.clone();
     match jetstream.create_key_value(config).await {
         Err(error) if error.kind() == CreateKeyValueErrorKind::BucketCreate => jetstream
             .get_key_value(name)
@@ -203,6 +214,26 @@ pub async fn bucket(
             .map_err(|_missing| error),
         made => made,
     }
+}
+
+/// Opens the bucket by which twins share partitions, making it where it is missing. It is in
+/// memory, and its entries end by themselves.
+///
+/// # Errors
+/// NATS is away, or holds a bucket of this name with another form.
+pub async fn shares_bucket(
+    jetstream: &jetstream::Context,
+    settings: &BusSettings,
+) -> Result<kv::Store, jetstream::context::CreateKeyValueError> {
+    let config = kv::Config {
+        bucket: subjects::SHARES_BUCKET.to_owned(),
+        history: 1,
+        storage: StorageType::Memory,
+        num_replicas: settings.replicas,
+        limit_markers: Some(SHARE_MARKERS),
+        ..kv::Config::default()
+    };
+    open_or_make(jetstream, config).await
 }
 
 /// Makes the stream of states where it is missing.

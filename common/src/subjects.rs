@@ -16,6 +16,8 @@ pub const ALERT_RULES_BUCKET: &str = "rovi_alert_rules";
 pub const ALERTS_BUCKET: &str = "rovi_alerts";
 /// Bucket with the registered estimators, kept by the hub for all twins.
 pub const ESTIMATORS_BUCKET: &str = "rovi_estimators";
+/// Bucket in memory by which twins share the partitions: who lives, and who owns which.
+pub const SHARES_BUCKET: &str = "rovi_shares";
 /// Bucket with the checkpoints of estimators.
 pub const CHECKPOINTS_BUCKET: &str = "rovi_checkpoints";
 /// The bucket that tells which stored rows were corrected or deleted.
@@ -75,6 +77,24 @@ pub fn all_stored_rows() -> String {
 /// Filter for the stored rows of one partition.
 pub fn partition_rows(partition: u32) -> String {
     format!("{ROWS}.{partition}.*")
+}
+
+/// The partition into which [`stored_rows_transform`] puts a battery: the server's FNV-1a hash of its
+/// name, modulo their number.
+pub fn partition_of(battery: &BatteryName, partitions: u32) -> u32 {
+    let hash = battery
+        .as_str()
+        .bytes()
+        .fold(0x811c_9dc5_u32, |hash, byte| {
+            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+        });
+    hash % partitions.max(1)
+}
+
+/// Reads the number of partitions from a destination that [`stored_rows_transform`] made.
+pub fn parse_partitions(transform: &str) -> Option<u32> {
+    let (_, rest) = transform.split_once("{{partition(")?;
+    rest.split_once(',')?.0.parse().ok()
 }
 
 /// Reads partition and battery of a stored row frame's subject.
@@ -139,6 +159,11 @@ pub fn heartbeat_of(service: &str, instance: &str) -> String {
 /// Filter for the heartbeats of all services.
 pub fn all_heartbeats() -> String {
     format!("{SERVICE}.*.*")
+}
+
+/// Request to one run of a twin: what it knows of the estimators that it runs.
+pub fn twin(instance: &str) -> String {
+    format!("rovi.twin.{instance}")
 }
 
 /// Reads service and instance of a heartbeat's subject.
@@ -219,6 +244,12 @@ mod tests {
         ] {
             assert_eq!(parse_heartbeat(subject), None, "{subject}");
         }
+    }
+
+    #[test]
+    fn the_number_of_partitions_can_be_read_from_the_stream() {
+        assert_eq!(parse_partitions(&stored_rows_transform(16)), Some(16));
+        assert_eq!(parse_partitions("rovi.rows.{{wildcard(1)}}"), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::{
     abuse,
     proxy::Proxy,
     trial::{Load, Seen, Trial},
+    twin_trial,
 };
 
 /// Points of the hub at which it is killed, and up to which passing.
@@ -72,6 +73,20 @@ pub enum Fault {
     StatementTimeout,
     /// Far more rows at once than can be stored.
     Overload,
+    /// A twin dies at a fault point, drawn with its passing, and starts again.
+    TwinKilled,
+    /// One of two twins does, and the other takes over.
+    TwinTakenOver,
+    /// One of two twins stands still until the other has its batteries, and goes on.
+    TwinFrozen,
+    /// Two twins are stopped and started in turn.
+    TwinsRolling,
+    /// NATS loses everything while two twins estimate.
+    TwinsNatsWiped,
+    /// The hub is away while a twin is killed and starts again.
+    TwinsHubAway,
+    /// Checkpoints are written and their acknowledgements are lost.
+    CheckpointAnswerLost,
     /// A client sends rows and never reads.
     DeafClient,
     /// A client sends one byte at a time.
@@ -88,6 +103,9 @@ impl Fault {
     /// # Errors
     /// What did not hold.
     pub async fn trial(self, seed: u64) -> Result<Seen> {
+        if self.is_of_twins() {
+            return twin_trial::run(self, seed).await;
+        }
         let hubs = match self {
             Self::TwoHubs | Self::Rebuild => 2,
             Self::ThreeHubs => 3,
@@ -120,6 +138,19 @@ impl Fault {
             found.peak_kib
         );
         Ok(found)
+    }
+
+    fn is_of_twins(self) -> bool {
+        matches!(
+            self,
+            Self::TwinKilled
+                | Self::TwinTakenOver
+                | Self::TwinFrozen
+                | Self::TwinsRolling
+                | Self::TwinsNatsWiped
+                | Self::TwinsHubAway
+                | Self::CheckpointAnswerLost
+        )
     }
 
     /// Tells how the first hub's fault points are armed.
@@ -159,6 +190,14 @@ impl Fault {
             | Self::PublishAnswerLost
             | Self::Overload
             | Self::ConnectionCut => {}
+            // Those of twins have trials of their own.
+            Self::TwinKilled
+            | Self::TwinTakenOver
+            | Self::TwinFrozen
+            | Self::TwinsRolling
+            | Self::TwinsNatsWiped
+            | Self::TwinsHubAway
+            | Self::CheckpointAnswerLost => {}
             Self::HubKilledAnytime => restart_hub(trial).await,
             Self::PostgresKilled => {
                 trial.stack.postgres.server.kill();

@@ -10,11 +10,14 @@
 
 mod abuse;
 mod database;
+pub mod estimates;
 pub mod fault;
 pub mod hub;
 pub mod proxy;
 mod stack;
 pub mod trial;
+pub mod twin;
+pub mod twin_trial;
 pub mod uploader;
 pub mod verdict;
 

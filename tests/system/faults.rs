@@ -90,3 +90,24 @@ async fn huge_frames_and_packed_bodies_are_refused_within_bounded_memory() {
     survives(Fault::HugeFrame, 1).await;
     survives(Fault::CompressedBomb, 1).await;
 }
+
+#[tokio::test]
+async fn a_twin_killed_between_estimates_checkpoint_and_acknowledgement_estimates_the_same() {
+    survives(Fault::TwinKilled, 3).await;
+    survives(Fault::TwinKilled, 6).await;
+}
+
+#[tokio::test]
+async fn a_twin_that_takes_over_estimates_the_same() {
+    survives(Fault::TwinTakenOver, 1).await;
+}
+
+#[tokio::test]
+async fn a_twin_that_stood_still_while_another_took_over_changes_nothing() {
+    survives(Fault::TwinFrozen, 1).await;
+}
+
+#[tokio::test]
+async fn a_bus_wiped_under_two_twins_changes_no_estimate() {
+    survives(Fault::TwinsNatsWiped, 1).await;
+}

@@ -20,6 +20,8 @@ mod live;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod overview;
+#[cfg(test)]
 mod python;
 #[cfg(test)]
 mod restart;

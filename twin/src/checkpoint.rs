@@ -10,6 +10,7 @@ use async_nats::jetstream::{
 };
 use bytes::Bytes;
 use rovi_common::{
+    fault::{self, InjectedFault},
     streams::{self, BusSettings},
     subjects,
 };
@@ -29,6 +30,9 @@ pub struct Checkpoint {
     pub revision: i64,
     /// Raised whenever rows already estimated are estimated anew.
     pub generation: i64,
+    /// The run of the twin that wrote it; empty in those of versions before.
+    #[serde(default)]
+    pub by: String,
     /// Where in the stream of rows the estimator stood.
     pub origin: Origin,
     /// The newest correction of rows that the state knows of.
@@ -145,8 +149,12 @@ impl Checkpoints {
         let mut is_second = false;
         loop {
             let bucket = self.bucket().await?;
+            fault::point("twin.before_checkpoint").map_err(lost)?;
             let error = match bucket.update(key, bytes.clone(), entry).await {
-                Ok(entry) => return Ok(entry),
+                Ok(entry) => {
+                    fault::point("twin.after_checkpoint").map_err(lost)?;
+                    return Ok(entry);
+                }
                 Err(error) => error,
             };
             match error.kind() {
@@ -214,6 +222,11 @@ impl Checkpoints {
             *bucket = None;
         }
     }
+}
+
+/// The request or its answer is lost, as tests have it.
+fn lost(fault: InjectedFault) -> CheckpointError {
+    CheckpointError::Away(fault.to_string())
 }
 
 /// Reads a checkpoint; one of another version, or a damaged one, is as good as none.

@@ -28,6 +28,11 @@ pub struct Settings {
     /// frames come again. Too short: the bus is kept busy with checkpoints.
     #[serde(with = "humantime_serde")]
     pub checkpoint_interval: Duration,
+    /// How long a twin may be silent before others take its partitions, in whole seconds. Too short:
+    /// a busy machine is taken for a dead one, and work moves to and fro; too long: batteries wait
+    /// for so long after a crash.
+    #[serde(with = "humantime_serde")]
+    pub priority_timeout: Duration,
     /// How far `test_time` may fall within a segment for a row to count as `late` and not as
     /// `late_beyond_horizon`; the hub begins a new segment beyond its own.
     #[serde(with = "humantime_serde")]
@@ -136,6 +141,7 @@ impl Default for Settings {
             hub_url: url("http://127.0.0.1:8000"),
             bus: BusSettings::default(),
             checkpoint_interval: Duration::from_secs(2),
+            priority_timeout: rovi_common::streams::PRIORITY_TIMEOUT,
             horizon: Duration::from_hours(1),
             mailbox_frames: count(64),
             concurrent_catch_ups: count(8),
@@ -171,6 +177,10 @@ impl Settings {
             problems.push(format!(
                 "checkpoint_interval: must lie above 0 and be at most {longest:?}"
             ));
+        }
+        let (shortest, timeout) = (Duration::from_secs(1), self.priority_timeout);
+        if timeout < shortest || timeout.subsec_nanos() != 0 {
+            problems.push("priority_timeout: must be whole seconds, 1 s or more".to_owned());
         }
         for (name, time) in [
             ("heartbeat_interval", self.heartbeat_interval),

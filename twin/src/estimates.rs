@@ -6,6 +6,7 @@ use std::{collections::VecDeque, future::IntoFuture, mem, time::Duration};
 use async_nats::jetstream::{self, context::PublishAckFuture};
 use bytes::Bytes;
 use rovi_common::{
+    fault,
     frame::{
         EstimateFrame, FRAME_VERSION, Lineage, MAX_FRAME_BYTES, MAX_FRAME_ROWS, deviation_column,
         estimate_column,
@@ -343,6 +344,7 @@ impl Publisher {
         while self.in_flight.len() >= IN_FLIGHT {
             self.settle_oldest().await?;
         }
+        fault::passed("twin.before_publish");
         match self
             .jetstream
             .publish(self.subject.clone(), frame.clone())
@@ -372,7 +374,10 @@ impl Publisher {
             return Ok(());
         };
         match acknowledged.into_future().await {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                fault::passed("twin.after_publish");
+                Ok(())
+            }
             Err(error) => self.send_again(Some(frame), None, &error).await,
         }
     }

@@ -3,10 +3,13 @@
 //! A frame goes into the mailbox of each live worker of its battery. A worker whose mailbox is full
 //! gets no more of them: it reads on from the stream by itself, so it holds up neither its partition
 //! nor its neighbours. A battery without estimators costs an entry in a table.
+//!
+//! Workers run for the batteries of the partitions that this twin owns ([`share`](crate::share)); of
+//! the others only the registrations are kept, so that they can start at once.
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fmt,
+    fmt, mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -16,9 +19,11 @@ use std::{
 use async_nats::jetstream::{self, message::Acker};
 use rovi_common::{
     corrections::Corrections,
+    fault,
     frame::RowFrame,
     name::{BatteryName, EstimatorName},
     registration::{Champion, Registration},
+    subjects,
 };
 use tokio::{
     runtime::Handle,
@@ -28,6 +33,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     alerts::{Alerts, Hooks},
+    ask::Owners,
     backtest::Backtests,
     checkpoint::{Checkpoints, Origin},
     config::Settings,
@@ -36,6 +42,7 @@ use crate::{
     hub::Hub,
     live::{Board, Services, Watchers},
     metrics::TwinMetrics,
+    overview::MetadataAnswers,
     state::{
         Outlet,
         join::{Known, state_of},
@@ -75,6 +82,10 @@ pub struct Shared {
     pub watchers: Watchers,
     /// The services that live.
     pub services: Services,
+    /// Which twin owns each partition.
+    pub owners: Owners,
+    /// What the hub said of metadata.
+    pub metadata_answers: MetadataAnswers,
     /// What happened, on its way to the bus.
     pub events: Events,
     /// Rules of alerts, and what they found.
@@ -120,11 +131,14 @@ impl Receipt {
     /// Tells that one holder is done. A receipt that is dropped without this is not acknowledged:
     /// the frame comes again.
     pub async fn done(&self) {
-        if self.holders.fetch_sub(1, Ordering::AcqRel) == 1
-            && let Err(error) = self.acker.ack().await
-        {
+        if self.holders.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return;
+        }
+        fault::passed("twin.before_acknowledgement");
+        if let Err(error) = self.acker.ack().await {
             tracing::debug!("a frame is not acknowledged and will come again: {error}");
         }
+        fault::passed("twin.after_acknowledgement");
     }
 }
 
@@ -165,6 +179,8 @@ pub struct Battery {
 struct BatteryState {
     newest: Option<Position>,
     links: BTreeMap<EstimatorName, Link>,
+    /// Registered, and run by the twin that owns the battery's partition.
+    elsewhere: BTreeMap<EstimatorName, Arc<Registration>>,
     removed: BTreeMap<EstimatorName, i64>,
     champion: Option<Champion>,
 }
@@ -188,8 +204,17 @@ impl BatteryState {
 
     fn status(&self, estimator: &EstimatorName) -> Option<EstimatorStatus> {
         let link = self.links.get(estimator)?;
-        let role = Role::of(*estimator == self.champion());
+        let role = self.role(estimator);
         Some(EstimatorStatus::of(estimator, (link, role), self.newest))
+    }
+
+    fn role(&self, estimator: &EstimatorName) -> Role {
+        Role::of(*estimator == self.champion())
+    }
+
+    fn registration(&self, estimator: &EstimatorName) -> Option<&Arc<Registration>> {
+        let here = self.links.get(estimator).map(|link| &link.registration);
+        here.or_else(|| self.elsewhere.get(estimator))
     }
 }
 
@@ -288,18 +313,15 @@ impl Battery {
         self.state().champion.clone()
     }
 
-    /// Returns the name and the registration of the estimator whose numbers count.
-    pub fn champion_registration(&self) -> Option<Arc<Registration>> {
-        let state = self.state();
-        let link = state.links.get(&state.champion())?;
-        Some(Arc::clone(&link.registration))
+    /// Tells whether an estimator's numbers count.
+    pub fn role(&self, estimator: &EstimatorName) -> Role {
+        self.state().role(estimator)
     }
 
-    /// Returns the registration of an estimator.
-    pub fn registration(&self, estimator: &EstimatorName) -> Option<Arc<Registration>> {
+    /// Returns the registration of the estimator whose numbers count, whichever twin runs it.
+    pub fn champion_registration(&self) -> Option<Arc<Registration>> {
         let state = self.state();
-        let link = state.links.get(estimator)?;
-        Some(Arc::clone(&link.registration))
+        state.registration(&state.champion()).map(Arc::clone)
     }
 
     /// Shows every estimator with its definition.
@@ -310,6 +332,19 @@ impl Battery {
             Some((name.clone(), (status, Arc::clone(&link.registration))))
         };
         state.links.iter().filter_map(shown).collect()
+    }
+
+    /// Returns an estimator's registration, whichever twin runs it.
+    pub fn registration(&self, estimator: &EstimatorName) -> Option<Arc<Registration>> {
+        self.state().registration(estimator).map(Arc::clone)
+    }
+
+    /// Returns every estimator that is registered, whichever twin runs it.
+    pub fn registrations(&self) -> BTreeMap<EstimatorName, Arc<Registration>> {
+        let state = self.state();
+        let here = state.links.iter();
+        let here = here.map(|(name, link)| (name.clone(), Arc::clone(&link.registration)));
+        here.chain(state.elsewhere.clone()).collect()
     }
 
     /// Returns what is known here of the estimators, in the form for the bus.
@@ -341,6 +376,8 @@ impl Battery {
 pub struct Fleet {
     shared: Arc<Shared>,
     batteries: Mutex<HashMap<BatteryName, Arc<Battery>>>,
+    /// The partitions that this twin owns, each with its workers.
+    owned: Mutex<HashMap<u32, TaskTracker>>,
     workers: TaskTracker,
     /// Workers never run on the threads of the HTTP server, which may be what starts them.
     runtime: Handle,
@@ -355,6 +392,7 @@ impl Fleet {
         Arc::new(Self {
             shared,
             batteries: Mutex::default(),
+            owned: Mutex::default(),
             workers: TaskTracker::new(),
             runtime: Handle::current(),
         })
@@ -403,8 +441,8 @@ impl Fleet {
         if state.crown(registration.standing.champion.as_ref()) {
             self.shared.outlet.touch(&registration.battery);
         }
-        let known = state.links.get_mut(&registration.estimator);
-        let known_version = known.as_ref().map(|link| link.registration.version());
+        let known = state.registration(&registration.estimator);
+        let known_version = known.map(|known| known.version());
         if known_version.is_some_and(|known| known >= registration.version()) {
             return;
         }
@@ -416,9 +454,10 @@ impl Fleet {
         } = &registration;
         self.shared
             .events
-            .tell_registration(&registration, known.is_some());
+            .tell_registration(&registration, known_version.is_some());
         if registration.deleted {
             state.removed.insert(estimator.clone(), *revision);
+            state.elsewhere.remove(estimator);
             self.shared.outlet.touch(name);
             if let Some(link) = state.links.remove(estimator) {
                 tracing::info!("estimator {estimator} of {name} is removed by revision {revision}");
@@ -427,32 +466,107 @@ impl Fleet {
             }
             return;
         }
-        tracing::info!("estimator {estimator} of {name} runs from revision {revision}");
+        tracing::info!("estimator {estimator} of {name} is registered by revision {revision}");
         let registration = Arc::new(registration);
-        if let Some(link) = known {
-            let before = std::mem::replace(&mut link.registration, Arc::clone(&registration));
+        if let Some(link) = state.links.get_mut(&registration.estimator) {
+            let before = mem::replace(&mut link.registration, Arc::clone(&registration));
             if before.runs_like(&registration) {
                 return;
             }
             link.is_live = false;
             link.registrations.send_replace(Some(registration));
         } else {
-            let link = self.start_worker(Arc::clone(&battery), &registration);
-            state.links.insert(registration.estimator.clone(), link);
-            self.shared.metrics.estimators.inc();
+            self.place(&battery, &mut state, registration);
         }
+    }
+
+    /// Runs an estimator here, if this twin owns its battery's partition.
+    fn place(
+        &self,
+        battery: &Arc<Battery>,
+        state: &mut BatteryState,
+        registration: Arc<Registration>,
+    ) {
+        let estimator = registration.estimator.clone();
+        match self.workers_of(battery) {
+            Some(workers) => {
+                let link = self.start_worker(Arc::clone(battery), &registration, &workers);
+                state.elsewhere.remove(&estimator);
+                state.links.insert(estimator, link);
+                self.shared.metrics.estimators.inc();
+            }
+            None => {
+                state.elsewhere.insert(estimator, registration);
+            }
+        }
+    }
+
+    /// Begins to run the estimators of a partition.
+    pub fn enter(&self, partition: u32) {
+        self.owned().insert(partition, TaskTracker::new());
+        self.shared.metrics.partitions.inc();
+        for battery in self.of_partition(partition) {
+            let mut state = battery.state();
+            for registration in mem::take(&mut state.elsewhere).into_values() {
+                self.place(&battery, &mut state, registration);
+            }
+        }
+    }
+
+    /// Ends the estimators of a partition; returns when they have saved what they know.
+    pub async fn leave(&self, partition: u32) {
+        let Some(workers) = self.owned().remove(&partition) else {
+            return;
+        };
+        self.shared.metrics.partitions.dec();
+        for battery in self.of_partition(partition) {
+            let mut state = battery.state();
+            // A worker whose link is gone stops as it does when the service stops.
+            for (estimator, link) in mem::take(&mut state.links) {
+                self.shared.metrics.estimators.dec();
+                state.elsewhere.insert(estimator, link.registration);
+            }
+        }
+        workers.close();
+        workers.wait().await;
+    }
+
+    fn of_partition(&self, partition: u32) -> Vec<Arc<Battery>> {
+        let partitions = self.shared.settings.bus.partitions;
+        let batteries = self.batteries();
+        let all = batteries.values().map(Arc::clone);
+        all.filter(|battery| subjects::partition_of(&battery.name, partitions) == partition)
+            .collect()
+    }
+
+    fn workers_of(&self, battery: &Battery) -> Option<TaskTracker> {
+        let partitions = self.shared.settings.bus.partitions;
+        let partition = subjects::partition_of(&battery.name, partitions);
+        self.owned().get(&partition).cloned()
+    }
+
+    fn owned(&self) -> MutexGuard<'_, HashMap<u32, TaskTracker>> {
+        self.owned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Removes an estimator whose entry vanished from the bucket.
     pub fn forget(&self, battery: &BatteryName, estimator: &EstimatorName) {
-        if let Some(link) = self.battery(battery).state().links.remove(estimator) {
-            tracing::info!("estimator {estimator} of {battery} is removed");
+        let battery = self.battery(battery);
+        let mut state = battery.state();
+        state.elsewhere.remove(estimator);
+        if let Some(link) = state.links.remove(estimator) {
+            tracing::info!("estimator {estimator} of {} is removed", battery.name);
             link.registrations.send_replace(None);
             self.shared.metrics.estimators.dec();
         }
     }
 
-    fn start_worker(&self, battery: Arc<Battery>, registration: &Arc<Registration>) -> Link {
+    fn start_worker(
+        &self,
+        battery: Arc<Battery>,
+        registration: &Arc<Registration>,
+        workers: &TaskTracker,
+    ) -> Link {
         let (sender, mailbox) = mpsc::channel(self.shared.settings.mailbox_frames.get());
         let (registrations, changes) = watch::channel(Some(Arc::clone(registration)));
         let (reports, report) = watch::channel(Arc::default());
@@ -467,7 +581,8 @@ impl Fleet {
             registrations: changes,
             reports,
         };
-        self.workers.spawn_on(worker::run(worker), &self.runtime);
+        let running = workers.track_future(worker::run(worker));
+        self.workers.spawn_on(running, &self.runtime);
         Link {
             registration: Arc::clone(registration),
             report,

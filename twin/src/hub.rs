@@ -215,6 +215,21 @@ impl Hub {
             .map_err(|error| HubError::Damaged(error.to_string()))
     }
 
+    /// Reads a JSON document.
+    ///
+    /// # Errors
+    /// See [`HubError`].
+    pub(crate) async fn get<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+    ) -> Result<T, HubError> {
+        let sent = self.http.get(self.address(path)).query(query).send().await;
+        let answer = accepted(sent.map_err(|error| HubError::Away(chain(&error)))?).await?;
+        let body = body(answer).await?.unwrap_or_default();
+        serde_json::from_slice(&body).map_err(|error| HubError::Damaged(error.to_string()))
+    }
+
     /// Asks the hub to commit a registration.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! The Digital Twin: follows every battery on the bus, runs the estimators registered for it and
 //! serves its state.
 //!
-//! Reading order, along the path of a row: [`subscribe`] (hop 5) hands frames to the [`fleet`],
+//! Reading order, along the path of a row: [`share`] says which batteries are this twin's, [`subscribe`] (hop 5) hands frames to the [`fleet`],
 //! a [`worker`] (hop 6) of each estimator makes estimates of them by its [`filter`], [`status`] and
 //! [`api`] (hop 7) show them, [`state`] and [`live`] tell everyone at once,
 //! [`alerts`] tell what breaks a rule, [`commands`] are what people ask for, [`backtest`] among them.
@@ -13,6 +13,7 @@
 
 pub mod alerts;
 pub mod api;
+pub mod ask;
 pub mod backtest;
 pub mod catch_up;
 pub mod checkpoint;
@@ -28,6 +29,7 @@ pub mod inputs;
 pub mod live;
 pub mod metrics;
 pub mod order;
+pub mod overview;
 pub mod python;
 pub mod registrations;
 mod replay;
@@ -35,6 +37,7 @@ pub mod ring;
 mod run;
 pub mod runner;
 pub mod service;
+pub mod share;
 pub mod state;
 pub mod status;
 pub mod subscribe;

@@ -32,8 +32,12 @@ pub struct TwinMetrics {
     pub script_failures: IntCounter,
     /// Of what the twin tells everyone.
     pub live: LiveMetrics,
-    /// Registered estimators.
+    /// Estimators that run here.
     pub estimators: IntGauge,
+    /// Those of them that take rows as they come.
+    pub estimators_live: IntGauge,
+    /// Partitions that this twin owns.
+    pub partitions: IntGauge,
     /// Rows that the estimator furthest behind has to deal with.
     pub rows_behind: IntGauge,
     /// Age of the oldest state that is not in a checkpoint yet.
@@ -80,7 +84,12 @@ impl TwinMetrics {
                 "How often a Python estimator failed and was started again.",
             ),
             live: LiveMetrics::new(metrics),
-            estimators: metrics.gauge("twin_estimators", "Registered estimators."),
+            estimators: metrics.gauge("twin_estimators", "Estimators that run in this twin."),
+            estimators_live: metrics.gauge(
+                "twin_estimators_live",
+                "Estimators that have read all past rows and take rows as they come.",
+            ),
+            partitions: metrics.gauge("twin_partitions", "Partitions that this twin owns."),
             rows_behind: metrics.gauge(
                 "twin_rows_behind",
                 "Rows that the estimator furthest behind has to deal with.",

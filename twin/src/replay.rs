@@ -8,7 +8,9 @@ use async_nats::jetstream::{
     stream::{LastRawMessageErrorKind, Stream},
 };
 use futures_util::{FutureExt, StreamExt};
-use rovi_common::{corrections::Corrections, frame::RowFrame, name::BatteryName, subjects};
+use rovi_common::{
+    corrections::Corrections, fault, frame::RowFrame, name::BatteryName, subjects,
+};
 
 use crate::{
     catch_up::CatchUpError,
@@ -112,6 +114,7 @@ impl Reader {
         mut position: Option<Position>,
         target: Option<Position>,
     ) -> Result<Read, CatchUpError> {
+        fault::passed("twin.catching_up");
         let mut frames = Vec::new();
         let mut origin = Origin {
             bus_epoch: Arc::clone(&self.bus_epoch),

@@ -544,14 +544,14 @@ impl<'a> Run<'a> {
             Err(CheckpointError::Conflict) => {}
             answered => return answered,
         }
-        // The bucket was wiped, an own write went through unheard, or another twin is at work: one
-        // that is further ahead keeps the estimator.
+        // The bucket was wiped, an own write went through unheard, or another twin is at work: that
+        // one has the battery, unless it wrote for an older registration.
         let found = checkpoints.read(&key).await?;
-        let is_ahead = found.checkpoint.is_some_and(|theirs| {
-            let (their_order, our_order) = (order(&theirs), order(&checkpoint));
-            their_order > our_order
+        let is_lost = found.checkpoint.is_some_and(|theirs| {
+            let is_anothers = theirs.by != checkpoint.by && theirs.revision >= checkpoint.revision;
+            is_anothers || order(&theirs) > order(&checkpoint)
         });
-        if is_ahead {
+        if is_lost {
             return Err(CheckpointError::Conflict);
         }
         checkpoints.write(&key, &checkpoint, found.entry).await

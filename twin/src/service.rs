@@ -26,6 +26,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::{
     alerts::{self, Alerts, Hooks},
     api,
+    ask::{self, Owners},
     backtest::Backtests,
     checkpoint::Checkpoints,
     commands,
@@ -36,9 +37,11 @@ use crate::{
     hub::Hub,
     live::{self, Services, Watchers},
     metrics::TwinMetrics,
-    registrations,
+    overview::MetadataAnswers,
+    registrations, share,
     state::{self, Outlet},
-    status, subscribe,
+    status::{self, Phase},
+    subscribe,
 };
 
 const NATS_PART: &str = "nats";
@@ -161,6 +164,8 @@ impl Service {
             board: Arc::default(),
             watchers: Watchers::default(),
             services: Services::default(),
+            owners: Owners::default(),
+            metadata_answers: MetadataAnswers::default(),
             events: Events::default(),
             alerts: Alerts::default(),
             hooks: hooks(&settings.alerts)?,
@@ -266,12 +271,8 @@ impl Service {
 
     fn start_tasks(&self) {
         let (fleet, lifecycle) = (&self.fleet, &self.lifecycle);
-        let count = fleet.shared().settings.bus.partitions;
-        let partitions = Arc::new(subscribe::Partitions::new(count, self.readiness.clone()));
-        for partition in 0..count {
-            let task = subscribe::follow(Arc::clone(fleet), partition, Arc::clone(&partitions));
-            lifecycle.supervise("subscribe", task);
-        }
+        let partitions = Arc::new(subscribe::Partitions::new(self.readiness.clone()));
+        lifecycle.supervise("share", share::run(Arc::clone(fleet), partitions));
         lifecycle.supervise("corrections", corrections::follow(Arc::clone(fleet)));
         let registered = registrations::follow(Arc::clone(fleet), self.readiness.clone());
         lifecycle.supervise("registrations", registered);
@@ -291,6 +292,8 @@ impl Service {
         lifecycle.supervise("live", followed);
         let heard = live::listen(Arc::clone(fleet), self.nats.clone());
         lifecycle.supervise("services", heard);
+        let answered = ask::answer(Arc::clone(fleet), self.nats.clone());
+        lifecycle.supervise("answers", answered);
         lifecycle.supervise("alerts.follow", alerts::follow(Arc::clone(fleet)));
         lifecycle.supervise("alerts", alerts::run(Arc::clone(fleet)));
         lifecycle.supervise("webhooks", alerts::deliver(Arc::clone(fleet)));
@@ -362,19 +365,21 @@ fn load(metrics: &TwinMetrics) -> Load {
         queues: [
             named("live_sockets", metrics.live.sockets.get()),
             named("estimators", metrics.estimators.get()),
+            named("partitions", metrics.partitions.get()),
         ]
         .into(),
     }
 }
 
 fn measure(fleet: &Fleet) {
-    let (mut rows_behind, mut oldest) = (0, Duration::ZERO);
+    let (mut rows_behind, mut oldest, mut live) = (0, Duration::ZERO, 0);
     let now = Instant::now();
     for battery in fleet.all() {
         let (newest, reports) = battery.reports();
         for report in reports {
+            live += i64::from(report.phase == Phase::Live);
             // One that is paused is meant to fall behind.
-            if report.phase == status::Phase::Paused {
+            if report.phase == Phase::Paused {
                 continue;
             }
             rows_behind = rows_behind.max(status::rows_behind(report.position, newest));
@@ -385,6 +390,7 @@ fn measure(fleet: &Fleet) {
     }
     let metrics = &fleet.shared().metrics;
     metrics.rows_behind.set(rows_behind);
+    metrics.estimators_live.set(live);
     metrics
         .checkpoint_age
         .set(i64::try_from(oldest.as_secs()).unwrap_or(i64::MAX));

@@ -4,7 +4,9 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
-use rovi_common::{frame::Lineage, name::EstimatorName, news::Estimated};
+use rovi_common::{
+    frame::Lineage, name::EstimatorName, news::Estimated, registration::Registration,
+};
 use rovi_estimation::Found;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -252,6 +254,21 @@ impl EstimatorStatus {
         newest: Option<Position>,
     ) -> Self {
         let report: Arc<Report> = Arc::clone(&link.report.borrow());
+        Self::shown(estimator, (link.registration.revision, role), &report, newest)
+    }
+
+    /// Shows an estimator of which nothing is heard, since its twin starts or ends.
+    pub fn unknown(registration: &Registration, role: Role) -> Self {
+        let (name, revision) = (&registration.estimator, registration.revision);
+        Self::shown(name, (revision, role), &Report::default(), None)
+    }
+
+    fn shown(
+        estimator: &EstimatorName,
+        (revision, role): (i64, Role),
+        report: &Report,
+        newest: Option<Position>,
+    ) -> Self {
         let states = report.state_names.len().max(1);
         let skipped = report.skipped.iter();
         Self {
@@ -266,7 +283,7 @@ impl EstimatorStatus {
                 .collect(),
             estimator: estimator.clone(),
             role,
-            revision: link.registration.revision,
+            revision,
             generation: report.generation,
             phase: report.phase,
             epoch: report.position.map(|position| position.epoch),

@@ -24,6 +24,7 @@ use rovi_common::{
     streams::{self, OWNER_GROUP, PRIORITY_TIMEOUT},
     subjects,
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     checkpoint::Origin,
@@ -44,34 +45,71 @@ const OPEN_AGAIN: Duration = Duration::from_millis(500);
 /// What keeps partitions from being followed, for the readiness.
 #[derive(Debug)]
 pub struct Partitions {
-    problems: Mutex<BTreeMap<u32, String>>,
+    problems: Mutex<(Option<String>, BTreeMap<u32, String>)>,
     readiness: Readiness,
 }
 
 impl Partitions {
-    /// Returns `count` partitions that are not followed yet.
-    pub fn new(count: u32, readiness: Readiness) -> Self {
-        let unopened = |partition| (partition, "not opened yet".to_owned());
+    /// Returns what says that this twin's share is not known yet.
+    pub fn new(readiness: Readiness) -> Self {
+        let unknown = "this twin's share of the partitions is not known yet".to_owned();
         Self {
-            problems: Mutex::new((0..count).map(unopened).collect()),
+            problems: Mutex::new((Some(unknown), BTreeMap::new())),
             readiness,
         }
     }
 
-    fn tell(&self, partition: u32, problem: Option<String>) {
+    /// Tells what keeps the twin from knowing its share.
+    pub(crate) fn tell_share(&self, problem: Option<String>) {
+        self.change(|(share, _)| *share = problem);
+    }
+
+    /// Tells what keeps one of its partitions from being followed.
+    pub(crate) fn tell(&self, partition: u32, problem: Option<String>) {
+        self.change(|(_, problems)| {
+            match problem {
+                Some(problem) => problems.insert(partition, problem),
+                None => problems.remove(&partition),
+            };
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut (Option<String>, BTreeMap<u32, String>))) {
         let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
-        match problem {
-            Some(problem) => problems.insert(partition, problem),
-            None => problems.remove(&partition),
-        };
-        self.readiness
-            .set(READY_PART, problems.values().next().cloned());
+        change(&mut problems);
+        let (share, partitions) = &*problems;
+        let first = share.as_ref().or_else(|| partitions.values().next());
+        self.readiness.set(READY_PART, first.cloned());
     }
 }
 
-/// Takes the frames of one partition until the service stops, then hands the partition over.
-pub async fn follow(fleet: Arc<Fleet>, partition: u32, partitions: Arc<Partitions>) {
-    let stop = fleet.shared().stop.clone();
+/// A partition whose frames the server sends to this twin alone.
+#[derive(Debug)]
+pub struct Owned {
+    stream: Stream,
+    partition: u32,
+}
+
+impl Owned {
+    /// Lets another twin have the frames at once.
+    pub(crate) async fn hand_over(&self) {
+        let consumer = subjects::partition_consumer(self.partition);
+        let unpinned = self.stream.unpin_consumer(&consumer, OWNER_GROUP);
+        match tokio::time::timeout(Duration::from_secs(2), unpinned).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!("{consumer} is not handed over: {error}"),
+            Err(_) => tracing::debug!("{consumer} is not handed over: the bus does not answer"),
+        }
+    }
+}
+
+/// Takes the frames of one partition until it has to stop; returns what must be handed over.
+pub async fn follow(
+    fleet: Arc<Fleet>,
+    partition: u32,
+    partitions: Arc<Partitions>,
+    stop: CancellationToken,
+) -> Option<Owned> {
     let mut owned = None;
     while !stop.is_cancelled() {
         let ended = tokio::select! {
@@ -79,30 +117,12 @@ pub async fn follow(fleet: Arc<Fleet>, partition: u32, partitions: Arc<Partition
             ended = follow_once(&fleet, partition, &partitions, &mut owned) => ended,
         };
         partitions.tell(partition, Some(ended));
-        // Else the server would keep the partition for the pulls that ended.
-        if let Some(stream) = owned.take() {
-            hand_over(&stream, partition).await;
-        }
         tokio::select! {
             () = stop.cancelled() => break,
             () = tokio::time::sleep(OPEN_AGAIN) => {}
         }
     }
-    fleet.ended().await;
-    if let Some(stream) = owned {
-        hand_over(&stream, partition).await;
-    }
-}
-
-/// Lets another twin have the partition at once.
-async fn hand_over(stream: &Stream, partition: u32) {
-    let consumer = subjects::partition_consumer(partition);
-    let unpinned = stream.unpin_consumer(&consumer, OWNER_GROUP);
-    match tokio::time::timeout(Duration::from_secs(2), unpinned).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!("{consumer} is not handed over: {error}"),
-        Err(_) => tracing::debug!("{consumer} is not handed over: the bus does not answer"),
-    }
+    owned
 }
 
 /// Takes frames from one opening of the consumer; returns why it ended.
@@ -110,12 +130,16 @@ async fn follow_once(
     fleet: &Fleet,
     partition: u32,
     partitions: &Partitions,
-    owned: &mut Option<Stream>,
+    owned: &mut Option<Owned>,
 ) -> String {
     let (stream, mut messages) = match open(fleet, partition).await {
         Ok(opened) => opened,
         Err(problem) => return problem,
     };
+    *owned = Some(Owned {
+        stream: stream.clone(),
+        partition,
+    });
     partitions.tell(partition, None);
     let bus_epoch = bus_epoch(&stream);
     while let Some(message) = messages.next().await {
@@ -123,9 +147,6 @@ async fn follow_once(
             Ok(message) => message,
             Err(error) => return format!("partition {partition} is opened again: {error}"),
         };
-        if owned.is_none() {
-            *owned = Some(stream.clone());
-        }
         take(fleet, message, &bus_epoch).await;
     }
     format!("partition {partition} is opened again: its pulls ended")
@@ -133,12 +154,19 @@ async fn follow_once(
 
 async fn open(fleet: &Fleet, partition: u32) -> Result<(Stream, pull::Stream), String> {
     let stream = open_stream(fleet.shared()).await?;
+    check_partitions(&stream, fleet.shared().settings.bus.partitions)?;
     let name = subjects::partition_consumer(partition);
     let text = |error: &dyn std::error::Error| format!("consumer {name} cannot be used: {error}");
     let consumer = stream
         .get_or_create_consumer(&name, streams::partition_consumer(partition))
         .await
         .map_err(|error| text(&error))?;
+    // This twin has the claim: whoever had the partition before gets no more of it.
+    let owned = Owned {
+        stream: stream.clone(),
+        partition,
+    };
+    owned.hand_over().await;
     let messages = consumer
         .stream()
         .group(OWNER_GROUP)
@@ -149,6 +177,20 @@ async fn open(fleet: &Fleet, partition: u32) -> Result<(Stream, pull::Stream), S
         .await
         .map_err(|error| text(&error))?;
     Ok((stream, messages))
+}
+
+/// The number of partitions is fixed when the stream is made.
+fn check_partitions(stream: &Stream, expected: u32) -> Result<(), String> {
+    let transform = stream.cached_info().config.subject_transform.as_ref();
+    let made = transform.and_then(|made| subjects::parse_partitions(&made.destination));
+    if made.is_none_or(|made| made == expected) {
+        return Ok(());
+    }
+    let made = made.unwrap_or_default();
+    Err(format!(
+        "bus.partitions is {expected}, but the stream {} was made with {made}; set it to {made}",
+        subjects::ROWS_STREAM
+    ))
 }
 
 /// Opens the stream of rows, which the hub makes.

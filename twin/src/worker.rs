@@ -158,7 +158,14 @@ pub async fn run(mut worker: Worker) {
         let served = AssertUnwindSafe(Box::pin(serve(&mut worker, &registration))).catch_unwind();
         match served.await {
             Ok(End::Stopped) => return,
-            Ok(End::Replaced | End::TakenOver) => wait = TRY_AGAIN,
+            Ok(End::Replaced) => wait = TRY_AGAIN,
+            Ok(End::TakenOver) => {
+                // Time to hear that the partition is another's, if it is: then this worker ends.
+                wait = TRY_AGAIN;
+                if worker.pause(TRY_AGAIN).await == Err(End::Stopped) {
+                    return;
+                }
+            }
             Ok(End::Failed) => {
                 if began.elapsed() > LONGEST_WAIT {
                     wait = TRY_AGAIN;

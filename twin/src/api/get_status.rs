@@ -2,7 +2,12 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use actix_web::{get, web};
+use actix_web::{
+    HttpRequest, HttpResponse, get,
+    http::header::{ContentType, ETag, EntityTag, Header as _, IF_NONE_MATCH, IfNoneMatch},
+    web,
+};
+use ring::digest;
 use rovi_common::{
     http::Problem,
     name::{BatteryName, EstimatorName},
@@ -13,13 +18,19 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::battery_name;
-use crate::{fleet::Fleet, status::EstimatorStatus};
+use crate::{
+    ask::{self, Which},
+    fleet::Fleet,
+    overview::{self, StatusQuery},
+    status::{EstimatorStatus, Role},
+};
 
 /// One estimator with what it was registered with.
 #[derive(Debug, Serialize, ToSchema)]
 struct EstimatorDetails {
     #[serde(flatten)]
-    status: EstimatorStatus,
+    #[schema(value_type = EstimatorStatus)]
+    status: BTreeMap<String, Box<RawValue>>,
     /// Rows with `test_time` below this, in seconds, are not used.
     valid_from: f64,
     /// The estimator's document.
@@ -38,20 +49,77 @@ struct BatteryDetails {
     estimators: BTreeMap<EstimatorName, EstimatorDetails>,
 }
 
-/// The state of the champion of every battery that has one: `default`, or which was promoted.
+/// The state of the champion of every battery that has one (`default`, or which was promoted), or,
+/// with any parameter, a page of batteries.
 #[utoipa::path(
     tag = "status",
-    responses((status = 200, description = "Battery to state", body = BTreeMap<String, EstimatorStatus>))
+    params(StatusQuery),
+    responses(
+        (status = 200, description = "Battery to state; with any parameter a page", body = BTreeMap<String, EstimatorStatus>),
+        (status = 304, description = "Nothing changed since `If-None-Match`"),
+        (status = 400, description = "A parameter cannot be used", body = Problem),
+        (status = 503, description = "The hub, which has the metadata, is away", body = Problem),
+    )
 )]
 #[get("/online/status")]
 pub(super) async fn get_status(
     fleet: web::Data<Fleet>,
-) -> web::Json<BTreeMap<BatteryName, EstimatorStatus>> {
-    let shown = fleet.all().into_iter().filter_map(|battery| {
-        let status = battery.champion_status()?;
-        Some((battery.name.clone(), status))
-    });
-    web::Json(shown.collect())
+    request: HttpRequest,
+) -> Result<HttpResponse, Problem> {
+    if request.query_string().is_empty() {
+        return Ok(tagged(&request, &all(&fleet).await));
+    }
+    let query = web::Query::<StatusQuery>::from_query(request.query_string());
+    let query = query.map_err(Problem::bad_request)?.into_inner();
+    Ok(tagged(&request, &overview::page(&fleet, query).await?))
+}
+
+/// The states of all champions, whichever twins run them.
+async fn all(fleet: &Fleet) -> BTreeMap<BatteryName, Box<RawValue>> {
+    let registered: BTreeMap<BatteryName, Arc<Registration>> = fleet
+        .all()
+        .into_iter()
+        .filter_map(|battery| Some((battery.name.clone(), battery.champion_registration()?)))
+        .collect();
+    let names: Vec<BatteryName> = registered.keys().cloned().collect();
+    let mut found = ask::statuses(fleet, &names, Which::Champions).await;
+    let shown = registered
+        .into_iter()
+        .filter_map(|(battery, registration)| {
+            let status = found.get_mut(&battery).and_then(|all| all.remove(&registration.estimator));
+            let status = status.or_else(|| raw(&EstimatorStatus::unknown(&registration, Role::Champion)))?;
+            Some((battery, status))
+        });
+    shown.collect()
+}
+
+/// Answers with a body under its `ETag`, or that it did not change.
+fn tagged(request: &HttpRequest, body: &impl Serialize) -> HttpResponse {
+    let Ok(body) = serde_json::to_vec(body) else {
+        return HttpResponse::InternalServerError().finish();
+    };
+    let digest = digest::digest(&digest::SHA256, &body);
+    let short = digest.as_ref().iter().take(12);
+    let tag: String = short.map(|byte| format!("{byte:02x}")).collect();
+    let tag = EntityTag::new_strong(tag);
+    let known = IfNoneMatch::parse(request).unwrap_or(IfNoneMatch::Items(Vec::new()));
+    let is_known = match known {
+        IfNoneMatch::Any => true,
+        IfNoneMatch::Items(tags) => tags.iter().any(|known| known.weak_eq(&tag)),
+    };
+    if is_known && request.headers().contains_key(IF_NONE_MATCH) {
+        return HttpResponse::NotModified()
+            .insert_header(ETag(tag))
+            .finish();
+    }
+    HttpResponse::Ok()
+        .insert_header(ETag(tag))
+        .content_type(ContentType::json())
+        .body(body)
+}
+
+fn raw(status: &impl Serialize) -> Option<Box<RawValue>> {
+    serde_json::value::to_raw_value(status).ok()
 }
 
 /// All estimators of a battery, with their definitions.
@@ -72,12 +140,17 @@ pub(super) async fn get_battery(
     let battery = battery_name(&path)?;
     let known = fleet.find(&battery);
     let champion = known.as_ref().and_then(|known| known.champion());
-    let statuses = known.map(|known| known.statuses());
-    let statuses = statuses.filter(|statuses| !statuses.is_empty());
-    let statuses = statuses.ok_or_else(|| no_estimator(&battery))?;
-    let estimators = statuses
-        .into_iter()
-        .map(|(name, shown)| (name, details(shown)));
+    let registered = known.as_ref().map(|known| known.registrations());
+    let registered = registered.filter(|registered| !registered.is_empty());
+    let registered = registered.ok_or_else(|| no_estimator(&battery))?;
+    let mut found = ask::statuses(&fleet, std::slice::from_ref(&battery), Which::All).await;
+    let mut found = found.remove(&battery).unwrap_or_default();
+    let estimators = registered.into_iter().filter_map(|(name, registration)| {
+        let status = found.remove(&name);
+        let role = || known.as_ref().map_or(Role::Shadow, |known| known.role(&name));
+        let status = status.or_else(|| raw(&EstimatorStatus::unknown(&registration, role())))?;
+        Some((name, details(status, &registration)?))
+    });
     Ok(web::Json(BatteryDetails {
         battery,
         champion,
@@ -92,13 +165,14 @@ pub(super) fn no_estimator(battery: &BatteryName) -> Problem {
     ))
 }
 
-fn details((status, registration): (EstimatorStatus, Arc<Registration>)) -> EstimatorDetails {
+/// Joins what an estimator says with what it was registered with.
+fn details(status: Box<RawValue>, registration: &Registration) -> Option<EstimatorDetails> {
     let definition = serde_json::from_str(&registration.definition)
         .or_else(|_| serde_json::value::to_raw_value(&registration.definition))
         .unwrap_or_else(|_| RawValue::NULL.to_owned());
-    EstimatorDetails {
-        status,
+    Some(EstimatorDetails {
+        status: serde_json::from_str(status.get()).ok()?,
         valid_from: registration.valid_from,
         definition,
-    }
+    })
 }

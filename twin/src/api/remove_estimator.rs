@@ -58,7 +58,7 @@ pub(super) async fn remove_estimators(
         );
         return Err(Problem::bad_request(detail));
     }
-    let known = fleet.find(&battery).map(|known| known.statuses());
+    let known = fleet.find(&battery).map(|known| known.registrations());
     let estimators = known.unwrap_or_default();
     if estimators.is_empty() {
         return Err(no_estimator(&battery));

@@ -210,9 +210,9 @@ impl Estimates {
         policy: DeliverPolicy,
     ) -> Result<Self, String> {
         let shared: &Shared = fleet.shared();
-        let known = fleet.find(battery).map(|known| known.statuses());
+        let known = fleet.find(battery).map(|known| known.registrations());
         let known = known.unwrap_or_default().into_iter();
-        let names = known.map(|(name, (_, registration))| (name, Names::of(&registration)));
+        let names = known.map(|(name, registration)| (name, Names::of(&registration)));
         let stream = shared
             .jetstream
             .get_stream(subjects::ESTIMATES_STREAM)

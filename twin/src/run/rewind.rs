@@ -264,6 +264,7 @@ impl Run<'_> {
             v: CHECKPOINT_VERSION,
             revision: self.registration.revision,
             generation: self.generation,
+            by: self.worker.shared.instance.clone(),
             origin: self.origin.clone(),
             corrections: self.corrections,
             late: late.unwrap_or_default(),

@@ -21,4 +21,6 @@ mod recovery;
 #[cfg(test)]
 mod rows;
 #[cfg(test)]
+mod share;
+#[cfg(test)]
 mod twin;

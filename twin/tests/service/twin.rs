@@ -26,6 +26,7 @@ pub(crate) fn settings(bus: &Bus) -> Settings {
         hub_url: "http://127.0.0.1:1".parse().unwrap(),
         bus: bus.settings.clone(),
         checkpoint_interval: Duration::from_millis(200),
+        priority_timeout: Duration::from_secs(2),
         hub_timeout: Duration::from_secs(2),
         python: rovi_python::Settings {
             launcher: Some(env!("CARGO_BIN_EXE_twin").into()),

@@ -17,6 +17,7 @@ mod rows;
 mod single;
 mod socket;
 mod summary;
+mod twins;
 
 use std::process::Command;
 
@@ -59,6 +60,7 @@ enum Measurement {
     Path,
     Reduce,
     Live,
+    Twins,
 }
 
 #[tokio::main]
@@ -106,6 +108,9 @@ async fn main() -> anyhow::Result<()> {
     if wanted(Measurement::Live) {
         let stack = Stack::start().await;
         live::everyone(&stack, &mut summary).await?;
+    }
+    if wanted(Measurement::Twins) {
+        twins::fleet(&mut summary, (args.batteries, args.seconds)).await?;
     }
     if wanted(Measurement::Path) {
         let stack = Stack::start().await;
