@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     error::Error,
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::{Arc, RwLock},
 };
 
@@ -130,6 +130,9 @@ impl ResponseError for Problem {
         if let Some(seconds) = self.retry_after_s {
             response.insert_header((header::RETRY_AFTER, seconds));
         }
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
+        }
         let body = serde_json::to_string(self).unwrap_or_default();
         response.content_type("application/problem+json").body(body)
     }
@@ -230,20 +233,6 @@ pub fn docs(openapi: utoipa::openapi::OpenApi) -> impl FnOnce(&mut web::ServiceC
     }
 }
 
-/// Refuses to listen beyond loopback while there is no authentication.
-///
-/// # Errors
-/// The address is not a loopback address and `insecure` is not set; the text says what to do.
-pub fn check_listen(address: SocketAddr, insecure: bool) -> Result<(), String> {
-    if address.ip().is_loopback() || insecure {
-        return Ok(());
-    }
-    Err(format!(
-        "{address} is not a loopback address and nobody is asked who they are yet; \
-         listen on 127.0.0.1, or say --insecure-listen on a network you trust"
-    ))
-}
-
 /// Middleware: refuses state-changing calls and sockets from a page of another origin.
 ///
 /// Programs other than browsers send no `Origin` and pass.
@@ -328,18 +317,6 @@ mod tests {
     #[test]
     fn a_name_that_points_to_us_is_not_ours() {
         assert!(!ours("http://evil.example:8000", "evil.example:8000"));
-    }
-
-    #[test]
-    fn listening_beyond_loopback_needs_a_word() {
-        let open = "0.0.0.0:8000".parse().unwrap();
-        assert!(
-            check_listen(open, false)
-                .unwrap_err()
-                .contains("--insecure-listen")
-        );
-        assert!(check_listen(open, true).is_ok());
-        assert!(check_listen("127.0.0.1:8000".parse().unwrap(), false).is_ok());
     }
 
     #[test]

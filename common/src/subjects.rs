@@ -16,6 +16,8 @@ pub const ALERT_RULES_BUCKET: &str = "rovi_alert_rules";
 pub const ALERTS_BUCKET: &str = "rovi_alerts";
 /// Bucket with the registered estimators, kept by the hub for all twins.
 pub const ESTIMATORS_BUCKET: &str = "rovi_estimators";
+/// Bucket with what every service has to know of tokens and batteries, kept by the hub.
+pub const ACCESS_BUCKET: &str = "rovi_access";
 /// Bucket with the checkpoints of estimators.
 pub const CHECKPOINTS_BUCKET: &str = "rovi_checkpoints";
 /// Object store with the companion files of estimators, kept by the hub for all twins.

@@ -29,6 +29,7 @@ pub mod estimates;
 pub mod registrations;
 pub mod retention;
 
+pub mod access;
 pub mod alert_rules;
 
 mod api;

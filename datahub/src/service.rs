@@ -13,6 +13,7 @@ use actix_web::{
     web,
 };
 use rovi_common::{
+    auth::{self, Gate},
     heartbeat::{self, Load, Pulse},
     http::{self, Readiness},
     lifecycle::Lifecycle,
@@ -24,6 +25,7 @@ use tokio_util::task::TaskTracker;
 use utoipa::OpenApi;
 
 use crate::{
+    access::AccessKeeper,
     alert_rules::AlertRules,
     api::{self, TwinProxy},
     bus::{Bus, READY_NATS},
@@ -101,6 +103,8 @@ impl Service {
     /// See [`ServiceError`].
     pub async fn from_config(settings: Settings) -> Result<Self, ServiceError> {
         settings.check().map_err(ServiceError::Settings)?;
+        let gate = Gate::new(auth::Service::Hub, &settings.auth);
+        let gate = gate.map_err(ServiceError::Settings)?;
         let listener = listen(settings.listen)?;
         let address = listener.local_addr().map_err(ServiceError::Start)?;
         let lifecycle = Lifecycle::new();
@@ -119,6 +123,8 @@ impl Service {
             Arc::clone(&bus).keep_checking(pool.clone(), readiness.clone(), lifecycle.stop_token());
         lifecycle.supervise("bus", checks);
         AlertRules::new(Arc::clone(&bus), pool.clone()).start(&lifecycle);
+        let keeper = AccessKeeper::new(Arc::clone(&bus), pool.clone(), Arc::clone(gate.known()));
+        keeper.start(&lifecycle);
         let uploads = Arc::new(OpenUploads::default());
         let deletions = start_deletions(&bus, &pool, &uploads, &registry, &lifecycle);
         EstimateWriter::new(Arc::clone(&bus), pool.clone(), &registry).start(&lifecycle);
@@ -147,7 +153,8 @@ impl Service {
             stop: lifecycle.stop_token(),
             sockets: TaskTracker::new(),
         });
-        let server = serve(listener, hub.clone(), &readiness, &registry)?;
+        let access = (auth::guard::data(&gate), web::Data::from(keeper));
+        let server = serve(listener, (hub.clone(), access), &readiness, &registry)?;
         Ok(Self {
             address,
             lifecycle,
@@ -285,9 +292,12 @@ fn start_pulse(
     lifecycle.supervise("pulse", pulse.beat(load, lifecycle.stop_token()));
 }
 
+/// What decides about callers, and what keeps it.
+type AccessData = (web::Data<Gate>, web::Data<AccessKeeper>);
+
 fn serve(
     listener: TcpListener,
-    hub: web::Data<Hub>,
+    (hub, (gate, keeper)): (web::Data<Hub>, AccessData),
     readiness: &Readiness,
     metrics: &Metrics,
 ) -> Result<Server, ServiceError> {
@@ -298,7 +308,10 @@ fn serve(
     let (workers, shutdown) = (settings.http_workers, settings.shutdown_timeout / 4);
     let app = move || {
         App::new()
+            .wrap(from_fn(auth::guard))
             .wrap(from_fn(http::same_origin))
+            .app_data(gate.clone())
+            .app_data(keeper.clone())
             .app_data(hub.clone())
             .app_data(twin.clone())
             .configure(http::operations(

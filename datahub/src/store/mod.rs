@@ -1,5 +1,6 @@
 //! PostgreSQL: the pool for queries, and everything that is written there.
 
+pub(crate) mod access;
 pub mod alert_rules;
 pub mod batteries;
 mod bind;

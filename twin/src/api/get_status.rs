@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use actix_web::{get, web};
 use rovi_common::{
+    auth::{Access, Role},
     http::Problem,
     name::{BatteryName, EstimatorName},
     registration::Registration,
@@ -43,10 +44,13 @@ struct BatteryDetails {
 )]
 #[get("/online/status")]
 pub(super) async fn get_status(
+    access: Access,
     fleet: web::Data<Fleet>,
 ) -> web::Json<BTreeMap<BatteryName, EstimatorStatus>> {
     let default = EstimatorName::default();
-    let shown = fleet.all().into_iter().filter_map(|battery| {
+    let seen = fleet.all().into_iter();
+    let seen = seen.filter(|battery| access.may(Role::Reader, &battery.name));
+    let shown = seen.filter_map(|battery| {
         let status = battery.status(&default)?;
         Some((battery.name.clone(), status))
     });
