@@ -14,12 +14,12 @@ use actix_web::{
     body::MessageBody,
     dev::{ServiceRequest, ServiceResponse},
     http::{Method, StatusCode, header},
-    middleware::Next,
+    middleware::{DefaultHeaders, Next},
     web,
 };
 use serde::Serialize;
 
-use crate::{error::ErrorChain, news::ASYNC_API, telemetry::Metrics};
+use crate::{auth::Gate, error::ErrorChain, news::ASYNC_API, telemetry::Metrics};
 
 /// An RFC 9457 problem document.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
@@ -190,8 +190,15 @@ pub fn operations(
         let version = env!("CARGO_PKG_VERSION");
         web::Json(serde_json::json!({"status": "ok", "service": service, "version": version}))
     };
-    let ready = move || {
-        let problems = readiness.problems();
+    let ready = move |gate: Option<web::Data<Gate>>| {
+        let mut problems = readiness.problems();
+        // Why something is away tells of addresses; where everybody is asked, that is for the log.
+        if gate.is_some_and(|gate| gate.is_required()) {
+            let hidden = || "not ready; the log of the service says why".to_owned();
+            problems
+                .values_mut()
+                .for_each(|problem| *problem = hidden());
+        }
         async move {
             if problems.is_empty() {
                 return HttpResponse::Ok().json(serde_json::json!({"status": "ready"}));
@@ -233,6 +240,14 @@ pub fn docs(openapi: utoipa::openapi::OpenApi) -> impl FnOnce(&mut web::ServiceC
     }
 }
 
+/// Middleware: headers by which browsers keep what is answered to themselves.
+pub fn careful_headers() -> DefaultHeaders {
+    DefaultHeaders::new()
+        .add((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .add((header::X_FRAME_OPTIONS, "DENY"))
+        .add((header::REFERRER_POLICY, "no-referrer"))
+}
+
 /// Middleware: refuses state-changing calls and sockets from a page of another origin.
 ///
 /// Programs other than browsers send no `Origin` and pass.
@@ -248,7 +263,10 @@ pub async fn same_origin(
         Method::GET | Method::HEAD | Method::OPTIONS
     );
     let is_socket = request.headers().contains_key(header::UPGRADE);
-    if (!is_read || is_socket) && !origin_is_ours(request.request()) {
+    // Where everybody has to show a token, no page can act in somebody's name without it.
+    let gate = request.app_data::<web::Data<Gate>>();
+    let may_be_named = gate.is_some_and(|gate| gate.is_required());
+    if (!is_read || is_socket) && !origin_is_ours(request.request(), may_be_named) {
         let detail = "state-changing calls and sockets from a page of another origin are refused";
         return Err(Problem::new(StatusCode::FORBIDDEN, detail)
             .at("Origin")
@@ -259,9 +277,9 @@ pub async fn same_origin(
 
 /// Whether the page that asks, if one does, was served by us.
 ///
-/// A host name other than `localhost` is refused even where it equals `Host`: a foreign page can
-/// make its own name resolve to this machine.
-fn origin_is_ours(request: &HttpRequest) -> bool {
+/// A host name other than `localhost` is refused even where it equals `Host`, unless it `may_be_named`:
+/// a foreign page can make its own name resolve to this machine.
+fn origin_is_ours(request: &HttpRequest, may_be_named: bool) -> bool {
     let Some(origin) = request.headers().get(header::ORIGIN) else {
         return true;
     };
@@ -289,7 +307,7 @@ fn origin_is_ours(request: &HttpRequest) -> bool {
         Some(_) => true,
         None => false,
     };
-    is_fixed && authority.eq_ignore_ascii_case(host)
+    (is_fixed || may_be_named) && authority.eq_ignore_ascii_case(host)
 }
 
 #[cfg(test)]
@@ -302,7 +320,7 @@ mod tests {
         let request = TestRequest::get()
             .insert_header((header::ORIGIN, origin))
             .insert_header((header::HOST, host));
-        origin_is_ours(&request.to_http_request())
+        origin_is_ours(&request.to_http_request(), false)
     }
 
     #[test]

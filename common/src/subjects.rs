@@ -30,6 +30,8 @@ pub const DEREGISTER: &str = "rovi.hub.deregister";
 pub const PUT_ALERT_RULE: &str = "rovi.hub.alert_rules.put";
 /// Request: the hub commits the removal of an alert rule.
 pub const DELETE_ALERT_RULE: &str = "rovi.hub.alert_rules.delete";
+/// Request: the hub keeps an entry of the audit and answers when it is durable.
+pub const AUDIT: &str = "rovi.hub.audit";
 /// Queue group of the hubs that answer requests.
 pub const HUB_QUEUE: &str = "hubs";
 

@@ -31,6 +31,7 @@ pub mod retention;
 
 pub mod access;
 pub mod alert_rules;
+mod audit;
 
 mod api;
 #[cfg(feature = "fuzzing")]

@@ -28,6 +28,7 @@ use crate::{
     access::AccessKeeper,
     alert_rules::AlertRules,
     api::{self, TwinProxy},
+    audit,
     bus::{Bus, READY_NATS},
     config::Settings,
     cycles::Cycles,
@@ -125,6 +126,7 @@ impl Service {
         AlertRules::new(Arc::clone(&bus), pool.clone()).start(&lifecycle);
         let keeper = AccessKeeper::new(Arc::clone(&bus), pool.clone(), Arc::clone(gate.known()));
         keeper.start(&lifecycle);
+        audit::start(&gate, &bus, &pool, &lifecycle);
         let uploads = Arc::new(OpenUploads::default());
         let deletions = start_deletions(&bus, &pool, &uploads, &registry, &lifecycle);
         EstimateWriter::new(Arc::clone(&bus), pool.clone(), &registry).start(&lifecycle);
@@ -310,6 +312,7 @@ fn serve(
         App::new()
             .wrap(from_fn(auth::guard))
             .wrap(from_fn(http::same_origin))
+            .wrap(http::careful_headers())
             .app_data(gate.clone())
             .app_data(keeper.clone())
             .app_data(hub.clone())

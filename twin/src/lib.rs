@@ -12,6 +12,7 @@
 mod access;
 pub mod alerts;
 pub mod api;
+mod audit;
 pub mod catch_up;
 pub mod checkpoint;
 pub mod config;

@@ -27,7 +27,7 @@ use tokio::sync::Semaphore;
 use crate::{
     access,
     alerts::{self, Alerts, Hooks},
-    api,
+    api, audit,
     checkpoint::Checkpoints,
     config::{AlertSettings, ENV_PREFIX, Settings},
     events::Events,
@@ -245,6 +245,7 @@ impl Service {
             App::new()
                 .wrap(middleware::from_fn(auth::guard))
                 .wrap(middleware::from_fn(http::same_origin))
+                .wrap(http::careful_headers())
                 .app_data(gate.clone())
                 .app_data(fleet.clone())
                 .configure(http::operations("twin", readiness.clone(), metrics.clone()))
@@ -278,6 +279,7 @@ impl Service {
         let known = Arc::clone(self.gate.known());
         let heard = access::follow(shared.jetstream.clone(), known, shared.stop.clone());
         lifecycle.supervise("access", heard);
+        audit::start(&self.gate, &self.nats, lifecycle);
         let registered = registrations::follow(Arc::clone(fleet), self.readiness.clone());
         lifecycle.supervise("registrations", registered);
         let looked = look(Arc::clone(fleet), self.nats.clone(), self.readiness.clone());

@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod audit;
 mod delete;
 mod estimator;
 mod export;
@@ -63,6 +64,8 @@ enum Command {
     Up(up::Args),
     /// Writes a battdat file of a simulated cell, with the truth beside what is measured.
     Simulate(simulate::Args),
+    /// Prints who did what, and checks that nobody changed that since.
+    Audit(audit::Args),
     /// Keeps a token for a hub, which every command then shows.
     Login(login::Args),
     /// Makes, lists and revokes tokens.
@@ -127,6 +130,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         match cli.command {
             Command::Up(args) => up::run(args, credentials).await,
             Command::Login(login::Args {}) => login::run(hub?, credentials).await.and(done),
+            Command::Audit(args) => audit::run(&hub?, &args).await.and(done),
             Command::Token(args) => token::run(hub, args).await.and(done),
             Command::Simulate(args) => simulate::run(&args).and(done),
             Command::Metadata(args) => metadata::run(&hub?, &args).await.and(done),
@@ -220,6 +224,7 @@ mod tests {
             "rovicli watch module",
             "rovicli up --auth",
             "rovicli login",
+            "rovicli audit --verify",
             "rovicli token create cycler-3 --grant uploader:tenant=acme --days 30",
             "rovicli token list",
             "rovicli token revoke 0123456789abcdef",

@@ -1,7 +1,7 @@
 //! Tokens, and who one is.
 
 use anyhow::{Context, Result};
-use rovi_common::auth::{Grant, secret::Token};
+use rovi_common::auth::{Grant, audit::Chained, secret::Token};
 use serde::Deserialize;
 
 use super::Hub;
@@ -78,6 +78,20 @@ impl Hub {
             .json()
             .await
             .context("the hub's answer is not as expected")
+    }
+
+    /// Lists entries of the audit behind one, oldest first; empty at the end.
+    ///
+    /// # Errors
+    /// The hub is away or refuses.
+    pub async fn audit(&self, after: i64) -> Result<Vec<Chained>> {
+        #[derive(Deserialize)]
+        struct Page {
+            entries: Vec<Chained>,
+        }
+        let request = self.http.get(self.path(&format!("audit?after={after}"))?);
+        let page = self.send(request).await?.json::<Page>().await;
+        Ok(page.context("the hub's list is not as expected")?.entries)
     }
 
     /// Asks who one is.

@@ -1,6 +1,11 @@
 //! What one caller may do, asked anew each time: what is revoked or narrowed counts at once.
 
-use std::{fmt, future::Ready, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::Ready,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, http::StatusCode};
 
@@ -13,6 +18,9 @@ use crate::{clock, http::Problem, name::BatteryName};
 
 /// WebSocket close code: who watches or sends may not any more, for the reason given.
 pub const CLOSE_CODE: u16 = 4401;
+
+/// Things that one request is noted to be about.
+const MOST_NOTES: usize = 100;
 
 /// Why somebody may no longer do what they did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,11 +62,17 @@ pub(super) enum Who {
 pub struct Access {
     known: Arc<Known>,
     who: Who,
+    /// What the present request is about, for the audit.
+    notes: Arc<Mutex<Vec<String>>>,
 }
 
 impl Access {
     pub(super) fn new(known: Arc<Known>, who: Who) -> Self {
-        Self { known, who }
+        Self {
+            known,
+            who,
+            notes: Arc::default(),
+        }
     }
 
     /// Returns the access of everybody where nobody is asked, for tests of parts.
@@ -130,6 +144,7 @@ impl Access {
     /// 404 where the caller may not know whether there is such a battery, as if there were none;
     /// 403 where it only lacks the role.
     pub fn need(&self, role: Role, battery: &BatteryName) -> Result<(), Problem> {
+        self.note(battery);
         if self.may(role, battery) {
             return Ok(());
         }
@@ -138,6 +153,20 @@ impl Access {
             return Err(Problem::new(StatusCode::FORBIDDEN, detail));
         }
         Err(Problem::not_found(format!("No such dataset: {battery}")).at("battery"))
+    }
+
+    /// Says what the request is about, for the audit; never a secret.
+    pub fn note(&self, subject: impl fmt::Display) {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        let subject = subject.to_string();
+        if notes.len() < MOST_NOTES && !notes.contains(&subject) {
+            notes.push(subject);
+        }
+    }
+
+    pub(super) fn notes(&self) -> String {
+        let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.join("; ")
     }
 
     /// Asks for a role for everything.

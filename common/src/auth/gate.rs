@@ -4,6 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use super::{
     access::{Access, Ended, Who},
+    audit::Recorder,
     jwt::{Jwt, JwtError},
     known::Known,
     role::{Grant, Role},
@@ -62,6 +63,7 @@ pub struct Gate {
     known: Arc<Known>,
     jwt: Option<Jwt>,
     tickets: Option<Tickets>,
+    audit: Recorder,
 }
 
 impl Gate {
@@ -97,6 +99,7 @@ impl Gate {
             known: Arc::default(),
             jwt: jwt.map_err(|error| format!("auth.jwt: {error}"))?,
             tickets,
+            audit: Recorder::default(),
         }))
     }
 
@@ -109,6 +112,7 @@ impl Gate {
             known: Arc::default(),
             jwt: None,
             tickets: None,
+            audit: Recorder::default(),
         })
     }
 
@@ -125,6 +129,11 @@ impl Gate {
     /// What the service knows of tokens and batteries.
     pub fn known(&self) -> &Arc<Known> {
         &self.known
+    }
+
+    /// Where it is kept who did what.
+    pub fn audit(&self) -> &Recorder {
+        &self.audit
     }
 
     /// Lets a caller in who shows a token, a JWT or a ticket.

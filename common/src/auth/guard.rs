@@ -16,15 +16,20 @@ use actix_web::{
 
 use super::{
     access::Access,
+    audit::Entry,
     gate::Gate,
     routes::{FORWARDED, Need, Service},
 };
-use crate::{http::Problem, name::BatteryName};
+use crate::{clock, http::Problem, name::BatteryName};
 
 /// What a browser's socket puts before its token among the subprotocols.
 const SUBPROTOCOL: &str = "rovi.bearer.";
 /// The query parameter with a ticket.
 const TICKET: &str = "ticket";
+/// The status in the audit where the caller went away before the answer.
+const UNANSWERED: i32 = 0;
+/// The most characters of a text in the audit.
+const MOST_CHARS: usize = 1000;
 
 /// Lets a request through to its handler if the caller may make it.
 ///
@@ -40,18 +45,67 @@ pub async fn guard(
     take_from_subprotocols(&mut request);
     take_from_query(&mut request)?;
     let shown = bearer(&request);
-    if gate.is_required() {
-        let wanted = wanted(gate.service(), &request);
-        if wanted.need == Some(Need::Nothing) {
-            return next.call(request).await;
-        }
-        let access = gate.check(shown.as_deref()).await.map_err(Problem::from)?;
-        wanted.ask(&access)?;
-        request.extensions_mut().insert(access);
-    } else if let Ok(access) = gate.check(None).await {
-        request.extensions_mut().insert(access);
+    let wanted = wanted(gate.service(), &request);
+    if gate.is_required() && wanted.need == Some(Need::Nothing) {
+        return next.call(request).await;
     }
-    next.call(request).await
+    let access = gate.check(shown.as_deref()).await.map_err(Problem::from)?;
+    if access.is_everyone() {
+        request.extensions_mut().insert(access);
+        return next.call(request).await;
+    }
+    let pending = wanted.changes().then(|| Pending {
+        entry: Some(wanted.entry(&request, &access)),
+        gate: gate.clone(),
+        access: access.clone(),
+    });
+    let answer = match wanted.ask(&access) {
+        Ok(()) => {
+            request.extensions_mut().insert(access);
+            next.call(request).await
+        }
+        Err(problem) => Err(problem.into()),
+    };
+    if let Some(pending) = pending {
+        let status = match &answer {
+            Ok(answer) => answer.status(),
+            Err(error) => error.as_response_error().status_code(),
+        };
+        pending.keep(i32::from(status.as_u16())).await;
+    }
+    answer
+}
+
+/// Has an entry kept once, also where the caller goes away before the answer.
+struct Pending {
+    entry: Option<Entry>,
+    gate: web::Data<Gate>,
+    access: Access,
+}
+
+impl Pending {
+    async fn keep(mut self, status: i32) {
+        if let Some(entry) = self.take(status) {
+            self.gate.audit().record(entry).await;
+        }
+    }
+
+    fn take(&mut self, status: i32) -> Option<Entry> {
+        let mut entry = self.entry.take()?;
+        entry.at = clock::now_us();
+        entry.status = status;
+        entry.subject = plain(&self.access.notes());
+        Some(entry)
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if let Some(entry) = self.take(UNANSWERED) {
+            let gate = self.gate.clone();
+            actix_web::rt::spawn(async move { gate.audit().record(entry).await });
+        }
+    }
 }
 
 /// What a request asks for.
@@ -89,6 +143,12 @@ fn wanted(service: Service, request: &ServiceRequest) -> Wanted {
     }
 }
 
+/// Cuts a text to what fits a line of the audit.
+fn plain(text: &str) -> String {
+    let plain = text.chars().filter(|c| !c.is_control());
+    plain.take(MOST_CHARS).collect()
+}
+
 fn is_forwarded(path: &str) -> bool {
     FORWARDED.iter().any(|prefix| {
         let rest = path.strip_prefix(prefix);
@@ -112,6 +172,33 @@ impl Wanted {
                 access.need(role, &battery)
             }
             None => self.undecided(),
+        }
+    }
+
+    /// Whether it is kept who asked for it: whatever may change something, but for rows, of which
+    /// the tables tell, and what the twin keeps itself.
+    fn changes(&self) -> bool {
+        let is_upload = self.pattern.as_deref() == Some("/db/upload/{battery}");
+        let is_read = matches!(self.method.as_str(), "GET" | "HEAD" | "OPTIONS");
+        !is_read && !is_upload && self.need != Some(Need::Forwarded)
+    }
+
+    fn entry(&self, request: &ServiceRequest, access: &Access) -> Entry {
+        let service = match self.service {
+            Service::Hub => "datahub",
+            Service::Twin => "twin",
+        };
+        let source = request.peer_addr().map(|address| address.ip().to_string());
+        let pattern = self.pattern.as_deref().unwrap_or("(no route)");
+        Entry {
+            at: 0,
+            service: service.to_owned(),
+            who: plain(&access.name()),
+            source: source.unwrap_or_default(),
+            action: format!("{} {pattern}", self.method),
+            path: plain(request.path()),
+            subject: String::new(),
+            status: 0,
         }
     }
 

@@ -88,10 +88,16 @@ impl Known {
         self.change(|inner| inner.placements.remove(battery).is_some());
     }
 
-    /// Takes all there is, in place of what was known; tokens that were known by a newer revision stay.
+    /// Takes all there was at some moment, in place of what was known; tokens that were known by a
+    /// newer revision than any of these stay.
     pub fn replace(&self, tokens: Vec<TokenRecord>, placements: Vec<Placement>) {
         self.change(|inner| {
-            let mut next = HashMap::with_capacity(tokens.len());
+            let newest = tokens.iter().map(|token| token.revision).max();
+            let since = inner.tokens.iter();
+            let since = since.filter(|(_, token)| Some(token.revision) > newest);
+            let mut next: HashMap<_, _> = since
+                .map(|(id, token)| (id.clone(), Arc::clone(token)))
+                .collect();
             for token in tokens {
                 let known = inner.tokens.get(&token.id);
                 let token = match known {
@@ -288,5 +294,16 @@ mod tests {
         known.put_token(record(1, None));
         known.replace(vec![record(1, None)], Vec::new());
         assert_eq!(known.token("1").unwrap().revoked, Some(5));
+        known.replace(Vec::new(), Vec::new());
+        assert!(
+            known.token("1").is_some(),
+            "it was made after the tables were read"
+        );
+        let other = TokenRecord {
+            id: "2".to_owned(),
+            ..record(3, None)
+        };
+        known.replace(vec![other], Vec::new());
+        assert!(known.token("1").is_none());
     }
 }

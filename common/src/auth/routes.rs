@@ -56,6 +56,7 @@ pub const SHARED: &[Line] = &[
 /// What the hub has besides.
 pub const HUB: &[Line] = &[
     ("GET", "/", Nothing),
+    ("GET", "/audit", All(Admin)),
     ("GET", "/auth/tokens", Listed(Admin)),
     ("POST", "/auth/tokens", Named(Admin)),
     ("DELETE", "/auth/tokens/{token}", Named(Admin)),

@@ -3,7 +3,7 @@
 use actix_web::{HttpResponse, web};
 use rovi_common::{
     auth::{
-        Access, Grant, Placement, Role, Word,
+        Access, Grant, Placement, Role, TokenRecord, Word,
         secret::{self, Digest},
     },
     clock,
@@ -120,6 +120,7 @@ pub(crate) async fn create_token(
         expires_s: asked.expires_s.map(|seconds| seconds as f64),
     };
     let made = hub.pool.run(move |conn| access::create(conn, &new)).await?;
+    access.note(token_with_grants(&made));
     tracing::info!("token {} is made by {}", made.record.id, made.created_by);
     keeper.apply_token(made.record.clone()).await;
     let info = made.into();
@@ -210,6 +211,7 @@ pub(crate) async fn revoke_token(
     }
     let revoked = hub.pool.run(move |conn| access::revoke(conn, &id)).await?;
     let revoked = revoked.ok_or_else(none)?;
+    access.note(token_with_grants(&revoked));
     tracing::info!(
         "token {} is revoked by {}",
         revoked.record.id,
@@ -217,6 +219,15 @@ pub(crate) async fn revoke_token(
     );
     keeper.apply_token(revoked.record.clone()).await;
     Ok(web::Json(revoked.into()))
+}
+
+/// Names a token for the audit.
+fn token_with_grants(token: &StoredToken) -> String {
+    let TokenRecord {
+        id, name, grants, ..
+    } = &token.record;
+    let grants: Vec<String> = grants.iter().map(ToString::to_string).collect();
+    format!("token {id} ({name}): {}", grants.join(", "))
 }
 
 fn administers(access: &Access, grants: &[Grant]) -> bool {
@@ -236,6 +247,7 @@ fn administers(access: &Access, grants: &[Grant]) -> bool {
     responses((status = 200, body = Object), (status = 400, body = Problem), (status = 503, body = Problem))
 )]
 pub(crate) async fn place_battery(
+    access: Access,
     battery: web::Path<String>,
     body: web::Json<PlacementRequest>,
     hub: web::Data<Hub>,
@@ -247,6 +259,13 @@ pub(crate) async fn place_battery(
         tenant,
         tags,
     };
+    let (owner, tags) = (placement.tenant.as_ref(), &placement.tags);
+    let owner = owner.map_or("none", Word::as_str);
+    let tags: Vec<&str> = tags.iter().map(Word::as_str).collect();
+    access.note(format!(
+        "{battery}: tenant {owner}, tags {}",
+        tags.join(", ")
+    ));
     let stored = placement.clone();
     hub.pool
         .run(move |conn| access::place(conn, &stored))

@@ -1,6 +1,7 @@
 //! The HTTP interface of the hub.
 
 mod access;
+mod audit;
 mod changes;
 mod columns;
 mod cycles;
@@ -40,6 +41,7 @@ use crate::{metadata::MAX_BYTES, upload};
 #[openapi(
     info(title = "Data Hub", description = "Metadata and rows of batteries."),
     paths(
+        audit::list_audit,
         access::create_token,
         access::list_tokens,
         access::revoke_token,
@@ -127,6 +129,7 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
 fn access_routes(config: &mut web::ServiceConfig) {
     config
         .configure(rovi_common::auth::http::routes)
+        .route("/audit", web::get().to(audit::list_audit))
         .service(
             web::resource("/auth/tokens")
                 .route(web::get().to(access::list_tokens))

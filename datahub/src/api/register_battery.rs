@@ -32,6 +32,7 @@ pub(crate) async fn register_battery(
 ) -> Result<HttpResponse, Problem> {
     let given = Metadata::parse(&bytes_of(body)?)?;
     let author = author(&request)?;
+    let noted = access.clone();
     let may = move |name: &str| {
         let name = name.parse();
         access.is_everyone() || name.is_ok_and(|name| access.may(Role::Uploader, &name))
@@ -46,6 +47,7 @@ pub(crate) async fn register_battery(
     };
     let name = hub.pool.run(register).await?;
     let name = name.ok_or_else(|| not_allowed(&wanted))?;
+    noted.note(&name);
     tracing::info!(battery.id = name, "metadata of battery {name} registered");
     Ok(HttpResponse::Ok().json(name))
 }

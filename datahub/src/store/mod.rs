@@ -2,6 +2,7 @@
 
 pub(crate) mod access;
 pub mod alert_rules;
+pub(crate) mod audit;
 pub mod batteries;
 mod bind;
 mod catalog;

@@ -13,7 +13,7 @@ use system_tests::Stack;
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) const ADMIN: &str = "the-token-of-the-admin-in-its-file";
-const SERVICE: &str = "the-token-of-the-services-in-its-file";
+pub(super) const SERVICE: &str = "the-token-of-the-services-in-its-file";
 pub(super) const ISSUER: &str = "https://id.example";
 pub(super) const AUDIENCE: &str = "rovi";
 

@@ -72,6 +72,8 @@ pub(super) async fn register_estimator(
     let (kind, states, notes) = check(fleet.shared(), &mut register, files).await?;
     let reply = fleet.shared().hub.register(&register).await;
     let registration = committed(reply.map_err(|error| hub_problem(&error))?)?;
+    let (estimator, revision) = (&registration.estimator, registration.revision);
+    access.note(format!("estimator {estimator}, revision {revision}"));
     let words = describe(&kind, &registration, &states);
     fleet.apply(registration);
     Ok(web::Json([vec![words], notes].concat().join("; ")))
