@@ -1,5 +1,6 @@
 //! The hub's HTTP interface, as far as the commands use it; `/online/*` is forwarded to the twin.
 
+mod access;
 mod backtest;
 mod export;
 mod rejected;
@@ -10,6 +11,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 use anyhow::{Context, Result, anyhow, bail};
 use reqwest::{RequestBuilder, Response, multipart};
 use rovi_common::{
+    auth::secret::{self, Token},
     name::{BatteryName, EstimatorName},
     rows::Columns,
 };
@@ -17,6 +19,7 @@ use serde::Deserialize;
 use url::Url;
 
 pub use self::{
+    access::{Me, TokenInfo},
     backtest::NewBacktest,
     rejected::{Reason, Rejected, RejectedRow, Replayed},
     status::{EstimatorStatus, Estimators, Parameter},
@@ -66,6 +69,7 @@ pub struct NewEstimator {
 pub struct Hub {
     url: Url,
     http: reqwest::Client,
+    token: Option<Token>,
 }
 
 impl Hub {
@@ -74,15 +78,30 @@ impl Hub {
     /// # Errors
     /// The URL cannot be that of a hub.
     pub fn new(url: Url) -> Result<Self> {
+        Self::with_token(url, None)
+    }
+
+    /// Makes a client that shows a token.
+    ///
+    /// # Errors
+    /// The URL cannot be that of a hub.
+    pub fn with_token(url: Url, token: Option<Token>) -> Result<Self> {
         if url.scheme() != "http" || !url.has_host() {
             bail!("{url} is not the URL of a hub; it looks like http://127.0.0.1:8000");
         }
         let http = reqwest::Client::builder()
+            .default_headers(secret::headers(token.as_ref().map(Token::expose)))
+            .redirect(reqwest::redirect::Policy::none())
             .timeout(TIMEOUT)
             .connect_timeout(CONNECT_TIMEOUT)
             .build()
             .context("cannot prepare for HTTP")?;
-        Ok(Self { url, http })
+        Ok(Self { url, http, token })
+    }
+
+    /// Returns the token that is shown.
+    pub fn token(&self) -> Option<&Token> {
+        self.token.as_ref()
     }
 
     /// Returns the hub's URL.

@@ -2,6 +2,7 @@
 //! from ([`upload_client`]) and the simulated cell of the demo, tests and benches ([`simulation`]).
 
 pub mod commands;
+pub mod credentials;
 pub mod hub;
 pub mod naming;
 pub mod pace;

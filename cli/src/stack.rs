@@ -6,6 +6,7 @@
 
 mod folder;
 mod leftovers;
+mod tokens;
 
 use std::{
     os::unix::process::CommandExt,
@@ -20,7 +21,8 @@ use rovi_common::{
     local::{LocalError, NatsServer, PostgresServer, ServerProcess, Signal},
 };
 
-pub use self::folder::DataFolder;
+use self::tokens::Tokens;
+pub use self::{folder::DataFolder, tokens::MadeToken};
 
 /// How long hub and twin may take to stop, a little more than they give themselves.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
@@ -38,6 +40,8 @@ pub struct Plan {
     pub nats_url: Option<ServiceUrl>,
     /// Folder with the programs `datahub` and `twin`.
     pub programs: PathBuf,
+    /// Whether everybody is asked for a token.
+    pub auth: bool,
 }
 
 impl Plan {
@@ -60,6 +64,7 @@ pub struct Stack {
     nats: Option<NatsServer>,
     postgres: Option<PostgresServer>,
     folder: DataFolder,
+    tokens: Option<Tokens>,
 }
 
 impl Stack {
@@ -87,6 +92,7 @@ impl Stack {
             nats: None,
             postgres: None,
             folder,
+            tokens: None,
         };
         match stack.start_all(plan, &progress) {
             Ok(()) => Ok(stack),
@@ -109,6 +115,9 @@ impl Stack {
             let folder = self.folder.sub("nats")?;
             let port = self.folder.port("nats")?;
             self.nats = Some(NatsServer::start_apart(&folder, port)?);
+        }
+        if plan.auth {
+            self.tokens = Some(Tokens::of(self.folder.path())?);
         }
         progress("starting hub and twin");
         let hub = self.service(plan, "datahub", "ROVI_HUB")?;
@@ -143,6 +152,9 @@ impl Stack {
             .env(format!("{prefix}_LISTEN"), format!("127.0.0.1:{port}"))
             .env("ROVI_HUB_TWIN_URL", plan.twin_url())
             .env("ROVI_TWIN_HUB_URL", plan.hub_url());
+        if let Some(tokens) = &self.tokens {
+            command.envs(tokens.settings(prefix));
+        }
         let format = format!("{prefix}_LOG_FORMAT");
         if std::env::var_os(&format).is_none() {
             // People read these logs.
@@ -173,6 +185,11 @@ impl Stack {
             (None, Some(server)) => server.url(),
             (None, None) => String::new(),
         }
+    }
+
+    /// Returns the token of the admin, where everybody is asked for one.
+    pub fn admin_token(&self) -> Option<&MadeToken> {
+        self.tokens.as_ref().map(Tokens::admin)
     }
 
     /// Returns the folder with the data.

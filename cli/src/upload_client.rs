@@ -21,6 +21,7 @@
 //!     battery: "b7".parse().expect("this is a name"),
 //!     session: uuid::Uuid::new_v4(),
 //!     new_segment: true,
+//!     token: None,
 //! };
 //! let mut client = UploadClient::connect(target, Box::new(|event| println!("{event}"))).await?;
 //! for batch in batches {
@@ -39,6 +40,7 @@ use std::{collections::VecDeque, fmt, time::Duration};
 
 use bytes::Bytes;
 use rovi_common::{
+    auth::secret::Token,
     name::BatteryName,
     rows::{Column, Columns, Value},
 };
@@ -74,6 +76,8 @@ pub struct Target {
     pub session: Uuid,
     /// Whether the first row of the session begins a new segment (test).
     pub new_segment: bool,
+    /// What the hub is shown, where it asks who one is.
+    pub token: Option<Token>,
 }
 
 /// How far an upload got; all are positions in the session.

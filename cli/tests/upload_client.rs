@@ -199,6 +199,7 @@ async fn start(fates: &[Fate]) -> (Target, Arc<Mutex<Hub>>) {
         battery: "b7".parse().unwrap(),
         session: Uuid::nil(),
         new_segment: true,
+        token: None,
     };
     let hub = Arc::default();
     tokio::task::spawn_local(serve(listener, fates.to_vec(), Arc::clone(&hub)));
@@ -345,6 +346,7 @@ async fn a_hub_that_is_away_is_told_at_once_with_what_to_do() {
         battery: "b7".parse().unwrap(),
         session: Uuid::nil(),
         new_segment: false,
+        token: None,
     };
     let error = UploadClient::connect(target, Box::new(|_| ()))
         .await

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     error::Error,
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::{Arc, RwLock},
 };
 
@@ -14,12 +14,12 @@ use actix_web::{
     body::MessageBody,
     dev::{ServiceRequest, ServiceResponse},
     http::{Method, StatusCode, header},
-    middleware::Next,
+    middleware::{DefaultHeaders, Next},
     web,
 };
 use serde::Serialize;
 
-use crate::{error::ErrorChain, news::ASYNC_API, telemetry::Metrics};
+use crate::{auth::Gate, error::ErrorChain, news::ASYNC_API, telemetry::Metrics};
 
 /// An RFC 9457 problem document.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
@@ -130,6 +130,9 @@ impl ResponseError for Problem {
         if let Some(seconds) = self.retry_after_s {
             response.insert_header((header::RETRY_AFTER, seconds));
         }
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
+        }
         let body = serde_json::to_string(self).unwrap_or_default();
         response.content_type("application/problem+json").body(body)
     }
@@ -187,8 +190,15 @@ pub fn operations(
         let version = env!("CARGO_PKG_VERSION");
         web::Json(serde_json::json!({"status": "ok", "service": service, "version": version}))
     };
-    let ready = move || {
-        let problems = readiness.problems();
+    let ready = move |gate: Option<web::Data<Gate>>| {
+        let mut problems = readiness.problems();
+        // Why something is away tells of addresses; where everybody is asked, that is for the log.
+        if gate.is_some_and(|gate| gate.is_required()) {
+            let hidden = || "not ready; the log of the service says why".to_owned();
+            problems
+                .values_mut()
+                .for_each(|problem| *problem = hidden());
+        }
         async move {
             if problems.is_empty() {
                 return HttpResponse::Ok().json(serde_json::json!({"status": "ready"}));
@@ -230,18 +240,12 @@ pub fn docs(openapi: utoipa::openapi::OpenApi) -> impl FnOnce(&mut web::ServiceC
     }
 }
 
-/// Refuses to listen beyond loopback while there is no authentication.
-///
-/// # Errors
-/// The address is not a loopback address and `insecure` is not set; the text says what to do.
-pub fn check_listen(address: SocketAddr, insecure: bool) -> Result<(), String> {
-    if address.ip().is_loopback() || insecure {
-        return Ok(());
-    }
-    Err(format!(
-        "{address} is not a loopback address and nobody is asked who they are yet; \
-         listen on 127.0.0.1, or say --insecure-listen on a network you trust"
-    ))
+/// Middleware: headers by which browsers keep what is answered to themselves.
+pub fn careful_headers() -> DefaultHeaders {
+    DefaultHeaders::new()
+        .add((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .add((header::X_FRAME_OPTIONS, "DENY"))
+        .add((header::REFERRER_POLICY, "no-referrer"))
 }
 
 /// Middleware: refuses state-changing calls and sockets from a page of another origin.
@@ -259,7 +263,10 @@ pub async fn same_origin(
         Method::GET | Method::HEAD | Method::OPTIONS
     );
     let is_socket = request.headers().contains_key(header::UPGRADE);
-    if (!is_read || is_socket) && !origin_is_ours(request.request()) {
+    // Where everybody has to show a token, no page can act in somebody's name without it.
+    let gate = request.app_data::<web::Data<Gate>>();
+    let may_be_named = gate.is_some_and(|gate| gate.is_required());
+    if (!is_read || is_socket) && !origin_is_ours(request.request(), may_be_named) {
         let detail = "state-changing calls and sockets from a page of another origin are refused";
         return Err(Problem::new(StatusCode::FORBIDDEN, detail)
             .at("Origin")
@@ -270,9 +277,9 @@ pub async fn same_origin(
 
 /// Whether the page that asks, if one does, was served by us.
 ///
-/// A host name other than `localhost` is refused even where it equals `Host`: a foreign page can
-/// make its own name resolve to this machine.
-fn origin_is_ours(request: &HttpRequest) -> bool {
+/// A host name other than `localhost` is refused even where it equals `Host`, unless it `may_be_named`:
+/// a foreign page can make its own name resolve to this machine.
+fn origin_is_ours(request: &HttpRequest, may_be_named: bool) -> bool {
     let Some(origin) = request.headers().get(header::ORIGIN) else {
         return true;
     };
@@ -300,7 +307,7 @@ fn origin_is_ours(request: &HttpRequest) -> bool {
         Some(_) => true,
         None => false,
     };
-    is_fixed && authority.eq_ignore_ascii_case(host)
+    (is_fixed || may_be_named) && authority.eq_ignore_ascii_case(host)
 }
 
 #[cfg(test)]
@@ -313,7 +320,7 @@ mod tests {
         let request = TestRequest::get()
             .insert_header((header::ORIGIN, origin))
             .insert_header((header::HOST, host));
-        origin_is_ours(&request.to_http_request())
+        origin_is_ours(&request.to_http_request(), false)
     }
 
     #[test]
@@ -328,18 +335,6 @@ mod tests {
     #[test]
     fn a_name_that_points_to_us_is_not_ours() {
         assert!(!ours("http://evil.example:8000", "evil.example:8000"));
-    }
-
-    #[test]
-    fn listening_beyond_loopback_needs_a_word() {
-        let open = "0.0.0.0:8000".parse().unwrap();
-        assert!(
-            check_listen(open, false)
-                .unwrap_err()
-                .contains("--insecure-listen")
-        );
-        assert!(check_listen(open, true).is_ok());
-        assert!(check_listen("127.0.0.1:8000".parse().unwrap(), false).is_ok());
     }
 
     #[test]

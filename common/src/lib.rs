@@ -2,12 +2,14 @@
 //!
 //! Reading order: what a battery and its rows are ([`name`], [`rows`]), how they travel
 //! ([`frame`], [`subjects`], [`streams`], [`registration`], [`alerts`], [`news`]), and what every
-//! service is made of ([`config`], [`lifecycle`], [`telemetry`], [`heartbeat`], [`http`]);
+//! service is made of ([`config`], [`lifecycle`], [`telemetry`], [`heartbeat`], [`http`]), who may do
+//! what ([`auth`]);
 //! [`filter`] is how people choose batteries.
 //!
 //! Nothing here knows PostgreSQL tables or estimators.
 
 pub mod alerts;
+pub mod auth;
 pub mod clock;
 pub mod config;
 pub mod corrections;

@@ -18,6 +18,8 @@ pub const ALERTS_BUCKET: &str = "rovi_alerts";
 pub const ESTIMATORS_BUCKET: &str = "rovi_estimators";
 /// Bucket in memory by which twins share the partitions: who lives, and who owns which.
 pub const SHARES_BUCKET: &str = "rovi_shares";
+/// Bucket with what every service has to know of tokens and batteries, kept by the hub.
+pub const ACCESS_BUCKET: &str = "rovi_access";
 /// Bucket with the checkpoints of estimators.
 pub const CHECKPOINTS_BUCKET: &str = "rovi_checkpoints";
 /// The bucket that tells which stored rows were corrected or deleted.
@@ -40,6 +42,8 @@ pub const BACKTESTS_BUCKET: &str = "rovi_backtests";
 pub const PUT_ALERT_RULE: &str = "rovi.hub.alert_rules.put";
 /// Request: the hub commits the removal of an alert rule.
 pub const DELETE_ALERT_RULE: &str = "rovi.hub.alert_rules.delete";
+/// Request: the hub keeps an entry of the audit and answers when it is durable.
+pub const AUDIT: &str = "rovi.hub.audit";
 /// Queue group of the hubs that answer requests.
 pub const HUB_QUEUE: &str = "hubs";
 

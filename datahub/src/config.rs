@@ -8,7 +8,7 @@ use std::{
 };
 
 use rovi_common::{
-    config::ServiceUrl, frame::MAX_ROW_BYTES, http::check_listen, streams::BusSettings,
+    auth::AuthSettings, config::ServiceUrl, frame::MAX_ROW_BYTES, streams::BusSettings,
     telemetry::LogFormat,
 };
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Allows `listen` beyond loopback, where anybody may then write.
     pub insecure_listen: bool,
+    /// Who has to say who they are.
+    pub auth: AuthSettings,
     /// PostgreSQL, the truth.
     pub database_url: ServiceUrl,
     /// NATS, the news.
@@ -128,6 +130,7 @@ impl Default for Settings {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)),
             insecure_listen: false,
+            auth: AuthSettings::default(),
             database_url: DEFAULT_DATABASE_URL.parse().expect(url),
             nats_url: DEFAULT_NATS_URL.parse().expect(url),
             twin_url: DEFAULT_TWIN_URL.parse().expect(url),
@@ -170,10 +173,9 @@ impl Settings {
     /// # Errors
     /// One line for each problem.
     pub fn check(&self) -> Result<(), String> {
-        let mut problems: Vec<String> = check_listen(self.listen, self.insecure_listen)
-            .err()
-            .into_iter()
-            .collect();
+        let listening = self.auth.check_listen(self.listen, self.insecure_listen);
+        let mut problems = self.auth.problems();
+        problems.extend(listening.err());
         let mut need = |holds: bool, problem: &str| {
             if !holds {
                 problems.push(problem.to_owned());

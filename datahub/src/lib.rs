@@ -30,7 +30,9 @@ pub mod estimates;
 pub mod registrations;
 pub mod retention;
 
+pub mod access;
 pub mod alert_rules;
+mod audit;
 
 mod api;
 #[cfg(feature = "fuzzing")]

@@ -13,6 +13,7 @@ use actix_web::{
     web,
 };
 use rovi_common::{
+    auth::{self, Gate},
     heartbeat::{self, Load, Pulse},
     http::{self, Readiness},
     lifecycle::Lifecycle,
@@ -24,8 +25,10 @@ use tokio_util::task::TaskTracker;
 use utoipa::OpenApi;
 
 use crate::{
+    access::AccessKeeper,
     alert_rules::AlertRules,
     api::{self, TwinProxy},
+    audit,
     bus::{Bus, READY_NATS},
     config::Settings,
     corrections::Corrections,
@@ -102,6 +105,8 @@ impl Service {
     /// See [`ServiceError`].
     pub async fn from_config(settings: Settings) -> Result<Self, ServiceError> {
         settings.check().map_err(ServiceError::Settings)?;
+        let gate = Gate::new(auth::Service::Hub, &settings.auth);
+        let gate = gate.map_err(ServiceError::Settings)?;
         let listener = listen(settings.listen)?;
         let address = listener.local_addr().map_err(ServiceError::Start)?;
         let lifecycle = Lifecycle::new();
@@ -120,6 +125,9 @@ impl Service {
             Arc::clone(&bus).keep_checking(pool.clone(), readiness.clone(), lifecycle.stop_token());
         lifecycle.supervise("bus", checks);
         AlertRules::new(Arc::clone(&bus), pool.clone()).start(&lifecycle);
+        let keeper = AccessKeeper::new(Arc::clone(&bus), pool.clone(), Arc::clone(gate.known()));
+        keeper.start(&lifecycle);
+        audit::start(&gate, &bus, &pool, &lifecycle);
         let uploads = Arc::new(OpenUploads::default());
         let deletions = start_deletions(&bus, &pool, &uploads, &registry, &lifecycle);
         EstimateWriter::new(Arc::clone(&bus), pool.clone(), &registry).start(&lifecycle);
@@ -151,7 +159,8 @@ impl Service {
             stop: lifecycle.stop_token(),
             sockets: TaskTracker::new(),
         });
-        let server = serve(listener, hub.clone(), &readiness, &registry)?;
+        let access = (auth::guard::data(&gate), web::Data::from(keeper));
+        let server = serve(listener, (hub.clone(), access), &readiness, &registry)?;
         Ok(Self {
             address,
             lifecycle,
@@ -289,9 +298,12 @@ fn start_pulse(
     lifecycle.supervise("pulse", pulse.beat(load, lifecycle.stop_token()));
 }
 
+/// What decides about callers, and what keeps it.
+type AccessData = (web::Data<Gate>, web::Data<AccessKeeper>);
+
 fn serve(
     listener: TcpListener,
-    hub: web::Data<Hub>,
+    (hub, (gate, keeper)): (web::Data<Hub>, AccessData),
     readiness: &Readiness,
     metrics: &Metrics,
 ) -> Result<Server, ServiceError> {
@@ -302,7 +314,11 @@ fn serve(
     let (workers, shutdown) = (settings.http_workers, settings.shutdown_timeout / 4);
     let app = move || {
         App::new()
+            .wrap(from_fn(auth::guard))
             .wrap(from_fn(http::same_origin))
+            .wrap(http::careful_headers())
+            .app_data(gate.clone())
+            .app_data(keeper.clone())
             .app_data(hub.clone())
             .app_data(twin.clone())
             .configure(http::operations(

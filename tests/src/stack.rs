@@ -29,6 +29,7 @@ pub struct Stack {
     hub_port: u16,
     twin_port: u16,
     http: reqwest::Client,
+    settings: Vec<(String, String)>,
 }
 
 impl Stack {
@@ -52,6 +53,15 @@ impl Stack {
             hub_port: local::free_port().expect("a port is free"),
             twin_port: local::free_port().expect("a port is free"),
             http: reqwest::Client::new(),
+            settings: Vec::new(),
+        }
+    }
+
+    /// Gives both services a setting, named as behind `ROVI_HUB_`, from their next start.
+    pub fn set(&mut self, name: &str, value: &str) {
+        for service in ["ROVI_HUB", "ROVI_TWIN"] {
+            let name = format!("{service}_{name}");
+            self.settings.push((name, value.to_owned()));
         }
     }
 
@@ -106,6 +116,8 @@ impl Stack {
 
     fn spawn(&self, name: &'static str, mut command: Command, port: u16) -> ServerProcess {
         command.current_dir(self.folder.path());
+        let settings = self.settings.iter();
+        command.envs(settings.map(|(name, value)| (name, value)));
         if !command.get_envs().any(|(name, _)| name == "NATS_URL") {
             command.env("NATS_URL", self.nats.server.url());
         }

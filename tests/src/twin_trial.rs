@@ -143,6 +143,7 @@ impl TwinTrial {
                 battery: name(number).parse().expect("this is a name"),
                 session: Uuid::from_u128(self.rng.random()),
                 new_segment: true,
+                token: None,
             };
             let plan = Plan {
                 rows: ROWS,

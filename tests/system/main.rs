@@ -4,6 +4,8 @@
 mod cell;
 
 #[cfg(test)]
+mod authorisation;
+#[cfg(test)]
 mod broken_link;
 #[cfg(test)]
 mod cycles;

@@ -2,7 +2,9 @@
 
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, str::FromStr, time::Duration};
 
-use rovi_common::{config::ServiceUrl, streams::BusSettings, telemetry::LogFormat};
+use rovi_common::{
+    auth::AuthSettings, config::ServiceUrl, streams::BusSettings, telemetry::LogFormat,
+};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -17,6 +19,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Whether to listen beyond loopback although nobody is asked who they are yet.
     pub insecure_listen: bool,
+    /// Who has to say who they are.
+    pub auth: AuthSettings,
     /// The bus.
     pub nats_url: ServiceUrl,
     /// The hub, for rows that the bus no longer holds.
@@ -137,6 +141,7 @@ impl Default for Settings {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8001)),
             insecure_listen: false,
+            auth: AuthSettings::default(),
             nats_url: url("nats://127.0.0.1:4222"),
             hub_url: url("http://127.0.0.1:8000"),
             bus: BusSettings::default(),
@@ -165,8 +170,8 @@ impl Settings {
     /// # Errors
     /// All problems at once, each naming its setting.
     pub fn check(&self) -> Result<(), String> {
-        let mut problems = Vec::new();
-        if let Err(problem) = rovi_common::http::check_listen(self.listen, self.insecure_listen) {
+        let mut problems = self.auth.problems();
+        if let Err(problem) = self.auth.check_listen(self.listen, self.insecure_listen) {
             problems.push(format!("listen: {problem}"));
         }
         if self.bus.partitions == 0 {

@@ -102,16 +102,18 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// Returns the hub at `url`, which need not answer yet.
+    /// Returns the hub at `url`, which need not answer yet and is shown the token, if there is one.
     ///
     /// # Errors
     /// The HTTP client cannot be made.
     pub fn new(
         nats: async_nats::Client,
-        url: Url,
+        (url, token): (Url, Option<&str>),
         timeout: Duration,
     ) -> Result<Self, reqwest::Error> {
         let http = reqwest::Client::builder()
+            .default_headers(rovi_common::auth::secret::headers(token))
+            .redirect(reqwest::redirect::Policy::none())
             .timeout(timeout)
             .connect_timeout(timeout.min(Duration::from_secs(2)))
             .build()?;

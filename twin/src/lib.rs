@@ -11,10 +11,12 @@
 //!
 //! The numerics live in `rovi_estimation`, scripts run by `rovi_python` ([`runner`] is the seam); rows and registrations belong to the Data Hub.
 
+mod access;
 pub mod alerts;
 pub mod api;
 pub mod ask;
 pub mod backtest;
+mod audit;
 pub mod catch_up;
 pub mod checkpoint;
 pub mod commands;

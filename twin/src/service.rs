@@ -13,6 +13,7 @@ use std::{
 use actix_web::{App, HttpServer, dev::ServerHandle, middleware, web};
 use async_nats::jetstream;
 use rovi_common::{
+    auth::{self, Gate, gate::read_token},
     config::{self, ServiceArgs},
     heartbeat::{self, Load, Pulse},
     http::{self, Readiness},
@@ -24,9 +25,11 @@ use rovi_python::Python;
 use tokio::sync::{Semaphore, watch};
 
 use crate::{
+    access,
     alerts::{self, Alerts, Hooks},
     api,
     ask::{self, Owners},
+    audit,
     backtest::Backtests,
     checkpoint::Checkpoints,
     commands,
@@ -129,6 +132,7 @@ pub struct Service {
     readiness: Readiness,
     metrics: Metrics,
     nats: async_nats::Client,
+    gate: Arc<Gate>,
 }
 
 impl Service {
@@ -138,13 +142,13 @@ impl Service {
     /// See [`StartError`].
     pub async fn from_config(settings: Settings) -> Result<Self, StartError> {
         settings.check().map_err(StartError::Settings)?;
+        let gate = Gate::new(auth::Service::Twin, &settings.auth).map_err(StartError::Settings)?;
         let address = settings.listen;
         let listener =
             TcpListener::bind(address).map_err(|source| StartError::Listen { address, source })?;
         let nats = streams::connect(&settings.nats_url, "twin").await?;
         let jetstream = jetstream::new(nats.clone());
-        let hub = Hub::new(nats.clone(), settings.hub_url.clone(), settings.hub_timeout)
-            .map_err(|error| StartError::Http(error.to_string()))?;
+        let hub = hub(&settings, &nats)?;
         let lifecycle = Lifecycle::new();
         let metrics = Metrics::new();
         let shared = Shared {
@@ -184,6 +188,7 @@ impl Service {
             ]),
             metrics,
             nats,
+            gate,
         })
     }
 
@@ -245,10 +250,14 @@ impl Service {
     fn start_http(&self) -> std::io::Result<ServerHandle> {
         let fleet = web::Data::from(Arc::clone(&self.fleet));
         let (readiness, metrics) = (self.readiness.clone(), self.metrics.clone());
+        let gate = auth::guard::data(&self.gate);
         let openapi = api::openapi();
         let server = HttpServer::new(move || {
             App::new()
+                .wrap(middleware::from_fn(auth::guard))
                 .wrap(middleware::from_fn(http::same_origin))
+                .wrap(http::careful_headers())
+                .app_data(gate.clone())
                 .app_data(fleet.clone())
                 .configure(http::operations("twin", readiness.clone(), metrics.clone()))
                 .configure(http::docs(openapi.clone()))
@@ -274,6 +283,11 @@ impl Service {
         let partitions = Arc::new(subscribe::Partitions::new(self.readiness.clone()));
         lifecycle.supervise("share", share::run(Arc::clone(fleet), partitions));
         lifecycle.supervise("corrections", corrections::follow(Arc::clone(fleet)));
+        let shared = fleet.shared();
+        let known = Arc::clone(self.gate.known());
+        let heard = access::follow(shared.jetstream.clone(), known, shared.stop.clone());
+        lifecycle.supervise("access", heard);
+        audit::start(&self.gate, &self.nats, lifecycle);
         let registered = registrations::follow(Arc::clone(fleet), self.readiness.clone());
         lifecycle.supervise("registrations", registered);
         let looked = look(Arc::clone(fleet), self.nats.clone(), self.readiness.clone());
@@ -333,6 +347,16 @@ async fn look(fleet: Arc<Fleet>, nats: async_nats::Client, readiness: Readiness)
         }
         measure(&fleet);
     }
+}
+
+/// Makes the way to the hub, which knows us by the services' token.
+fn hub(settings: &Settings, nats: &async_nats::Client) -> Result<Hub, StartError> {
+    let token = settings.auth.service_token_file.as_deref();
+    let token = token.map(|file| read_token("auth.service_token_file", file));
+    let token = token.transpose().map_err(StartError::Settings)?;
+    let (url, timeout) = (settings.hub_url.clone(), settings.hub_timeout);
+    Hub::new(nats.clone(), (url, token.as_deref()), timeout)
+        .map_err(|error| StartError::Http(error.to_string()))
 }
 
 /// Reads the secret and makes the way to those who are told of alerts.

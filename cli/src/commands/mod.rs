@@ -1,14 +1,17 @@
 //! The commands, one file each.
 
+mod audit;
 mod delete;
 mod estimator;
 mod export;
+mod login;
 mod metadata;
 mod register;
 mod rejected;
 mod simulate;
 mod status;
 mod stream;
+mod token;
 mod top;
 mod up;
 mod watch;
@@ -17,9 +20,13 @@ use std::{io, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use rovi_common::auth::secret::Token;
 use url::Url;
 
-use crate::hub::Hub;
+use crate::{
+    credentials::{Credentials, Places},
+    hub::Hub,
+};
 
 /// Streams battery data into the Data Hub and shows what the Digital Twin makes of it.
 #[derive(Debug, Parser)]
@@ -35,6 +42,18 @@ pub struct Cli {
         global = true
     )]
     url: Url,
+    /// The token to show the hub; else that of `rovicli login`. Better in the environment, where the
+    /// list of processes does not show it.
+    #[arg(
+        long,
+        env = "ROVI_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN",
+        global = true
+    )]
+    token: Option<String>,
+    #[command(flatten)]
+    places: Places,
     #[command(subcommand)]
     command: Command,
 }
@@ -45,6 +64,12 @@ enum Command {
     Up(up::Args),
     /// Writes a battdat file of a simulated cell, with the truth beside what is measured.
     Simulate(simulate::Args),
+    /// Prints who did what, and checks that nobody changed that since.
+    Audit(audit::Args),
+    /// Keeps a token for a hub, which every command then shows.
+    Login(login::Args),
+    /// Makes, lists and revokes tokens.
+    Token(token::Args),
     /// Registers the metadata of a battdat file and prints the battery's name.
     Metadata(metadata::Args),
     /// Registers an estimator for a battery.
@@ -98,11 +123,15 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let hub = Hub::new(cli.url);
+    let credentials = Credentials::of(&cli.places);
+    let hub = hub(cli.url, cli.token, credentials.as_ref());
     runtime.block_on(async move {
         let done = Ok(ExitCode::SUCCESS);
         match cli.command {
-            Command::Up(args) => up::run(args).await,
+            Command::Up(args) => up::run(args, credentials).await,
+            Command::Login(login::Args {}) => login::run(hub?, credentials).await.and(done),
+            Command::Audit(args) => audit::run(&hub?, &args).await.and(done),
+            Command::Token(args) => token::run(hub, args).await.and(done),
             Command::Simulate(args) => simulate::run(&args).and(done),
             Command::Metadata(args) => metadata::run(&hub?, &args).await.and(done),
             Command::Register(args) => register::run(&hub?, args).await.and(done),
@@ -116,6 +145,18 @@ fn execute(cli: Cli) -> Result<ExitCode> {
             Command::Watch(args) => watch::run(&hub?, &args).await.and(done),
         }
     })
+}
+
+/// Makes the client of the hub, with the token that was given or kept for it.
+fn hub(url: Url, token: Option<String>, credentials: Option<&Credentials>) -> Result<Hub> {
+    let given = token.filter(|token| !token.trim().is_empty());
+    let given = given.map(|token| Token::new(token.trim().to_owned()));
+    let token = match (given, credentials) {
+        (Some(token), _) => Some(token),
+        (None, Some(credentials)) => credentials.token(&url)?,
+        (None, None) => None,
+    };
+    Hub::with_token(url, token)
 }
 
 /// A battery in a battdat file, and what it is called here.
@@ -190,6 +231,13 @@ mod tests {
             "rovicli export module --out m.parquet --seq 1..9 --test-time 0..1 --estimator default",
             "rovicli --url http://h:1 status module",
             "rovicli watch module",
+            "rovicli up --auth",
+            "rovicli login",
+            "rovicli audit --verify",
+            "rovicli token create cycler-3 --grant uploader:tenant=acme --days 30",
+            "rovicli token list",
+            "rovicli token revoke 0123456789abcdef",
+            "rovicli token new-file service.token",
             "rovicli delete module --drop --yes",
             "rovicli rejected module",
             "rovicli rejected module --replay --id 3,7..9",

@@ -74,6 +74,7 @@ pub(super) async fn run(hub: &Hub, args: Args) -> Result<ExitCode> {
         battery: battery.clone(),
         session,
         new_segment: true,
+        token: hub.token().cloned(),
     };
     let events = Arc::clone(&display);
     let client = UploadClient::connect(target, Box::new(move |event| events.event(&event))).await?;

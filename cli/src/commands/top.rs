@@ -14,7 +14,7 @@ use futures_util::StreamExt;
 use rovi_common::{name::BatteryName, news::Heartbeat};
 use tokio::{net::TcpStream, time::Instant};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
-use tungstenite::Message;
+use tungstenite::{Message, client::IntoClientRequest, http::HeaderValue};
 use url::Url;
 
 use self::{screen::Screen, table::Fleet};
@@ -118,7 +118,13 @@ pub(super) async fn run(hub: &Hub, args: &Args) -> Result<()> {
 
 async fn connect(hub: &Hub, args: &Args) -> Result<Socket> {
     let url = address(hub.url(), &args.battery)?;
-    let connected = tokio::time::timeout(PATIENCE, connect_async(url.as_str())).await;
+    let mut request = url.as_str().into_client_request()?;
+    if let Some(token) = hub.token() {
+        let mut shown: HeaderValue = format!("Bearer {}", token.expose()).parse()?;
+        shown.set_sensitive(true);
+        request.headers_mut().insert("authorization", shown);
+    }
+    let connected = tokio::time::timeout(PATIENCE, connect_async(request)).await;
     let connected = connected.context("the hub does not answer")?;
     let (socket, _) = connected.with_context(|| format!("{url} cannot be watched"))?;
     Ok(socket)

@@ -15,8 +15,9 @@ use tokio::{
 };
 
 use crate::{
+    credentials::Credentials,
     hub::Hub,
-    stack::{DataFolder, Plan, Stack, own_folder},
+    stack::{DataFolder, MadeToken, Plan, Stack, own_folder},
 };
 
 /// How often the processes are looked at.
@@ -43,6 +44,10 @@ pub(super) struct Args {
     /// A NATS server (2.12 or newer, with JetStream) to use instead of a private one.
     #[arg(long, env = "NATS_URL", hide_env_values = true, value_name = "URL")]
     nats_url: Option<String>,
+    /// Asks everybody for a token, as beyond this machine: makes one that may do everything, shows it
+    /// once and keeps it where `rovicli` finds it.
+    #[arg(long)]
+    auth: bool,
     #[command(flatten)]
     places: Places,
 }
@@ -74,7 +79,7 @@ impl Places {
     }
 }
 
-pub(super) async fn run(args: Args) -> Result<ExitCode> {
+pub(super) async fn run(args: Args, credentials: Option<Credentials>) -> Result<ExitCode> {
     let folder = match args.data {
         Some(folder) => folder,
         None => args
@@ -87,6 +92,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode> {
         database_url: server_url("DATABASE_URL", args.database_url)?,
         nats_url: server_url("NATS_URL", args.nats_url)?,
         programs: own_folder()?,
+        auth: args.auth,
     };
     // Signals are taken from here on, so that one during the start stops in order, too.
     let asked_to_stop = stop_requested()?;
@@ -97,7 +103,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode> {
     };
     let mut stack = started.await.context("starting was broken off")??;
     let ended = tokio::select! {
-        ended = attend(&mut stack, &plan) => Err(ended),
+        ended = attend(&mut stack, &plan, credentials.as_ref()) => Err(ended),
         () = &mut asked_to_stop => Ok(()),
     };
     if let Err(problem) = &ended {
@@ -128,17 +134,45 @@ fn say(text: &str) {
 }
 
 /// Waits for the stack to be ready, tells where to look, and watches it; returns when it breaks.
-async fn attend(stack: &mut Stack, plan: &Plan) -> anyhow::Error {
+async fn attend(
+    stack: &mut Stack,
+    plan: &Plan,
+    credentials: Option<&Credentials>,
+) -> anyhow::Error {
     if let Err(error) = wait_ready(stack, plan).await {
         return error;
     }
     announce(stack, plan);
+    if let Some(token) = stack.admin_token()
+        && let Err(error) = keep(token, plan, credentials)
+    {
+        return error;
+    }
     loop {
         if let Err(error) = stack.check() {
             return error.into();
         }
         sleep(LOOK_EVERY).await;
     }
+}
+
+/// Keeps the admin's token for `rovicli` here, and shows it where it is new.
+#[expect(clippy::print_stdout, reason = "this is the output")]
+fn keep(made: &MadeToken, plan: &Plan, credentials: Option<&Credentials>) -> Result<()> {
+    let credentials = credentials.context("there is no home folder to keep the token in")?;
+    credentials.keep(&plan.hub_url().parse()?, &made.token)?;
+    if made.is_new {
+        println!(
+            "\nThe token of the admin, shown this once:\n  {}",
+            made.token.expose()
+        );
+    }
+    println!(
+        "\nCommands of rovicli here find it in {}.",
+        credentials.file().display()
+    );
+    println!("For others: rovicli token create <name> --grant reader");
+    Ok(())
 }
 
 async fn wait_ready(stack: &mut Stack, plan: &Plan) -> Result<()> {

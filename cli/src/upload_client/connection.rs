@@ -16,7 +16,10 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_conf
 use tungstenite::{
     Message,
     client::IntoClientRequest,
-    http::{HeaderValue, header::SEC_WEBSOCKET_PROTOCOL},
+    http::{
+        HeaderValue,
+        header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL},
+    },
 };
 use url::Url;
 
@@ -126,6 +129,12 @@ impl Connection {
         request
             .headers_mut()
             .insert(SEC_WEBSOCKET_PROTOCOL, protocol);
+        if let Some(token) = &target.token {
+            let mut shown = HeaderValue::from_str(&format!("Bearer {}", token.expose()))
+                .map_err(|error| Broken::NotAHub(format!("the token: {error}")))?;
+            shown.set_sensitive(true);
+            request.headers_mut().insert(AUTHORIZATION, shown);
+        }
         let (socket, _response) = timeout(
             GREETING_WITHIN,
             connect_async_with_config(request, None, true),
@@ -333,6 +342,7 @@ mod tests {
             battery: "b7".parse().unwrap(),
             session: uuid::Uuid::nil(),
             new_segment: true,
+            token: None,
         }
     }
 

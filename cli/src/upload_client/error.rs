@@ -73,6 +73,7 @@ impl Broken {
             1007 => Self::Refused(said("a frame cannot be decoded")),
             1008 => Self::Refused(said("the session or a limit does not allow it")),
             1009 => Self::Refused(said("a frame is larger than the hub takes")),
+            4401 => Self::Refused(said("the token does not count any more")),
             1011 => Self::Defect(said("no reason given")),
             1012 => Self::Lost(said("the hub stops")),
             1013 => Self::Lost(said("rows cannot be stored now")),
@@ -121,7 +122,7 @@ mod tests {
                 "{code}"
             );
         }
-        for code in [1007, 1008, 1009] {
+        for code in [1007, 1008, 1009, 4401] {
             assert!(
                 matches!(Broken::by_close(code, ""), Broken::Refused(_)),
                 "{code}"

@@ -1,7 +1,11 @@
 //! `GET /db/batteries`: batteries by what their metadata say.
 
 use actix_web::web;
-use rovi_common::{filter::Filter, http::Problem};
+use rovi_common::{
+    auth::{Access, Role, known::Visible},
+    filter::Filter,
+    http::Problem,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -68,10 +72,12 @@ pub(crate) struct FoundBattery {
     )
 )]
 pub(crate) async fn find_batteries(
+    access: Access,
     query: web::Query<BatteriesQuery>,
     hub: web::Data<Hub>,
 ) -> Result<web::Json<BatteriesBody>, Problem> {
-    let search = search(query.into_inner())?;
+    let mut search = search(query.into_inner())?;
+    search.visible = access.visible(Role::Reader);
     let filter = search.filter.clone();
     let answer = hub
         .pool
@@ -115,6 +121,7 @@ fn search(query: BatteriesQuery) -> Result<Search, Problem> {
         text: query.q.filter(|text| !text.is_empty()),
         limit,
         after: query.after.unwrap_or_default(),
+        visible: Visible::default(),
     })
 }
 

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tungstenite::{
     Error, Message as TwinMessage,
     client::IntoClientRequest,
+    http::HeaderValue,
     protocol::{CloseFrame, WebSocketConfig},
 };
 
@@ -69,6 +70,13 @@ async fn connect(
         outgoing
             .headers_mut()
             .insert("sec-websocket-protocol", offered);
+    }
+    // The twin decides by itself who may watch what.
+    if let Some(credential) = request.headers().get(header::AUTHORIZATION) {
+        let mut passed =
+            HeaderValue::from_bytes(credential.as_bytes()).map_err(Problem::bad_request)?;
+        passed.set_sensitive(true);
+        outgoing.headers_mut().insert("authorization", passed);
     }
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BYTES)

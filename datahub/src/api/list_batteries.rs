@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 
 use actix_web::web;
 use diesel::{PgConnection, QueryResult, QueryableByName, RunQueryDsl, sql_query, sql_types};
-use rovi_common::http::Problem;
+use rovi_common::{
+    auth::{Access, Role},
+    http::Problem,
+    name::BatteryName,
+};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -114,14 +118,23 @@ struct Column {
     )
 )]
 pub(crate) async fn list_batteries(
+    access: Access,
     hub: web::Data<Hub>,
 ) -> Result<web::Json<BTreeMap<String, BatteryStats>>, Problem> {
-    let stats = hub.pool.run(|connection| Ok(stats(connection)?)).await?;
+    let may_see = move |battery: &Battery| {
+        let name = battery.name.parse::<BatteryName>();
+        access.is_everyone() || name.is_ok_and(|name| access.may(Role::Reader, &name))
+    };
+    let stats = move |connection: &mut PgConnection| Ok(stats(connection, &may_see)?);
+    let stats = hub.pool.run(stats).await?;
     Ok(web::Json(stats))
 }
 
-fn stats(connection: &mut PgConnection) -> QueryResult<BTreeMap<String, BatteryStats>> {
-    let batteries: Vec<Battery> = sql_query(
+fn stats(
+    connection: &mut PgConnection,
+    may_see: &dyn Fn(&Battery) -> bool,
+) -> QueryResult<BTreeMap<String, BatteryStats>> {
+    let mut batteries: Vec<Battery> = sql_query(
         "SELECT b.name, b.first_seq, b.last_seq, b.deleted_rows, b.relayed_seq, \
          m.battery_id IS NOT NULL AS has_metadata, \
          EXISTS (SELECT FROM hub.estimators e WHERE e.battery_id = b.id AND NOT e.deleted) \
@@ -129,6 +142,7 @@ fn stats(connection: &mut PgConnection) -> QueryResult<BTreeMap<String, BatteryS
          FROM hub.batteries b LEFT JOIN hub.metadata m ON m.battery_id = b.id",
     )
     .load(connection)?;
+    batteries.retain(may_see);
     let columns: Vec<Column> = sql_query(
         "SELECT c.relname::text AS battery, a.attname::text AS name, \
          format_type(a.atttypid, NULL) AS kind FROM pg_attribute a \

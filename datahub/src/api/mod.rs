@@ -1,5 +1,7 @@
 //! The HTTP interface of the hub.
 
+mod access;
+mod audit;
 mod changes;
 mod columns;
 mod corrections;
@@ -8,6 +10,8 @@ mod delete_battery;
 mod find_batteries;
 mod forward;
 mod forward_socket;
+#[cfg(test)]
+mod guarded;
 mod history;
 mod intervals;
 mod lineage;
@@ -40,6 +44,12 @@ use crate::{metadata::MAX_BYTES, upload};
 #[openapi(
     info(title = "Data Hub", description = "Metadata and rows of batteries."),
     paths(
+        audit::list_audit,
+        access::create_token,
+        access::list_tokens,
+        access::revoke_token,
+        access::place_battery,
+        access::list_placements,
         register_battery::register_battery,
         list_batteries::list_batteries,
         find_batteries::find_batteries,
@@ -94,6 +104,10 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
             let problem = Problem::bad_request(format!("the query is wrong: {error}"));
             InternalError::from_response(error, problem_response(&problem)).into()
         }))
+        .app_data(web::JsonConfig::default().error_handler(|error, _| {
+            let problem = Problem::bad_request(format!("the body is wrong: {error}"));
+            InternalError::from_response(error, problem_response(&problem)).into()
+        }))
         .route("/", web::get().to(front_page))
         .service(
             web::resource("/db/register")
@@ -116,10 +130,33 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
             "/db/{battery}",
             web::delete().to(delete_battery::delete_battery),
         )
+        .configure(access_routes)
         .configure(battery_routes)
         .configure(history_routes)
         .configure(TwinProxy::routes)
         .default_service(web::to(no_such_path));
+}
+
+/// Adds who may do what.
+fn access_routes(config: &mut web::ServiceConfig) {
+    config
+        .configure(rovi_common::auth::http::routes)
+        .route("/audit", web::get().to(audit::list_audit))
+        .service(
+            web::resource("/auth/tokens")
+                .route(web::get().to(access::list_tokens))
+                .route(web::post().to(access::create_token))
+                .default_service(only("GET, POST")),
+        )
+        .route(
+            "/auth/tokens/{token}",
+            web::delete().to(access::revoke_token),
+        )
+        .route("/auth/batteries", web::get().to(access::list_placements))
+        .route(
+            "/auth/batteries/{battery}",
+            web::put().to(access::place_battery),
+        );
 }
 
 /// Adds what concerns one battery, its rows aside.

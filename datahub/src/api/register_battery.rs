@@ -1,8 +1,12 @@
 //! `POST /db/register`: metadata of a battery.
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use diesel::PgConnection;
-use rovi_common::http::Problem;
+use rovi_common::{
+    auth::{Access, Role},
+    http::Problem,
+    name::slug,
+};
 
 use super::metadata::{author, bytes_of};
 use crate::{hub::Hub, metadata::Metadata, store::metadata};
@@ -21,16 +25,34 @@ use crate::{hub::Hub, metadata::Metadata, store::metadata};
     )
 )]
 pub(crate) async fn register_battery(
+    access: Access,
     request: HttpRequest,
     body: Result<web::Bytes, actix_web::Error>,
     hub: web::Data<Hub>,
 ) -> Result<HttpResponse, Problem> {
     let given = Metadata::parse(&bytes_of(body)?)?;
     let author = author(&request)?;
+    let noted = access.clone();
+    let may = move |name: &str| {
+        let name = name.parse();
+        access.is_everyone() || name.is_ok_and(|name| access.may(Role::Uploader, &name))
+    };
+    let wanted = slug(given.title.as_deref().unwrap_or_default());
+    // Before anybody looks whether the name is taken.
+    if !may(&wanted) {
+        return Err(not_allowed(&wanted));
+    }
     let register = move |connection: &mut PgConnection| {
-        metadata::register(connection, &given, author.as_deref())
+        metadata::register(connection, &given, author.as_deref(), &may)
     };
     let name = hub.pool.run(register).await?;
+    let name = name.ok_or_else(|| not_allowed(&wanted))?;
+    noted.note(&name);
     tracing::info!(battery.id = name, "metadata of battery {name} registered");
     Ok(HttpResponse::Ok().json(name))
+}
+
+fn not_allowed(name: &str) -> Problem {
+    let detail = format!("your token is not for batteries of the name {name}; see /auth/me");
+    Problem::new(StatusCode::FORBIDDEN, detail).at("name")
 }

@@ -4,7 +4,10 @@ use diesel::{
     PgConnection, QueryableByName, RunQueryDsl,
     sql_types::{BigInt, Bool, Json, Nullable, Text},
 };
-use rovi_common::filter::{Clause, Filter, Scalar};
+use rovi_common::{
+    auth::known::Visible,
+    filter::{Clause, Filter, Scalar},
+};
 use serde_json::Value;
 
 use super::{
@@ -28,6 +31,8 @@ pub(crate) struct Search {
     pub(crate) limit: usize,
     /// Only batteries whose names come after this one.
     pub(crate) after: String,
+    /// The batteries that whoever asks may see; others are not even counted.
+    pub(crate) visible: Visible,
 }
 
 /// A battery that was found.
@@ -135,14 +140,31 @@ fn page_after(search: &Search, after: &str) -> Statement {
                 .sql(" IN lower(m.body::text)) > 0, false))")
         }
     };
-    statement
+    let statement = statement
         .sql(
             " AS has_text FROM hub.batteries b \
              LEFT JOIN hub.metadata m ON m.battery_id = b.id WHERE b.name > ",
         )
-        .text(after)
+        .text(after);
+    among(statement, &search.visible)
         .sql(" ORDER BY b.name LIMIT ")
         .long(i64::try_from(PAGE).unwrap_or(i64::MAX))
+}
+
+/// Bounds a statement to what may be seen.
+fn among(statement: Statement, visible: &Visible) -> Statement {
+    if visible.all {
+        return statement;
+    }
+    let texts = |texts: &[String]| ArrayBind::texts(texts.iter().map(String::as_str));
+    statement
+        .sql(" AND (b.name = ANY(")
+        .array(texts(&visible.names))
+        .sql(") OR EXISTS (SELECT FROM unnest(")
+        .array(texts(&visible.prefixes))
+        .sql(") AS prefix WHERE starts_with(b.name, prefix)) AND b.name <> ALL(")
+        .array(texts(&visible.except))
+        .sql("))")
 }
 
 fn is_met(filter: &Filter, battery: &Found) -> bool {

@@ -75,22 +75,31 @@ pub(crate) enum Changed<E> {
 
 /// Keeps metadata under the battery of their title, which is found or named; returns its name.
 ///
+/// `None` where `may_have` refuses the name that it would get; nothing was changed then.
+///
 /// # Errors
 /// PostgreSQL is away or refuses; nothing was changed.
 pub(crate) fn register(
     connection: &mut PgConnection,
     metadata: &Metadata,
     author: Option<&str>,
-) -> Result<String, StoreError> {
-    connection.transaction(|connection| {
+    may_have: &dyn Fn(&str) -> bool,
+) -> Result<Option<String>, StoreError> {
+    let mut is_refused = false;
+    let registered = connection.transaction(|connection| {
         lock_names(connection)?;
         let title = metadata.title.clone();
         let title = title.unwrap_or_else(|| Uuid::new_v4().to_string());
         let (id, name) = find_or_name(connection, &title)?;
+        if !may_have(&name) {
+            is_refused = true;
+            return Err(diesel::result::Error::RollbackTransaction.into());
+        }
         let present = present(connection, id)?;
         write(connection, id, present, &metadata.text, author)?;
-        Ok(name)
-    })
+        Ok(Some(name))
+    });
+    if is_refused { Ok(None) } else { registered }
 }
 
 /// Changes a battery's metadata to what `change` makes of the present ones.

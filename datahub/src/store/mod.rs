@@ -1,7 +1,9 @@
 //! PostgreSQL: the pool for queries, and everything that is written there.
 
+pub(crate) mod access;
 pub mod alert_rules;
 mod at_once;
+pub(crate) mod audit;
 pub mod batteries;
 mod bind;
 mod catalog;

@@ -21,7 +21,7 @@ mod voice;
 use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
-use rovi_common::http::Problem;
+use rovi_common::{auth::Access, http::Problem};
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -77,10 +77,11 @@ impl SocketQuery {
 pub(crate) async fn upload_by_socket(
     request: HttpRequest,
     body: web::Payload,
-    battery: web::Path<String>,
+    path: (Access, web::Path<String>),
     query: web::Query<SocketQuery>,
     hub: web::Data<Hub>,
 ) -> Result<HttpResponse, actix_web::Error> {
+    let (access, battery) = path;
     let battery = battery_name(&battery)?;
     if query.from < 0 {
         return Err(Problem::bad_request("`from` is a position, 0 or more")
@@ -106,7 +107,7 @@ pub(crate) async fn upload_by_socket(
     };
     let hub = hub.into_inner();
     let intake = Intake::open(Arc::clone(&hub), asked).await?;
-    let socket = Socket::new(&hub, intake, speaks, session, frames);
+    let socket = Socket::new(&hub, intake, speaks, session, frames).of(access);
     let open_sockets = hub.metrics.sockets.clone();
     open_sockets.inc();
     actix_web::rt::spawn(hub.sockets.track_future(async move {

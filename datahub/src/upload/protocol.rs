@@ -1,6 +1,7 @@
 //! The wire forms of `rovi.v1` and the close codes; see `docs/PROTOCOL.md`.
 
 use actix_ws::{CloseCode, CloseReason};
+use rovi_common::auth::{Ended, access::CLOSE_CODE};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -108,6 +109,8 @@ pub enum End {
         /// The limit, in bytes.
         limit: usize,
     },
+    /// Who sends may not any more, for the reason given.
+    Unauthorised(Ended),
     /// The service stops.
     Stopping,
     /// Rows cannot be stored now, and why.
@@ -140,6 +143,7 @@ impl End {
                 CloseCode::Size,
                 format!("a frame is larger than {limit} bytes; cut it"),
             ),
+            Self::Unauthorised(ended) => (CloseCode::Other(CLOSE_CODE), ended.to_string()),
             Self::Stopping => (
                 CloseCode::Restart,
                 "the service stops; connect again and resume".to_owned(),

@@ -12,6 +12,7 @@ use std::{
 use actix_ws::{AggregatedMessage, AggregatedMessageStream, ProtocolError, Session};
 use futures_util::FutureExt;
 use prometheus::IntCounter;
+use rovi_common::auth::{Access, Role};
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +45,7 @@ pub(super) struct Socket {
     stop: CancellationToken,
     heard: Instant,
     frames_refused: IntCounter,
+    access: Access,
 }
 
 /// The settings of sockets.
@@ -94,14 +96,22 @@ impl Socket {
             stop: hub.stop.clone(),
             heard: Instant::now(),
             frames_refused: hub.metrics.frames_refused.clone(),
+            access: Access::everyone(),
         }
+    }
+
+    /// Says who sends, so that the socket ends when they may not any more.
+    pub(super) fn of(self, access: Access) -> Self {
+        Self { access, ..self }
     }
 
     /// Serves the socket to its end.
     pub(super) async fn serve(mut self) {
-        let end = match self.greet().await {
-            Ok(()) => self.receive().await,
-            Err(end) => end,
+        let (access, battery) = (self.access.clone(), self.intake.uploader.battery.clone());
+        let end = tokio::select! {
+            biased;
+            ended = access.lost(Role::Uploader, &battery) => End::Unauthorised(ended),
+            end = self.take_all() => end,
         };
         let end = self.flush(end).await;
         tracing::info!(
@@ -114,6 +124,13 @@ impl Socket {
             self.close(&end).await;
         }
         self.intake.close().await;
+    }
+
+    async fn take_all(&mut self) -> End {
+        match self.greet().await {
+            Ok(()) => self.receive().await,
+            Err(end) => end,
+        }
     }
 
     async fn greet(&mut self) -> Result<(), End> {

@@ -1,8 +1,9 @@
 //! Alerts and their rules.
 
-use actix_web::{delete, get, put, web};
+use actix_web::{delete, get, http::StatusCode, put, web};
 use rovi_common::{
     alerts::{AlertRuleReply, DeleteAlertRule, Episode, PutAlertRule, RuleDefinition},
+    auth::{Access, Role},
     http::Problem,
     name::EstimatorName,
 };
@@ -40,11 +41,14 @@ pub(super) struct AlertsQuery {
 )]
 #[get("/online/alerts")]
 pub(super) async fn get_alerts(
+    access: Access,
     fleet: web::Data<Fleet>,
     query: web::Query<AlertsQuery>,
 ) -> web::Json<Vec<Episode>> {
     let mut episodes = fleet.shared().alerts.episodes();
-    episodes.retain(|episode| episode.is_active || !query.active);
+    episodes.retain(|episode| {
+        (episode.is_active || !query.active) && access.may(Role::Reader, &episode.battery)
+    });
     episodes.sort_by_key(|episode| (!episode.is_active, -episode.at()));
     web::Json(episodes)
 }
@@ -55,9 +59,14 @@ pub(super) async fn get_alerts(
     responses((status = 200, description = "Rules by name", body = Vec<NamedRule>))
 )]
 #[get("/online/alerts/rules")]
-pub(super) async fn get_rules(fleet: web::Data<Fleet>) -> web::Json<Vec<NamedRule>> {
+pub(super) async fn get_rules(
+    access: Access,
+    fleet: web::Data<Fleet>,
+) -> web::Json<Vec<NamedRule>> {
     let rules = fleet.shared().alerts.rules();
-    web::Json(rules.iter().filter_map(|rule| shown(rule)).collect())
+    let seen = rules.iter();
+    let seen = seen.filter(|rule| access.may_name(Role::Reader, rule.rule.as_str()));
+    web::Json(seen.filter_map(|rule| shown(rule)).collect())
 }
 
 /// One rule.
@@ -71,10 +80,12 @@ pub(super) async fn get_rules(fleet: web::Data<Fleet>) -> web::Json<Vec<NamedRul
 )]
 #[get("/online/alerts/rules/{rule}")]
 pub(super) async fn get_rule(
+    access: Access,
     fleet: web::Data<Fleet>,
     path: web::Path<String>,
 ) -> Result<web::Json<NamedRule>, Problem> {
     let rule: EstimatorName = name("rule", &path)?;
+    need_name(&access, Role::Reader, &rule)?;
     let found = fleet.shared().alerts.rule(&rule);
     let found = found.and_then(|found| shown(&found));
     found.map(web::Json).ok_or_else(|| no_rule(&rule))
@@ -93,17 +104,26 @@ pub(super) async fn get_rule(
 )]
 #[put("/online/alerts/rules/{rule}")]
 pub(super) async fn put_rule(
+    access: Access,
     fleet: web::Data<Fleet>,
     path: web::Path<String>,
     body: web::Bytes,
 ) -> Result<web::Json<NamedRule>, Problem> {
     let rule: EstimatorName = name("rule", &path)?;
+    need_name(&access, Role::Engineer, &rule)?;
     let shared = fleet.shared();
     let definition: RuleDefinition = serde_json::from_slice(&body)
         .map_err(|error| Problem::bad_request(format!("this is no rule: {error}")))?;
     let checked = definition.check();
     checked
         .map_err(|(field, wrong)| Problem::bad_request(format!("`{field}` {wrong}")).at(field))?;
+    match definition.batteries.as_deref() {
+        None | Some([]) => access.need_all(Role::Engineer)?,
+        Some(batteries) => {
+            let mut asked = batteries.iter();
+            asked.try_for_each(|battery| access.need(Role::Engineer, battery))?;
+        }
+    }
     if let Some(url) = &definition.webhook
         && let Some(problem) = shared.hooks.problem(url)
     {
@@ -130,10 +150,12 @@ pub(super) async fn put_rule(
 )]
 #[delete("/online/alerts/rules/{rule}")]
 pub(super) async fn delete_rule(
+    access: Access,
     fleet: web::Data<Fleet>,
     path: web::Path<String>,
 ) -> Result<web::Json<String>, Problem> {
     let rule: EstimatorName = name("rule", &path)?;
+    need_name(&access, Role::Engineer, &rule)?;
     let request = DeleteAlertRule { rule };
     let reply = fleet.shared().hub.delete_alert_rule(&request).await;
     let rule = request.rule;
@@ -165,6 +187,18 @@ fn shown(rule: &rovi_common::alerts::AlertRule) -> Option<NamedRule> {
         revision: rule.revision,
         definition: rule.definition.clone()?,
     })
+}
+
+/// Asks for a role for rules of this name; whoever has none hears that there is no such rule.
+fn need_name(access: &Access, role: Role, rule: &EstimatorName) -> Result<(), Problem> {
+    if access.may_name(role, rule.as_str()) {
+        return Ok(());
+    }
+    if access.may_name(Role::Reader, rule.as_str()) {
+        let detail = format!("this needs the role {role} for rules named as {rule}");
+        return Err(Problem::new(StatusCode::FORBIDDEN, detail).at("rule"));
+    }
+    Err(no_rule(rule))
 }
 
 fn no_rule(rule: &EstimatorName) -> Problem {

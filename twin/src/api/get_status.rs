@@ -9,6 +9,7 @@ use actix_web::{
 };
 use ring::digest;
 use rovi_common::{
+    auth::{self, Access},
     http::Problem,
     name::{BatteryName, EstimatorName},
     registration::{Champion, Registration},
@@ -63,22 +64,24 @@ struct BatteryDetails {
 )]
 #[get("/online/status")]
 pub(super) async fn get_status(
+    access: Access,
     fleet: web::Data<Fleet>,
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
     if request.query_string().is_empty() {
-        return Ok(tagged(&request, &all(&fleet).await));
+        return Ok(tagged(&request, &all(&fleet, &access).await));
     }
     let query = web::Query::<StatusQuery>::from_query(request.query_string());
     let query = query.map_err(Problem::bad_request)?.into_inner();
-    Ok(tagged(&request, &overview::page(&fleet, query).await?))
+    Ok(tagged(&request, &overview::page(&fleet, query, &access).await?))
 }
 
-/// The states of all champions, whichever twins run them.
-async fn all(fleet: &Fleet) -> BTreeMap<BatteryName, Box<RawValue>> {
+/// The states of all champions that the caller may see, whichever twins run them.
+async fn all(fleet: &Fleet, access: &Access) -> BTreeMap<BatteryName, Box<RawValue>> {
     let registered: BTreeMap<BatteryName, Arc<Registration>> = fleet
         .all()
         .into_iter()
+        .filter(|battery| access.may(auth::Role::Reader, &battery.name))
         .filter_map(|battery| Some((battery.name.clone(), battery.champion_registration()?)))
         .collect();
     let names: Vec<BatteryName> = registered.keys().cloned().collect();

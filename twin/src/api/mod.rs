@@ -7,6 +7,8 @@ mod definition;
 mod form;
 mod get_services;
 mod get_status;
+#[cfg(test)]
+mod guarded;
 pub(crate) mod register_estimator;
 pub(crate) mod remove_estimator;
 mod script;
@@ -62,6 +64,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 /// Adds the routes.
 pub fn routes(config: &mut web::ServiceConfig) {
     config
+        .configure(rovi_common::auth::http::routes)
         .service(get_status::get_status)
         .service(definition::get_schema)
         .service(get_services::get_services)

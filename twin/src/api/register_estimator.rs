@@ -3,6 +3,7 @@
 
 use actix_web::{HttpRequest, post, web};
 use rovi_common::{
+    auth::{Access, Role},
     http::Problem,
     name::EstimatorName,
     registration::{Register, Registration},
@@ -55,6 +56,7 @@ struct RegisterForm {
 )]
 #[post("/online/register")]
 pub(super) async fn register_estimator(
+    access: Access,
     fleet: web::Data<Fleet>,
     request: HttpRequest,
     query: web::Query<std::collections::BTreeMap<String, String>>,
@@ -62,12 +64,15 @@ pub(super) async fn register_estimator(
 ) -> Result<web::Json<String>, Problem> {
     let form = Form::read(&request, body).await?;
     let (mut register, files) = read(form)?;
+    access.need(Role::Engineer, &register.battery)?;
     let queried = query.get("required_time").map(String::as_str);
     if let Some(queried) = seconds("required_time", queried)? {
         register.required_time = queried;
     }
     let (kind, states, notes) = check(fleet.shared(), &mut register, files).await?;
     let registration = commit(&fleet, &register).await?;
+    let (estimator, revision) = (&registration.estimator, registration.revision);
+    access.note(format!("estimator {estimator}, revision {revision}"));
     let words = describe(&kind, &registration, &states);
     Ok(web::Json([vec![words], notes].concat().join("; ")))
 }

@@ -5,7 +5,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use rovi_common::{name::BatteryName, news::BatteryState};
+use rovi_common::{
+    auth::{Access, Role},
+    name::BatteryName,
+    news::BatteryState,
+};
 
 use super::{
     inbox::Inbox,
@@ -124,9 +128,10 @@ impl Board {
     pub(super) fn watch(
         self: &Arc<Self>,
         batteries: Option<Vec<BatteryName>>,
-        fields: Arc<Fields>,
+        (fields, access): (Arc<Fields>, Access),
     ) -> (Watch, Vec<Arc<Version>>) {
-        let inbox = Arc::new(Inbox::new(fields));
+        let may_see = |name: &BatteryName| access.may(Role::Reader, name);
+        let inbox = Arc::new(Inbox::new(fields, access.clone()));
         let mut inner = self.inner();
         inner.next_watcher += 1;
         let id = inner.next_watcher;
@@ -135,11 +140,13 @@ impl Board {
                 let watchers = inner.of_one.entry(battery.clone()).or_default();
                 watchers.insert(id, Arc::clone(&inbox));
             }
-            let known = batteries.iter().filter_map(|name| inner.newest.get(name));
+            let seen = batteries.iter().filter(|name| may_see(name));
+            let known = seen.filter_map(|name| inner.newest.get(name));
             known.map(Arc::clone).collect()
         } else {
             inner.of_all.insert(id, Arc::clone(&inbox));
-            inner.newest.values().map(Arc::clone).collect()
+            let seen = inner.newest.iter().filter(|(name, _)| may_see(name));
+            seen.map(|(_, version)| Arc::clone(version)).collect()
         };
         let board = Arc::clone(self);
         let watch = Watch {
@@ -187,6 +194,10 @@ mod tests {
         }
     }
 
+    fn everything() -> (Arc<Fields>, Access) {
+        (Arc::default(), Access::everyone())
+    }
+
     fn board() -> Arc<Board> {
         let board = Arc::new(Board::default());
         assert!(board.begin(LIFE).is_empty());
@@ -210,7 +221,7 @@ mod tests {
     fn nothing_is_missed_between_snapshot_and_news_and_nothing_comes_twice() {
         let board = board();
         put(&board, "a", 1);
-        let (watch, present) = board.watch(None, Arc::default());
+        let (watch, present) = board.watch(None, everything());
         assert_eq!(present.len(), 1);
         put(&board, "a", 1);
         assert_eq!(taken(&watch), []);
@@ -222,8 +233,8 @@ mod tests {
     #[test]
     fn a_slow_watcher_gets_the_newest_state_of_each_battery_and_hears_how_many_it_did_not_get() {
         let board = board();
-        let (slow, _) = board.watch(None, Arc::default());
-        let (quick, _) = board.watch(Some(vec!["a".parse().unwrap()]), Arc::default());
+        let (slow, _) = board.watch(None, everything());
+        let (quick, _) = board.watch(Some(vec!["a".parse().unwrap()]), everything());
         for sequence in 1..=100 {
             let battery = if sequence % 2 == 0 { "a" } else { "b" };
             put(&board, battery, sequence);
@@ -244,7 +255,7 @@ mod tests {
     fn a_battery_that_is_no_more_is_told() {
         let board = board();
         put(&board, "a", 1);
-        let (watch, _) = board.watch(Some(vec!["a".parse().unwrap()]), Arc::default());
+        let (watch, _) = board.watch(Some(vec!["a".parse().unwrap()]), everything());
         board.remove(&"a".parse().unwrap());
         assert_eq!(taken(&watch), [("a".to_owned(), -1)]);
         assert!(board.all().is_empty());
@@ -254,8 +265,8 @@ mod tests {
     fn one_watcher_that_leaves_changes_nothing_for_the_others() {
         let board = board();
         let only = || Some(vec!["a".parse().unwrap()]);
-        let (first, _) = board.watch(only(), Arc::default());
-        let (second, _) = board.watch(only(), Arc::default());
+        let (first, _) = board.watch(only(), everything());
+        let (second, _) = board.watch(only(), everything());
         drop(first);
         put(&board, "a", 1);
         assert_eq!(taken(&second), [("a".to_owned(), 1)]);

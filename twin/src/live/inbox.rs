@@ -6,7 +6,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use rovi_common::name::BatteryName;
+use rovi_common::{
+    auth::{Access, Role},
+    name::BatteryName,
+};
 use tokio::sync::Notify;
 
 use super::{board::Version, shape::Fields};
@@ -19,6 +22,8 @@ pub(super) type News = (BatteryName, Option<Arc<Version>>);
 pub(super) struct Inbox {
     /// What the watcher wants to see.
     pub(super) fields: Arc<Fields>,
+    /// Whom it is for, and so what it holds; asked for each state, since that may change.
+    access: Access,
     waiting: Mutex<Waiting>,
     wake: Notify,
 }
@@ -31,9 +36,10 @@ struct Waiting {
 }
 
 impl Inbox {
-    pub(super) fn new(fields: Arc<Fields>) -> Self {
+    pub(super) fn new(fields: Arc<Fields>, access: Access) -> Self {
         Self {
             fields,
+            access,
             waiting: Mutex::default(),
             wake: Notify::new(),
         }
@@ -41,6 +47,9 @@ impl Inbox {
 
     /// Puts a state, in place of an older one of its battery.
     pub(super) fn put(&self, battery: &BatteryName, version: Option<Arc<Version>>) {
+        if !self.access.may(Role::Reader, battery) {
+            return;
+        }
         let mut waiting = self.waiting();
         if let Some(older) = waiting.newest.get_mut(battery) {
             *older = version;

@@ -8,7 +8,10 @@ use std::{
 
 use actix_web::{HttpRequest, HttpResponse, get, http::header, web};
 use actix_ws::{CloseCode, CloseReason, Message, MessageStream, ProtocolError, Session};
-use rovi_common::http::Problem;
+use rovi_common::{
+    auth::{Access, access::CLOSE_CODE},
+    http::Problem,
+};
 use serde_json::json;
 use tokio::time::{MissedTickBehavior, timeout};
 
@@ -49,6 +52,7 @@ const UNKNOWN_BATTERY: u16 = 4404;
 pub(crate) async fn get_socket(
     request: HttpRequest,
     body: web::Payload,
+    access: Access,
     fleet: web::Data<Fleet>,
 ) -> Result<HttpResponse, actix_web::Error> {
     let query = Query::read(request.query_string())?;
@@ -66,6 +70,7 @@ pub(crate) async fn get_socket(
             fleet: Arc::clone(&fleet),
         },
         fleet,
+        access,
     };
     actix_web::rt::spawn(socket.serve(query, speaks));
     Ok(response)
@@ -76,6 +81,7 @@ struct Socket {
     heard: Instant,
     voice: Voice,
     fleet: Arc<Fleet>,
+    access: Access,
 }
 
 /// The way to the watcher.
@@ -86,9 +92,11 @@ struct Voice {
 
 impl Socket {
     async fn serve(mut self, query: Query, speaks: bool) {
-        let end = match self.watch(query, speaks).await {
-            Ok(never) => match never {},
-            Err(end) => end,
+        let access = self.access.clone();
+        let end = tokio::select! {
+            biased;
+            ended = access.ended() => End::Unauthorised(ended),
+            Err(end) = self.watch(query, speaks) => end,
         };
         tracing::debug!("a live socket ends: {end:?}");
         if matches!(end, End::Gone | End::TooSlow) {
@@ -109,7 +117,8 @@ impl Socket {
             let hello = shape::notice("hello", limits(&fleet));
             self.voice.send(hello.into()).await?;
         }
-        let watch = watcher::begin(&fleet, &query, &mut self.voice, |_| false).await?;
+        let watch =
+            watcher::begin(&fleet, (&query, &self.access), &mut self.voice, |_| false).await?;
         drop(query);
         let mut pings = tokio::time::interval(settings.ping_interval);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -203,6 +212,7 @@ fn reason(end: End) -> CloseReason {
             (CloseCode::Size, text)
         }
         End::Wrong(reason) => (CloseCode::Policy, reason),
+        End::Unauthorised(ended) => (CloseCode::Other(CLOSE_CODE), ended.to_string()),
         End::Stopping => (CloseCode::Restart, "the service stops".to_owned()),
         End::Full(sockets) => {
             let text = format!("all {sockets} sockets are taken; try again later");

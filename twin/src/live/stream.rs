@@ -5,7 +5,12 @@ use std::{fmt::Write, sync::Arc, time::Duration};
 use actix_web::{HttpRequest, HttpResponse, get, http::header, web};
 use bytes::Bytes;
 use futures_util::stream;
-use rovi_common::{http::Problem, name::BatteryName};
+use rovi_common::{
+    auth::{Access, Role},
+    http::Problem,
+    name::BatteryName,
+};
+use serde_json::json;
 use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, timeout},
@@ -15,12 +20,15 @@ use super::{
     Seat,
     board::{Place, Version},
     query::{Query, read_since},
+    shape,
     watcher::{self, End, Outgoing, Sink},
 };
 use crate::fleet::Fleet;
 
 /// Messages between the watcher's task and its connection.
 const QUEUE: usize = 4;
+/// How long a watcher has to take the reason why it gets nothing more.
+const LAST_WORD_WITHIN: Duration = Duration::from_secs(1);
 const LAST_EVENT_ID: &str = "last-event-id";
 
 /// The same as `/ws`, as server-sent events; a browser that connects again says by `Last-Event-ID`
@@ -43,6 +51,7 @@ const LAST_EVENT_ID: &str = "last-event-id";
 #[get("/events")]
 pub(crate) async fn get_events(
     request: HttpRequest,
+    access: Access,
     fleet: web::Data<Fleet>,
 ) -> Result<HttpResponse, Problem> {
     let mut query = Query::read(request.query_string())?;
@@ -51,7 +60,8 @@ pub(crate) async fn get_events(
     let last = go_on(&mut query, last)?;
     let fleet = fleet.into_inner();
     for battery in query.batteries.iter().flatten().chain(query.since.keys()) {
-        if fleet.shared().board.newest(battery).is_none() {
+        let is_known = fleet.shared().board.newest(battery).is_some();
+        if !is_known || !access.may(Role::Reader, battery) {
             let detail = format!("no battery `{battery}` has rows");
             return Err(Problem::not_found(detail).at("battery"));
         }
@@ -68,7 +78,16 @@ pub(crate) async fn get_events(
     };
     actix_web::rt::spawn(async move {
         let _seat = seat;
-        let end = serve(&fleet, query, last, writer).await;
+        let mut told = writer.clone();
+        let end = tokio::select! {
+            biased;
+            ended = access.ended() => End::Unauthorised(ended),
+            end = serve(&fleet, (query, &access), last, writer) => end,
+        };
+        if let End::Unauthorised(ended) = end {
+            let notice = shape::notice("ended", json!({ "reason": ended.to_string() }));
+            let _told_or_gone = timeout(LAST_WORD_WITHIN, told.send(notice.into())).await;
+        }
         tracing::debug!("an event stream ends: {end:?}");
     });
     let body = stream::poll_fn(move |context| receiver.poll_recv(context));
@@ -103,14 +122,19 @@ fn go_on(query: &mut Query, last: &str) -> Result<Option<Place>, Problem> {
     Ok(place)
 }
 
-async fn serve(fleet: &Arc<Fleet>, query: Query, last: Option<Place>, mut writer: Writer) -> End {
+async fn serve(
+    fleet: &Arc<Fleet>,
+    (query, access): (Query, &Access),
+    last: Option<Place>,
+    mut writer: Writer,
+) -> End {
     let shared = fleet.shared();
     let knows = |version: &Version| {
         last.is_some_and(|last| {
             version.place.life == last.life && version.place.sequence <= last.sequence
         })
     };
-    let watch = match watcher::begin(fleet, &query, &mut writer, knows).await {
+    let watch = match watcher::begin(fleet, (&query, access), &mut writer, knows).await {
         Ok(watch) => watch,
         Err(end) => return end,
     };
@@ -131,6 +155,7 @@ async fn serve(fleet: &Arc<Fleet>, query: Query, last: Option<Place>, mut writer
 }
 
 /// The way to the watcher.
+#[derive(Clone)]
 struct Writer {
     sender: mpsc::Sender<Result<Bytes, actix_web::Error>>,
     patience: Duration,

@@ -4,7 +4,10 @@
 use std::sync::Arc;
 
 use bytestring::ByteString;
-use rovi_common::name::BatteryName;
+use rovi_common::{
+    auth::{Access, Ended},
+    name::BatteryName,
+};
 use serde_json::json;
 
 use super::{
@@ -29,6 +32,8 @@ pub(super) enum End {
     TooLarge,
     /// It did not keep the protocol.
     Wrong(String),
+    /// It may not watch any more.
+    Unauthorised(Ended),
     /// The service stops.
     Stopping,
     /// All seats are taken.
@@ -61,15 +66,16 @@ pub(super) trait Sink {
 /// The watcher is gone, or named batteries that are not known.
 pub(super) async fn begin(
     fleet: &Fleet,
-    query: &Query,
+    (query, access): (&Query, &Access),
     sink: &mut impl Sink,
     knows: impl Fn(&Version) -> bool,
 ) -> Result<Watch, End> {
     let shared = fleet.shared();
     // Watching begins with the snapshot, in one step: what comes later is newer.
-    let (watch, present) = shared
-        .board
-        .watch(query.batteries.clone(), Arc::clone(&query.fields));
+    let (watch, present) = shared.board.watch(
+        query.batteries.clone(),
+        (Arc::clone(&query.fields), access.clone()),
+    );
     let unknown = unknown(query, &present);
     if !unknown.is_empty() {
         return Err(End::Unknown(unknown));

@@ -11,6 +11,7 @@ mod query;
 use std::{cmp::Ordering, collections::BTreeSet, sync::Arc};
 
 use rovi_common::{
+    auth::{Access, Role},
     filter::{Filter, Scalar},
     http::Problem,
 };
@@ -45,10 +46,15 @@ struct Plan {
 }
 
 /// Finds batteries.
-pub(crate) async fn page(fleet: &Fleet, query: StatusQuery) -> Result<Page, Problem> {
+pub(crate) async fn page(
+    fleet: &Fleet,
+    query: StatusQuery,
+    access: &Access,
+) -> Result<Page, Problem> {
     let asked = query.check()?;
     let shared = fleet.shared();
-    let versions = shared.board.all();
+    let mut versions = shared.board.all();
+    versions.retain(|version| access.may(Role::Reader, &version.state.battery));
     let plan = Plan::of(asked, &versions)?;
     let text = plan.asked.text.as_deref().unwrap_or_default();
     let found = if plan.there.clauses.is_empty() && text.is_empty() {

@@ -43,6 +43,7 @@ pub(crate) async fn upload(
         battery: battery.parse()?,
         session: Uuid::new_v4(),
         new_segment: true,
+        token: None,
     };
     let begun = Instant::now();
     let mut client = UploadClient::connect(target, Box::new(|_event| {})).await?;

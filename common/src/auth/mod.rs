@@ -1,0 +1,37 @@
+//! Who somebody is and what they may do, for both services.
+//!
+//! Reading order: what is granted ([`role`]), what each route needs ([`routes`]: the one place that
+//! says it), what a service knows of tokens and batteries ([`record`], [`known`]), what callers
+//! show ([`secret`], [`ticket`], [`jwt`]), who decides ([`gate`] makes an [`Access`] of what was
+//! shown, [`guard`] asks the table before any handler runs), what is kept of it ([`audit`]).
+//!
+//! Every decision is made by the name of a battery alone, before anybody looks whether there is such
+//! a battery: so neither words nor time tell apart what one may not know from what does not exist.
+
+pub mod access;
+pub mod audit;
+pub mod gate;
+pub mod guard;
+pub mod http;
+pub mod jwt;
+pub mod known;
+pub mod record;
+pub mod role;
+pub mod routes;
+pub mod secret;
+pub mod settings;
+pub mod ticket;
+
+mod jwks;
+mod ring_provider;
+
+pub use self::{
+    access::{Access, Ended},
+    gate::Gate,
+    guard::guard,
+    known::Known,
+    record::{Placement, TokenRecord},
+    role::{Grant, Role, Scope, Word},
+    routes::{Need, Service},
+    settings::AuthSettings,
+};

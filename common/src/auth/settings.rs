@@ -1,0 +1,166 @@
+//! The settings of authentication, the same for both services.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use super::role::Grant;
+
+/// Who has to say who they are, and how that is checked.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuthSettings {
+    /// Whether every caller has to show a credential. Without it everybody who reaches the service
+    /// may do everything.
+    pub required: bool,
+    /// The file with the token by which the services know each other, the same for all of them. It
+    /// may read everything, and signs tickets.
+    pub service_token_file: Option<PathBuf>,
+    /// The file with a token that may do everything, for the first start; the same for all.
+    pub admin_token_file: Option<PathBuf>,
+    /// The issuer of JWTs that are taken besides.
+    pub jwt: Option<JwtSettings>,
+}
+
+/// An issuer of JWTs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JwtSettings {
+    /// What `iss` must be.
+    pub issuer: String,
+    /// What `aud` must hold.
+    pub audience: String,
+    /// Where the issuer's keys are (JWKS): `https://…`, `http://` on loopback, or `file:///…`.
+    pub jwks: Url,
+    /// The algorithms that count.
+    #[serde(default = "default_algorithms")]
+    pub algorithms: Vec<JwtAlgorithm>,
+    /// The claim with groups of the issuer; see `groups`.
+    #[serde(default)]
+    pub groups_claim: Option<String>,
+    /// What each group may do. Groups that are not named here may nothing.
+    #[serde(default)]
+    pub groups: BTreeMap<String, Vec<Grant>>,
+}
+
+fn default_algorithms() -> Vec<JwtAlgorithm> {
+    use JwtAlgorithm::{ES256, EdDSA, RS256};
+    vec![RS256, ES256, EdDSA]
+}
+
+/// An algorithm of signatures with a private and a public key: there are no others here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "RFC 7518 and 8037 name them")]
+#[expect(clippy::upper_case_acronyms, reason = "RFC 7518 and 8037 name them")]
+pub enum JwtAlgorithm {
+    RS256,
+    RS384,
+    RS512,
+    PS256,
+    PS384,
+    PS512,
+    ES256,
+    ES384,
+    EdDSA,
+}
+
+impl AuthSettings {
+    /// Tells everything that is wrong with the settings.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.required && self.service_token_file.is_none() {
+            problems.push(
+                "auth.service_token_file: missing; with auth.required the services know each other \
+                 by it (`rovicli token new-file <FILE>` makes one)"
+                    .to_owned(),
+            );
+        }
+        let Some(jwt) = &self.jwt else {
+            return problems;
+        };
+        if jwt.issuer.is_empty() || jwt.audience.is_empty() {
+            problems.push("auth.jwt.issuer and auth.jwt.audience must not be empty".to_owned());
+        }
+        if jwt.algorithms.is_empty() {
+            problems.push("auth.jwt.algorithms must not be empty".to_owned());
+        }
+        let is_usable = match jwt.jwks.scheme() {
+            "https" | "file" => true,
+            "http" => is_loopback(&jwt.jwks),
+            _ => false,
+        };
+        if !is_usable {
+            problems.push(format!(
+                "auth.jwt.jwks: {} must be https, http on loopback, or file",
+                jwt.jwks
+            ));
+        }
+        problems
+    }
+
+    /// Refuses to listen beyond loopback where nobody is asked who they are.
+    ///
+    /// # Errors
+    /// The text says what to do.
+    pub fn check_listen(&self, address: SocketAddr, insecure: bool) -> Result<(), String> {
+        if address.ip().is_loopback() || self.required || insecure {
+            return Ok(());
+        }
+        Err(format!(
+            "{address} is not a loopback address and nobody is asked who they are; set \
+             auth.required, or listen on 127.0.0.1, or say --insecure-listen on a network you trust"
+        ))
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listening_beyond_loopback_needs_authentication_or_a_word() {
+        let open = "0.0.0.0:8000".parse().unwrap();
+        let off = AuthSettings::default();
+        let on = AuthSettings {
+            required: true,
+            ..AuthSettings::default()
+        };
+        let error = off.check_listen(open, false).unwrap_err();
+        assert!(error.contains("auth.required") && error.contains("--insecure-listen"));
+        assert_eq!(off.check_listen(open, true), Ok(()));
+        assert_eq!(on.check_listen(open, false), Ok(()));
+        assert_eq!(off.check_listen("[::1]:1".parse().unwrap(), false), Ok(()));
+    }
+
+    #[test]
+    fn keys_of_an_issuer_come_by_a_way_that_nobody_can_change() {
+        let with = |jwks: &str| {
+            let jwt = serde_json::json!({"issuer": "i", "audience": "a", "jwks": jwks});
+            AuthSettings {
+                jwt: Some(serde_json::from_value(jwt).unwrap()),
+                ..AuthSettings::default()
+            }
+            .problems()
+        };
+        assert!(with("https://issuer.example/jwks").is_empty());
+        assert!(with("http://127.0.0.1:1/jwks").is_empty());
+        assert!(with("http://issuer.example/jwks")[0].contains("auth.jwt.jwks"));
+    }
+
+    #[test]
+    fn symmetric_algorithms_cannot_be_set() {
+        for name in ["HS256", "none"] {
+            assert!(serde_json::from_value::<JwtAlgorithm>(name.into()).is_err());
+        }
+    }
+}

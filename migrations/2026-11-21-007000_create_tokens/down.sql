@@ -1,0 +1,2 @@
+DROP TABLE hub.placements;
+DROP TABLE hub.tokens;

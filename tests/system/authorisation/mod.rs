@@ -1,0 +1,8 @@
+//! Who may do what, asked of running services: every route with every kind of credential, tenants,
+//! tickets, and what is open when a token ends.
+
+mod audit;
+mod live;
+mod matrix;
+mod support;
+mod tenants;
