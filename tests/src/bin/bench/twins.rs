@@ -97,6 +97,7 @@ impl Fleet {
                     files: Vec::new(),
                     deleted: false,
                     changed: 0,
+                    standing: Default::default(),
                 };
                 let key = subjects::estimator_key(&registration.battery, &registration.estimator);
                 bucket
