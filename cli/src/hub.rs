@@ -1,6 +1,7 @@
 //! The hub's HTTP interface, as far as the commands use it; `/online/*` is forwarded to the twin.
 
 mod export;
+mod lineage;
 mod rejected;
 mod status;
 
@@ -16,6 +17,7 @@ use serde::Deserialize;
 use url::Url;
 
 pub use self::{
+    lineage::{Lineage, StoredEstimate},
     rejected::{Reason, Rejected, RejectedRow, Replayed},
     status::{EstimatorStatus, Estimators, Parameter},
 };

@@ -106,7 +106,10 @@ impl Corrections {
 
     /// Tells what was not told yet.
     async fn look(&self, seen: &mut Seen) -> Result<(), TellError> {
-        let listed = self.pool.run(|conn| Ok(corrections::revisions(conn)?)).await?;
+        let listed = self
+            .pool
+            .run(|conn| Ok(corrections::revisions(conn)?))
+            .await?;
         let untold: Vec<&Revision> = listed
             .iter()
             .filter(|one| seen.revisions.get(&one.id) != Some(one))

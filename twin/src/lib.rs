@@ -28,6 +28,7 @@ pub mod order;
 pub mod python;
 pub mod registrations;
 mod replay;
+pub mod reproduce;
 pub mod ring;
 mod run;
 pub mod runner;

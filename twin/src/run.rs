@@ -188,7 +188,9 @@ impl<'a> Run<'a> {
             None => Outbox::new(sender, runner.state_names()),
         };
         let next = runner.position().seq + 1;
-        let anew = self.recomputation.map(|anew| (next.max(anew.from_seq), anew.to_seq));
+        let anew = self
+            .recomputation
+            .map(|anew| (next.max(anew.from_seq), anew.to_seq));
         self.steps = Some(Box::new(Steps {
             runner,
             outbox: outbox.made_by(self.lineage.clone()).replacing(anew),
@@ -231,7 +233,9 @@ impl<'a> Run<'a> {
         {
             let rows_from = steps.runner.progress().first_seq;
             steps.runner.pass_over(up_to);
-            steps.outbox.reached((steps.runner.position().epoch, up_to), rows_from);
+            steps
+                .outbox
+                .reached((steps.runner.position().epoch, up_to), rows_from);
             self.unsaved_since.get_or_insert_with(Instant::now);
         }
     }
@@ -338,7 +342,10 @@ impl<'a> Run<'a> {
             return Ok(Taken::All);
         };
         self.begin_at(first.epoch);
-        if self.position().is_some_and(|position| position.epoch < last.epoch) {
+        if self
+            .position()
+            .is_some_and(|position| position.epoch < last.epoch)
+        {
             self.steps = None;
             self.begin_at(last.epoch);
         }
@@ -352,7 +359,11 @@ impl<'a> Run<'a> {
         let rows: usize = frames.iter().map(|frame| frame.received.len()).sum();
         let (is_quick, canceller) = (steps.runner.is_quick(rows), steps.runner.canceller());
         let work = move || {
-            let Steps { runner, outbox, late } = &mut *steps;
+            let Steps {
+                runner,
+                outbox,
+                late,
+            } = &mut *steps;
             for frame in &frames {
                 late.take(runner, frame, outbox)?;
             }

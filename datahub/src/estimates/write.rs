@@ -120,7 +120,9 @@ fn write_together(
 ) -> Result<Vec<(BatteryName, Outcome)>, StoreError> {
     conn.transaction(|conn| {
         estimates::wait_briefly(conn)?;
-        let all = group.iter().map(|(battery, _, estimates)| (*battery, estimates.as_slice()));
+        let all = group
+            .iter()
+            .map(|(battery, _, estimates)| (*battery, estimates.as_slice()));
         lineage::note(conn, all)?;
         let written = group.iter().map(|(battery, form, estimates)| {
             let lines = upsert_all(conn, battery, form, estimates)?;

@@ -323,8 +323,8 @@ pub fn upsert(
         .text(battery.as_str())
         .sql(")");
     // A row of which a newer generation has spoken, though it had nothing to say.
-    let statement = newer_generation(statement.sql(" AND (NOT "), battery, estimates)
-        .sql(") OR NOT ");
+    let statement =
+        newer_generation(statement.sql(" AND (NOT "), battery, estimates).sql(") OR NOT ");
     let statement = newer_generation(statement, battery, estimates)
         .sql(" AND new.seq BETWEEN l.first_seq AND l.last_seq))")
         .sql(

@@ -23,7 +23,10 @@ pub fn note<'e>(
     let of_battery = |(battery, all): (&'e BatteryName, &'e [Estimates])| {
         let noted = move |one: &'e Estimates| {
             let lineage = one.lineage.as_ref()?;
-            let ends = one.replaces.iter().flat_map(|(first, last)| [*first, *last]);
+            let ends = one
+                .replaces
+                .iter()
+                .flat_map(|(first, last)| [*first, *last]);
             let seqs = one.seq.iter().copied().chain(ends);
             let (first, last) = (seqs.clone().min()?, seqs.max()?);
             Some((battery, one, lineage, first, last))
@@ -129,11 +132,10 @@ pub(crate) fn list(
     estimator: &EstimatorName,
     seq: Option<i64>,
 ) -> QueryResult<Vec<Made>> {
-    let statement = Statement::once()
-        .sql(
-            "SELECT l.epoch, l.revision, l.generation, l.code_version, l.definition, l.horizon, \
+    let statement = Statement::once().sql(
+        "SELECT l.epoch, l.revision, l.generation, l.code_version, l.definition, l.horizon, \
              l.rows_from, l.first_seq, l.last_seq FROM hub.lineage l",
-        );
+    );
     let statement = match seq {
         None => statement.sql(" WHERE true"),
         Some(seq) => statement
