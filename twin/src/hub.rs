@@ -70,9 +70,10 @@ impl Page {
     pub fn after_deleted(&self, seq: i64) -> i64 {
         let gaps = self.deleted.iter();
         gaps.fold(seq, |seq, &(first, last)| {
-            match first <= seq && seq <= last {
-                true => last + 1,
-                false => seq,
+            if first <= seq && seq <= last {
+                last + 1
+            } else {
+                seq
             }
         })
     }

@@ -199,10 +199,9 @@ impl Late {
         }
         self.insert_before((frame.segment, f64::NEG_INFINITY, 0), runner, outbox)?;
         let inputs = Inputs::of(frame);
-        let mut largest = match runner.progress().segment == Some(frame.segment) {
-            true => runner.progress().largest_test_time,
-            false => None,
-        };
+        let progress = runner.progress();
+        let is_same_segment = progress.segment == Some(frame.segment);
+        let mut largest = progress.largest_test_time.filter(|_| is_same_segment);
         let mut from = 0;
         for (row, seq) in (frame.first_seq..=frame.last_seq()).enumerate() {
             if seq <= position.seq {

@@ -378,7 +378,20 @@ impl<'a> Run<'a> {
             self.elsewhere(work, canceller).await?
         };
         let (steps, (estimate_frames, estimates)) = done.map_err(|failure| self.fail(&failure))?;
-        let progress = steps.runner.progress();
+        self.count(&before, steps.runner.progress(), estimates);
+        self.steps = Some(steps);
+        self.unsaved_since.get_or_insert_with(Instant::now);
+        for frame in estimate_frames {
+            self.publisher.send(frame).await?;
+        }
+        let phase = self.worker.reports.borrow().phase;
+        self.tell(phase);
+        self.keep_state_if_due().await?;
+        Ok(Taken::All)
+    }
+
+    /// Counts what was made of rows.
+    fn count(&self, before: &Progress, progress: &Progress, estimates: u64) {
         let metrics = &self.worker.shared.metrics;
         metrics
             .rows
@@ -392,15 +405,6 @@ impl<'a> Run<'a> {
             let counter = metrics.skipped.with_label_values(&[skip.as_str()]);
             counter.inc_by(count.saturating_sub(known));
         }
-        self.steps = Some(steps);
-        self.unsaved_since.get_or_insert_with(Instant::now);
-        for frame in estimate_frames {
-            self.publisher.send(frame).await?;
-        }
-        let phase = self.worker.reports.borrow().phase;
-        self.tell(phase);
-        self.keep_state_if_due().await?;
-        Ok(Taken::All)
     }
 
     /// Does work on a thread that may be blocked; a script's work is broken off when the worker has to stop.

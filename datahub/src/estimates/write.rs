@@ -162,9 +162,10 @@ fn upsert_all(
 ) -> Result<u64, diesel::result::Error> {
     estimates.iter().try_fold(0, |lines, one| {
         let replaced = estimates::replace(conn, battery, one)?;
-        let more = match one.seq.is_empty() {
-            true => 0,
-            false => estimates::upsert(conn, battery, form, one)?,
+        let more = if one.seq.is_empty() {
+            0
+        } else {
+            estimates::upsert(conn, battery, form, one)?
         };
         let more = more.saturating_add(replaced);
         Ok(lines + u64::try_from(more).unwrap_or(0))

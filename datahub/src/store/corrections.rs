@@ -264,7 +264,7 @@ pub(crate) fn gaps(
 ///
 /// # Errors
 /// As diesel's.
-pub(crate) fn revisions(connection: &mut PgConnection) -> QueryResult<Vec<Revision>> {
+pub(crate) fn revisions(connection: &mut PgConnection) -> QueryResult<Vec<Standing>> {
     sql_query(
         "SELECT id, name, epoch, corrections AS revision FROM hub.batteries WHERE corrections > 0",
     )
@@ -273,7 +273,7 @@ pub(crate) fn revisions(connection: &mut PgConnection) -> QueryResult<Vec<Revisi
 
 /// How far a battery's corrections are.
 #[derive(Debug, Clone, PartialEq, Eq, QueryableByName)]
-pub(crate) struct Revision {
+pub(crate) struct Standing {
     #[diesel(sql_type = BigInt)]
     pub(crate) id: i64,
     #[diesel(sql_type = Text)]
@@ -323,10 +323,10 @@ fn restore(
     known: i64,
     told: &Corrections,
 ) -> QueryResult<()> {
-    let lost: Vec<&CorrectedRange> = told.since(known).collect();
+    let missing: Vec<&CorrectedRange> = told.since(known).collect();
     let (Some(first), Some(last)) = (
-        lost.iter().map(|range| range.first).min(),
-        lost.iter().map(|range| range.last).max(),
+        missing.iter().map(|range| range.first).min(),
+        missing.iter().map(|range| range.last).max(),
     ) else {
         return Ok(());
     };
@@ -521,12 +521,13 @@ fn journalize(connection: &mut PgConnection, line: &Line, change: &Change<'_>) -
     .bind::<Nullable<Text>, _>(change.author)
     .execute(connection)?;
     let kind = change.kind;
-    let told = match first == last {
-        true => format!("row {first} {kind} (correction {})", drawn.number),
-        false => format!(
+    let told = if first == last {
+        format!("row {first} {kind} (correction {})", drawn.number)
+    } else {
+        format!(
             "rows {first} to {last} {kind} (correction {})",
             drawn.number
-        ),
+        )
     };
     tables::journalize(connection, line, &[told])?;
     Ok(drawn.number)

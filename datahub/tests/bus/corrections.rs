@@ -91,6 +91,25 @@ async fn a_row_is_corrected_by_column_under_conditions_and_the_old_values_stay_r
         (&3.75.into(), &7.into())
     );
 
+    let (_, _, journal) = ask(&hub, "GET", "/db/b7/corrections", &Value::Null).await;
+    let line = &journal["corrections"][0];
+    assert_eq!(
+        (&line["kind"], &line["author"]),
+        (&"corrected".into(), &"ann".into())
+    );
+    let (_, _, before) = ask(&hub, "GET", "/db/b7/corrections/1", &Value::Null).await;
+    assert_eq!(before["rows"][0]["before"]["voltage"], 3.5);
+    let told = told(&servers, 1).await;
+    assert_eq!((told.ranges[0].first, told.ranges[0].last), (7, 7));
+    hub.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_correction_that_does_not_fit_is_refused_with_the_reason() {
+    let servers = Servers::start();
+    let hub = Hub::start(&servers).await;
+    upload(&hub, 1..=20).await;
+    ask(&hub, "PUT", "/db/b7/rows/7", &json!({"voltage": 3.75})).await;
     let stale = reqwest::Client::new().put(hub.url("/db/b7/rows/7"));
     let stale = stale
         .header("If-Match", "\"1-0\"")
@@ -130,17 +149,6 @@ async fn a_row_is_corrected_by_column_under_conditions_and_the_old_values_stay_r
             "{problem}"
         );
     }
-
-    let (_, _, journal) = ask(&hub, "GET", "/db/b7/corrections", &Value::Null).await;
-    let line = &journal["corrections"][0];
-    assert_eq!(
-        (&line["kind"], &line["author"]),
-        (&"corrected".into(), &"ann".into())
-    );
-    let (_, _, before) = ask(&hub, "GET", "/db/b7/corrections/1", &Value::Null).await;
-    assert_eq!(before["rows"][0]["before"]["voltage"], 3.5);
-    let told = told(&servers, 1).await;
-    assert_eq!((told.ranges[0].first, told.ranges[0].last), (7, 7));
     hub.stop().await;
 }
 
@@ -178,8 +186,8 @@ async fn deleted_rows_are_gone_when_confirmed_and_every_reader_is_told() {
         problem["detail"].as_str().unwrap().contains("was deleted"),
         "{problem}"
     );
-    let (_, _, stats) = ask(&hub, "GET", "/db/stats", &Value::Null).await;
-    assert_eq!(stats["b7"]["data_stats"]["rows"], 293);
+    let (_, _, all) = ask(&hub, "GET", "/db/stats", &Value::Null).await;
+    assert_eq!(all["b7"]["data_stats"]["rows"], 293);
 
     // Numbers go on, and the bus ends with what the table has.
     upload(&hub, 301..=310).await;
