@@ -3,6 +3,7 @@
 mod access;
 mod backtest;
 mod export;
+mod lineage;
 mod rejected;
 mod status;
 
@@ -21,6 +22,7 @@ use url::Url;
 pub use self::{
     access::{Me, TokenInfo},
     backtest::NewBacktest,
+    lineage::{Lineage, StoredEstimate},
     rejected::{Reason, Rejected, RejectedRow, Replayed},
     status::{EstimatorStatus, Estimators, Parameter},
 };

@@ -21,7 +21,7 @@ use crate::{
     bus::{Bus, BusError, BusLife},
     store::{
         Pool, StoreError,
-        corrections::{self, Revision},
+        corrections::{self, Standing},
     },
 };
 
@@ -54,7 +54,7 @@ struct Seen {
     since: Instant,
     /// Whether what the bucket says of other batteries was looked at.
     is_mended: bool,
-    revisions: HashMap<i64, Revision>,
+    revisions: HashMap<i64, Standing>,
 }
 
 impl Corrections {
@@ -106,8 +106,11 @@ impl Corrections {
 
     /// Tells what was not told yet.
     async fn look(&self, seen: &mut Seen) -> Result<(), TellError> {
-        let listed = self.pool.run(|conn| Ok(corrections::revisions(conn)?)).await?;
-        let untold: Vec<&Revision> = listed
+        let listed = self
+            .pool
+            .run(|conn| Ok(corrections::revisions(conn)?))
+            .await?;
+        let untold: Vec<&Standing> = listed
             .iter()
             .filter(|one| seen.revisions.get(&one.id) != Some(one))
             .collect();

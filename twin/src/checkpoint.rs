@@ -16,7 +16,12 @@ use rovi_common::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{filter::Progress, order::Late, ring::{Recomputation, Ring}, runner::Saved};
+use crate::{
+    filter::Progress,
+    order::Late,
+    ring::{Recomputation, Ring},
+    runner::Saved,
+};
 
 /// The version that this build writes.
 pub const CHECKPOINT_VERSION: u32 = 1;

@@ -69,9 +69,12 @@ impl Page {
     /// Returns the first row from `seq` on that was not deleted by hand.
     pub fn after_deleted(&self, seq: i64) -> i64 {
         let gaps = self.deleted.iter();
-        gaps.fold(seq, |seq, &(first, last)| match first <= seq && seq <= last {
-            true => last + 1,
-            false => seq,
+        gaps.fold(seq, |seq, &(first, last)| {
+            if first <= seq && seq <= last {
+                last + 1
+            } else {
+                seq
+            }
         })
     }
 
@@ -361,7 +364,10 @@ fn gaps(answer: &Response) -> Result<Vec<(i64, i64)>, HubError> {
 }
 
 /// Reads row frames that stand one after another.
-fn decode_frames(bytes: &[u8]) -> Result<Vec<RowFrame>, FrameError> {
+///
+/// # Errors
+/// See [`FrameError`].
+pub fn decode_frames(bytes: &[u8]) -> Result<Vec<RowFrame>, FrameError> {
     let mut reader = rmp_serde::Deserializer::new(bytes);
     let mut frames = Vec::new();
     while !reader.get_ref().is_empty() {

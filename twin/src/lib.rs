@@ -35,6 +35,7 @@ pub mod overview;
 pub mod python;
 pub mod registrations;
 mod replay;
+pub mod reproduce;
 pub mod ring;
 mod run;
 pub mod runner;

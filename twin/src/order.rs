@@ -56,9 +56,7 @@ impl LateRow {
     /// to `seq`, of them `segment` and `largest` `test_time` last.
     pub fn follows(&self, segment: Option<i32>, largest: Option<f64>, seq: i64) -> bool {
         match (segment, largest) {
-            (Some(segment), Some(largest)) => {
-                is_before((segment, largest, seq), self.place())
-            }
+            (Some(segment), Some(largest)) => is_before((segment, largest, seq), self.place()),
             (Some(segment), None) => segment <= self.frame.segment,
             (None, _) => true,
         }
@@ -134,7 +132,9 @@ impl Late {
             let bytes: usize = self.rows.iter().map(|row| row.bytes).sum();
             if self.rows.len() < MOST_ROWS && bytes + row.bytes <= MOST_BYTES {
                 let place = row.place();
-                let at = self.rows.partition_point(|known| is_before(known.place(), place));
+                let at = self
+                    .rows
+                    .partition_point(|known| is_before(known.place(), place));
                 self.rows.insert(at, row);
             }
         }
@@ -190,16 +190,18 @@ impl Late {
         outbox: &mut Outbox,
     ) -> Result<(), Failure> {
         let position = runner.position();
-        let waits = self.rows.iter().any(|row| !row.is_done || row.seq() > position.seq);
+        let waits = self
+            .rows
+            .iter()
+            .any(|row| !row.is_done || row.seq() > position.seq);
         if !waits || frame.epoch != position.epoch {
             return runner.take(frame, outbox);
         }
         self.insert_before((frame.segment, f64::NEG_INFINITY, 0), runner, outbox)?;
         let inputs = Inputs::of(frame);
-        let mut largest = match runner.progress().segment == Some(frame.segment) {
-            true => runner.progress().largest_test_time,
-            false => None,
-        };
+        let progress = runner.progress();
+        let is_same_segment = progress.segment == Some(frame.segment);
+        let mut largest = progress.largest_test_time.filter(|_| is_same_segment);
         let mut from = 0;
         for (row, seq) in (frame.first_seq..=frame.last_seq()).enumerate() {
             if seq <= position.seq {
@@ -255,7 +257,10 @@ impl Late {
         runner: &mut Runner,
         outbox: &mut Outbox,
     ) -> Result<(), Failure> {
-        let own = self.rows.iter().find(|row| row.seq() == seq && !row.is_done);
+        let own = self
+            .rows
+            .iter()
+            .find(|row| row.seq() == seq && !row.is_done);
         match own.map(LateRow::place) {
             Some((segment, time, seq)) => {
                 self.insert_before((segment, time, seq + 1), runner, outbox)
@@ -289,7 +294,11 @@ fn take_part(
 
 /// Returns a part of a frame's rows.
 fn part(frame: &RowFrame, rows: Range<usize>) -> RowFrame {
-    let received = frame.received.get(rows.clone()).unwrap_or_default().to_vec();
+    let received = frame
+        .received
+        .get(rows.clone())
+        .unwrap_or_default()
+        .to_vec();
     let mut columns = frame.columns.clone().split_off(rows.start);
     drop(columns.split_off(rows.len()));
     RowFrame {
@@ -327,7 +336,10 @@ mod tests {
         };
         let columns = vec![
             ("test_time".to_owned(), column(|time| time)),
-            ("current".to_owned(), column(|time| -1.0 - (0.1 * time).sin())),
+            (
+                "current".to_owned(),
+                column(|time| -1.0 - (0.1 * time).sin()),
+            ),
             ("voltage".to_owned(), column(|time| 3.7 - 1e-4 * time)),
         ];
         RowFrame {
@@ -360,7 +372,9 @@ mod tests {
 
     fn estimates(outbox: &mut Outbox) -> Estimates {
         let frames = outbox.take().0;
-        let frames = frames.iter().map(|bytes| EstimateFrame::decode(bytes).unwrap());
+        let frames = frames
+            .iter()
+            .map(|bytes| EstimateFrame::decode(bytes).unwrap());
         let bits = |frame: EstimateFrame| {
             let (_, first) = frame.columns.iter().next().unwrap();
             let means: Vec<u64> = (0..frame.seq.len())
@@ -381,7 +395,9 @@ mod tests {
         let (mut chunk, mut times_back) = (0, 0);
         while let Some(frames) = frames.chunks(together).nth(chunk) {
             let found = late.find(runner.progress(), frames, RULES);
-            let is_ahead = found.iter().all(|row| late.is_ahead(row, runner.progress()));
+            let is_ahead = found
+                .iter()
+                .all(|row| late.is_ahead(row, runner.progress()));
             late.add(found);
             if !is_ahead {
                 late = late.before(0);
@@ -400,7 +416,9 @@ mod tests {
     fn frames_of(times: &[f64], size: usize) -> Vec<RowFrame> {
         let first = |chunk: usize| i64::try_from(chunk * size + 1).unwrap();
         let chunks = times.chunks(size).enumerate();
-        chunks.map(|(chunk, times)| frame(1, first(chunk), times)).collect()
+        chunks
+            .map(|(chunk, times)| frame(1, first(chunk), times))
+            .collect()
     }
 
     fn state(runner: &Runner) -> (Vec<u64>, Vec<u64>) {

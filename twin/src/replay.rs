@@ -143,31 +143,24 @@ impl Reader {
                 }
             };
             match continuity(position, &frame) {
-                Continuity::Next if is_corrected(&self.corrections, &frame) => {
-                    self.held = Some(message);
-                    if frames.is_empty() {
-                        return Ok(Read::Gap {
-                            epoch: frame.epoch,
-                            before: frame.last_seq() + 1,
-                        });
-                    }
-                    break;
-                }
-                Continuity::Next => {
+                Continuity::Next if !is_corrected(&self.corrections, &frame) => {
                     position = Some(end_of(&frame));
                     origin.stream_sequence = sequence;
                     frames.push(Arc::new(frame));
                 }
                 Continuity::Old => {}
                 _ if target.is_some_and(|target| frame.epoch < target.epoch) => {}
-                Continuity::Gap | Continuity::NewEpoch if frames.is_empty() => {
+                found if frames.is_empty() => {
                     self.held = Some(message);
-                    return Ok(Read::Gap {
-                        epoch: frame.epoch,
-                        before: frame.first_seq,
-                    });
+                    // The rows of a corrected frame are missing, too.
+                    let before = match found {
+                        Continuity::Next => frame.last_seq() + 1,
+                        _ => frame.first_seq,
+                    };
+                    let epoch = frame.epoch;
+                    return Ok(Read::Gap { epoch, before });
                 }
-                Continuity::Gap | Continuity::NewEpoch => {
+                _ => {
                     self.held = Some(message);
                     break;
                 }

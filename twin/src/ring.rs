@@ -59,7 +59,11 @@ pub struct Kept {
 impl Kept {
     /// Returns its key in the bucket.
     pub fn key(&self, battery: &BatteryName, estimator: &EstimatorName) -> String {
-        format!("{}.{}", subjects::estimator_key(battery, estimator), self.slot)
+        format!(
+            "{}.{}",
+            subjects::estimator_key(battery, estimator),
+            self.slot
+        )
     }
 
     fn precedes(&self, row: &LateRow) -> bool {
@@ -118,7 +122,9 @@ impl Ring {
         let oldest = progress.largest_test_time.map(|largest| largest - horizon);
         let is_old = |kept: &&Kept| {
             kept.segment < progress.segment
-                || kept.largest_test_time.is_some_and(|time| Some(time) <= oldest)
+                || kept
+                    .largest_test_time
+                    .is_some_and(|time| Some(time) <= oldest)
         };
         let floor = self.kept.iter().rev().find(is_old);
         floor.map_or(0, |kept| kept.position.seq)
@@ -141,7 +147,10 @@ impl Ring {
     }
 
     /// Removes the one that is missed least: the gap it leaves is the smallest for its age.
-    #[expect(clippy::cast_precision_loss, reason = "rows are counted far below 2^53")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "rows are counted far below 2^53"
+    )]
     fn thin_out(&mut self, newest: i64) {
         let gap = |three: &[Kept]| match three {
             [before, _, after] => {
@@ -189,7 +198,10 @@ mod tests {
         for pair in ring.kept.windows(2) {
             let age = newest - pair[1].position.seq;
             let gap = pair[1].position.seq - pair[0].position.seq;
-            assert!(gap <= 2 * age.max(256), "a gap of {gap} at the age of {age}");
+            assert!(
+                gap <= 2 * age.max(256),
+                "a gap of {gap} at the age of {age}"
+            );
         }
     }
 

@@ -188,7 +188,9 @@ impl<'a> Run<'a> {
             None => Outbox::new(sender, runner.state_names()),
         };
         let next = runner.position().seq + 1;
-        let anew = self.recomputation.map(|anew| (next.max(anew.from_seq), anew.to_seq));
+        let anew = self
+            .recomputation
+            .map(|anew| (next.max(anew.from_seq), anew.to_seq));
         self.steps = Some(Box::new(Steps {
             runner,
             outbox: outbox.made_by(self.lineage.clone()).replacing(anew),
@@ -231,7 +233,9 @@ impl<'a> Run<'a> {
         {
             let rows_from = steps.runner.progress().first_seq;
             steps.runner.pass_over(up_to);
-            steps.outbox.reached((steps.runner.position().epoch, up_to), rows_from);
+            steps
+                .outbox
+                .reached((steps.runner.position().epoch, up_to), rows_from);
             self.unsaved_since.get_or_insert_with(Instant::now);
         }
     }
@@ -357,7 +361,10 @@ impl<'a> Run<'a> {
             return Ok(Taken::All);
         };
         self.begin_at(first.epoch);
-        if self.position().is_some_and(|position| position.epoch < last.epoch) {
+        if self
+            .position()
+            .is_some_and(|position| position.epoch < last.epoch)
+        {
             self.steps = None;
             self.begin_at(last.epoch);
         }
@@ -371,7 +378,11 @@ impl<'a> Run<'a> {
         let rows: usize = frames.iter().map(|frame| frame.received.len()).sum();
         let (is_quick, canceller) = (steps.runner.is_quick(rows), steps.runner.canceller());
         let work = move || {
-            let Steps { runner, outbox, late } = &mut *steps;
+            let Steps {
+                runner,
+                outbox,
+                late,
+            } = &mut *steps;
             for frame in &frames {
                 late.take(runner, frame, outbox)?;
             }
@@ -386,7 +397,20 @@ impl<'a> Run<'a> {
             self.elsewhere(work, canceller).await?
         };
         let (steps, (estimate_frames, estimates)) = done.map_err(|failure| self.fail(&failure))?;
-        let progress = steps.runner.progress();
+        self.count(&before, steps.runner.progress(), estimates);
+        self.steps = Some(steps);
+        self.unsaved_since.get_or_insert_with(Instant::now);
+        for frame in estimate_frames {
+            self.publisher.send(frame).await?;
+        }
+        let phase = self.worker.reports.borrow().phase;
+        self.tell(phase);
+        self.keep_state_if_due().await?;
+        Ok(Taken::All)
+    }
+
+    /// Counts what was made of rows.
+    fn count(&self, before: &Progress, progress: &Progress, estimates: u64) {
         let metrics = &self.worker.shared.metrics;
         metrics
             .rows
@@ -400,15 +424,6 @@ impl<'a> Run<'a> {
             let counter = metrics.skipped.with_label_values(&[skip.as_str()]);
             counter.inc_by(count.saturating_sub(known));
         }
-        self.steps = Some(steps);
-        self.unsaved_since.get_or_insert_with(Instant::now);
-        for frame in estimate_frames {
-            self.publisher.send(frame).await?;
-        }
-        let phase = self.worker.reports.borrow().phase;
-        self.tell(phase);
-        self.keep_state_if_due().await?;
-        Ok(Taken::All)
     }
 
     /// Does work on a thread that may be blocked; a script's work is broken off when the worker has to stop.

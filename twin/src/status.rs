@@ -230,7 +230,9 @@ impl RecomputationStatus {
             reason,
             from_seq,
             to_seq,
-            is_done: report.position.is_some_and(|position| position.seq >= to_seq),
+            is_done: report
+                .position
+                .is_some_and(|position| position.seq >= to_seq),
         })
     }
 }

@@ -241,11 +241,6 @@ async fn serve(worker: &mut Worker, registration: &Arc<Registration>) -> End {
         worker.fail(&failure);
         return End::Failed;
     }
-    let mut known = shared.knows_corrections.subscribe();
-    tokio::select! {
-        end = worker.interrupted() => return end,
-        _known = known.wait_for(|known| *known) => {}
-    }
     let found = match read_checkpoint(worker).await {
         Ok(found) => found,
         Err(end) => return end,
@@ -279,6 +274,11 @@ async fn serve(worker: &mut Worker, registration: &Arc<Registration>) -> End {
 async fn read_checkpoint(worker: &mut Worker) -> Result<Found, End> {
     let key = subjects::estimator_key(&worker.battery.name, &worker.estimator);
     let checkpoints = worker.shared.checkpoints.clone();
+    let mut known = worker.shared.knows_corrections.subscribe();
+    tokio::select! {
+        end = worker.interrupted() => return Err(end),
+        _known = known.wait_for(|known| *known) => {}
+    }
     loop {
         let read = tokio::select! {
             end = worker.interrupted() => return Err(end),

@@ -8,6 +8,7 @@ mod login;
 mod metadata;
 mod register;
 mod rejected;
+mod reproduce;
 mod simulate;
 mod status;
 mod stream;
@@ -82,6 +83,8 @@ enum Command {
     Export(export::Args),
     /// Lists rows that no table took, with the reasons; `--replay` sends them again.
     Rejected(rejected::Args),
+    /// Computes an estimate anew from the table and tells whether it is the same to the last bit.
+    Reproduce(reproduce::Args),
     /// Shows batteries, their rows and what their estimators say.
     Status(status::Args),
     /// Deletes a battery: its rows, estimates, metadata and registrations.
@@ -139,6 +142,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
             Command::Stream(args) => stream::run(&hub?, args).await,
             Command::Export(args) => export::run(&hub?, &args).await.and(done),
             Command::Rejected(args) => rejected::run(&hub?, &args).await.and(done),
+            Command::Reproduce(args) => reproduce::run(&hub?, &args).await,
             Command::Status(args) => status::run(&hub?, &args).await.and(done),
             Command::Delete(args) => delete::run(&hub?, &args).await.and(done),
             Command::Top(args) => top::run(&hub?, &args).await.and(done),
@@ -240,6 +244,8 @@ mod tests {
             "rovicli token new-file service.token",
             "rovicli delete module --drop --yes",
             "rovicli rejected module",
+            "rovicli reproduce module --seq 1000",
+            "rovicli reproduce module --estimator second --seq 7 --python /venv/bin/python",
             "rovicli rejected module --replay --id 3,7..9",
         ] {
             Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));

@@ -285,7 +285,10 @@ fn check_conditions(
     }
 }
 
-pub(super) fn condition<'r>(request: &'r HttpRequest, name: &header::HeaderName) -> Option<&'r str> {
+pub(super) fn condition<'r>(
+    request: &'r HttpRequest,
+    name: &header::HeaderName,
+) -> Option<&'r str> {
     request.headers().get(name)?.to_str().ok()
 }
 

@@ -89,9 +89,8 @@ pub(crate) async fn read_row(
 ) -> Result<HttpResponse, Problem> {
     let (battery, seq) = row_of(&path)?;
     let name = battery.clone();
-    let find = move |connection: &mut PgConnection| {
-        Ok(corrections::find_row(connection, &name, seq)?)
-    };
+    let find =
+        move |connection: &mut PgConnection| Ok(corrections::find_row(connection, &name, seq)?);
     let found = hub.pool.run(find).await?;
     let (line, row) = found.ok_or_else(|| no_such_battery(&battery))?;
     let row = row.map_err(|why| Problem::not_found(why).at("seq"))?;
@@ -140,9 +139,8 @@ pub(crate) async fn correct_row(
     let expected = condition(&request, &header::IF_MATCH).map(str::to_owned);
     let name = battery.clone();
     let correct = move |connection: &mut PgConnection| {
-        let is_expected = |epoch, revision| {
-            expected.is_none_or(|tags| lists(&tags, &etag(epoch, revision)))
-        };
+        let is_expected =
+            |epoch, revision| expected.is_none_or(|tags| lists(&tags, &etag(epoch, revision)));
         let author = author.as_deref();
         corrections::correct(connection, (&name, seq), &given, author, is_expected)
     };
@@ -202,7 +200,10 @@ pub(crate) async fn delete_rows(
     let seqs = first..=last;
     let rows = extent(&hub, &battery, &seqs).await?;
     if rows > MOST_DELETED {
-        let detail = format!("seq={} has {rows} rows; {MOST_DELETED} go at once", query.seq);
+        let detail = format!(
+            "seq={} has {rows} rows; {MOST_DELETED} go at once",
+            query.seq
+        );
         return Err(Problem::bad_request(detail).at("seq"));
     }
     if query.confirm.as_deref() != Some(battery.as_str()) {

@@ -120,7 +120,9 @@ fn write_together(
 ) -> Result<Vec<(BatteryName, Outcome)>, StoreError> {
     conn.transaction(|conn| {
         estimates::wait_briefly(conn)?;
-        let all = group.iter().map(|(battery, _, estimates)| (*battery, estimates.as_slice()));
+        let all = group
+            .iter()
+            .map(|(battery, _, estimates)| (*battery, estimates.as_slice()));
         lineage::note(conn, all)?;
         let written = group.iter().map(|(battery, form, estimates)| {
             let lines = upsert_all(conn, battery, form, estimates)?;
@@ -160,9 +162,10 @@ fn upsert_all(
 ) -> Result<u64, diesel::result::Error> {
     estimates.iter().try_fold(0, |lines, one| {
         let replaced = estimates::replace(conn, battery, one)?;
-        let more = match one.seq.is_empty() {
-            true => 0,
-            false => estimates::upsert(conn, battery, form, one)?,
+        let more = if one.seq.is_empty() {
+            0
+        } else {
+            estimates::upsert(conn, battery, form, one)?
         };
         let more = more.saturating_add(replaced);
         Ok(lines + u64::try_from(more).unwrap_or(0))

@@ -264,7 +264,7 @@ pub(crate) fn gaps(
 ///
 /// # Errors
 /// As diesel's.
-pub(crate) fn revisions(connection: &mut PgConnection) -> QueryResult<Vec<Revision>> {
+pub(crate) fn revisions(connection: &mut PgConnection) -> QueryResult<Vec<Standing>> {
     sql_query(
         "SELECT id, name, epoch, corrections AS revision FROM hub.batteries WHERE corrections > 0",
     )
@@ -273,7 +273,7 @@ pub(crate) fn revisions(connection: &mut PgConnection) -> QueryResult<Vec<Revisi
 
 /// How far a battery's corrections are.
 #[derive(Debug, Clone, PartialEq, Eq, QueryableByName)]
-pub(crate) struct Revision {
+pub(crate) struct Standing {
     #[diesel(sql_type = BigInt)]
     pub(crate) id: i64,
     #[diesel(sql_type = Text)]
@@ -323,10 +323,10 @@ fn restore(
     known: i64,
     told: &Corrections,
 ) -> QueryResult<()> {
-    let lost: Vec<&CorrectedRange> = told.since(known).collect();
+    let missing: Vec<&CorrectedRange> = told.since(known).collect();
     let (Some(first), Some(last)) = (
-        lost.iter().map(|range| range.first).min(),
-        lost.iter().map(|range| range.last).max(),
+        missing.iter().map(|range| range.first).min(),
+        missing.iter().map(|range| range.last).max(),
     ) else {
         return Ok(());
     };
@@ -410,8 +410,10 @@ fn read(connection: &mut PgConnection, line: &Line, seq: i64) -> QueryResult<Opt
         return Ok(None);
     }
     Statement::once()
-        .sql("SELECT row_to_json(own)::text AS cells, coalesce((SELECT max(c.revision) \
-              FROM hub.corrected_rows c WHERE c.battery_id = ")
+        .sql(
+            "SELECT row_to_json(own)::text AS cells, coalesce((SELECT max(c.revision) \
+              FROM hub.corrected_rows c WHERE c.battery_id = ",
+        )
         .long(line.id)
         .sql(" AND c.seq = own.seq), 0) AS revision FROM ")
         .battery(&line.name)
@@ -425,7 +427,10 @@ fn read(connection: &mut PgConnection, line: &Line, seq: i64) -> QueryResult<Opt
 fn why_missing(connection: &mut PgConnection, line: &Line, seq: i64) -> QueryResult<String> {
     let name = &line.name;
     if seq > line.last_seq || seq < 1 {
-        return Ok(format!("{name} has no row {seq}; its newest is {}", line.last_seq));
+        return Ok(format!(
+            "{name} has no row {seq}; its newest is {}",
+            line.last_seq
+        ));
     }
     if seq < line.first_seq {
         return Ok(format!(
@@ -435,7 +440,9 @@ fn why_missing(connection: &mut PgConnection, line: &Line, seq: i64) -> QueryRes
     }
     let is_known = !gaps(connection, line, &(seq..=seq), 1)?.is_empty();
     Ok(if is_known {
-        format!("row {seq} of {name} was deleted; /db/{name}/corrections tells when and what it was")
+        format!(
+            "row {seq} of {name} was deleted; /db/{name}/corrections tells when and what it was"
+        )
     } else {
         format!("row {seq} of {name} is missing in its table, and nobody deleted it here")
     })
@@ -459,7 +466,10 @@ fn update(
     let cell = |statement: Statement, (column, kind): (_, &ColumnType)| {
         statement.cell(CellBind::of(kind.element(), Some(column), 0))
     };
-    let mut statement = Statement::once().sql("UPDATE ").battery(&line.name).sql(" SET ");
+    let mut statement = Statement::once()
+        .sql("UPDATE ")
+        .battery(&line.name)
+        .sql(" SET ");
     let mut separator = "";
     for (name, column, kind) in &typed {
         statement = statement.sql(separator).identifier(name).sql(" = ");
@@ -469,7 +479,10 @@ fn update(
     statement = statement.sql(" WHERE seq = ").long(seq).sql(" AND (");
     separator = "";
     for (name, column, kind) in &typed {
-        statement = statement.sql(separator).identifier(name).sql(" IS DISTINCT FROM ");
+        statement = statement
+            .sql(separator)
+            .identifier(name)
+            .sql(" IS DISTINCT FROM ");
         statement = cell(statement, (*column, kind));
         separator = " OR ";
     }
@@ -485,11 +498,7 @@ struct Change<'a> {
 }
 
 /// Writes the journal; returns the correction's revision.
-fn journalize(
-    connection: &mut PgConnection,
-    line: &Line,
-    change: &Change<'_>,
-) -> QueryResult<i64> {
+fn journalize(connection: &mut PgConnection, line: &Line, change: &Change<'_>) -> QueryResult<i64> {
     let (first, last) = (*change.seqs.start(), *change.seqs.end());
     let drawn: Number = sql_query(
         "UPDATE hub.batteries SET corrections = corrections + 1 WHERE id = $1 \
@@ -512,9 +521,13 @@ fn journalize(
     .bind::<Nullable<Text>, _>(change.author)
     .execute(connection)?;
     let kind = change.kind;
-    let told = match first == last {
-        true => format!("row {first} {kind} (correction {})", drawn.number),
-        false => format!("rows {first} to {last} {kind} (correction {})", drawn.number),
+    let told = if first == last {
+        format!("row {first} {kind} (correction {})", drawn.number)
+    } else {
+        format!(
+            "rows {first} to {last} {kind} (correction {})",
+            drawn.number
+        )
     };
     tables::journalize(connection, line, &[told])?;
     Ok(drawn.number)
@@ -536,10 +549,9 @@ fn keep(
 }
 
 fn newest_revision(connection: &mut PgConnection, line: &Line) -> QueryResult<i64> {
-    let found: Number =
-        sql_query("SELECT corrections AS number FROM hub.batteries WHERE id = $1")
-            .bind::<BigInt, _>(line.id)
-            .get_result(connection)?;
+    let found: Number = sql_query("SELECT corrections AS number FROM hub.batteries WHERE id = $1")
+        .bind::<BigInt, _>(line.id)
+        .get_result(connection)?;
     Ok(found.number)
 }
 

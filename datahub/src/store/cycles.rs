@@ -184,7 +184,12 @@ pub(crate) fn row_moved(
     .bind::<BigInt, _>(number)
     .bind::<BigInt, _>(line.id)
     .execute(connection)?;
-    Ok(set_late(connection, battery.as_str(), (segment, number), seq)?)
+    Ok(set_late(
+        connection,
+        battery.as_str(),
+        (segment, number),
+        seq,
+    )?)
 }
 
 /// Reads the cursor and holds it; `None` while another hub does.

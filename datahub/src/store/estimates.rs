@@ -277,11 +277,8 @@ pub fn upsert(
     form: &Form,
     estimates: &Estimates,
 ) -> QueryResult<usize> {
-    let names: Vec<String> = estimates
-        .columns
-        .iter()
-        .map(|(name, _)| name.clone())
-        .collect();
+    let columns = estimates.columns.iter();
+    let names: Vec<String> = columns.map(|(name, _)| name.clone()).collect();
     let statement = Statement::cached()
         .sql("INSERT INTO ")
         .estimates(battery)
@@ -323,10 +320,7 @@ pub fn upsert(
         .text(battery.as_str())
         .sql(")");
     // A row of which a newer generation has spoken, though it had nothing to say.
-    let statement = newer_generation(statement.sql(" AND (NOT "), battery, estimates)
-        .sql(") OR NOT ");
-    let statement = newer_generation(statement, battery, estimates)
-        .sql(" AND new.seq BETWEEN l.first_seq AND l.last_seq))")
+    let statement = unless_replaced(statement, battery, estimates)
         .sql(
             " ON CONFLICT (estimator, epoch, seq) DO UPDATE SET revision = excluded.revision, \
              generation = excluded.generation, test_time = excluded.test_time",
@@ -340,6 +334,18 @@ pub fn upsert(
              > (known.revision, known.generation)",
         );
     statement.execute(conn)
+}
+
+/// Adds the condition that no newer generation spoke of the row.
+fn unless_replaced(
+    statement: Statement,
+    battery: &BatteryName,
+    estimates: &Estimates,
+) -> Statement {
+    let statement = statement.sql(" AND (NOT ");
+    let statement = newer_generation(statement, battery, estimates).sql(") OR NOT ");
+    newer_generation(statement, battery, estimates)
+        .sql(" AND new.seq BETWEEN l.first_seq AND l.last_seq))")
 }
 
 /// Adds an open `EXISTS (…` that finds a newer generation of the same revision.

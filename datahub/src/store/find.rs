@@ -124,7 +124,8 @@ fn page_after(search: &Search, after: &str) -> Statement {
         statement = statement
             .sql(separator)
             .sql("hub.field(coalesce(m.fields, '{}') || jsonb_build_object(");
-        statement = statement.sql("'rows', b.last_seq - b.first_seq + 1 - b.deleted_rows, 'epoch', b.epoch), ");
+        statement = statement
+            .sql("'rows', b.last_seq - b.first_seq + 1 - b.deleted_rows, 'epoch', b.epoch), ");
         statement = statement.array(path).sql(")");
         separator = ", ";
     }

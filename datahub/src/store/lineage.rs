@@ -21,14 +21,11 @@ pub fn note<'e>(
     all: impl Iterator<Item = (&'e BatteryName, &'e [Estimates])>,
 ) -> QueryResult<usize> {
     let of_battery = |(battery, all): (&'e BatteryName, &'e [Estimates])| {
-        let noted = move |one: &'e Estimates| {
-            let lineage = one.lineage.as_ref()?;
-            let ends = one.replaces.iter().flat_map(|(first, last)| [*first, *last]);
-            let seqs = one.seq.iter().copied().chain(ends);
-            let (first, last) = (seqs.clone().min()?, seqs.max()?);
-            Some((battery, one, lineage, first, last))
+        let line = move |one: &'e Estimates| {
+            let (first, last) = extent(one)?;
+            Some((battery, one, one.lineage.as_ref()?, first, last))
         };
-        all.iter().filter_map(noted)
+        all.iter().filter_map(line)
     };
     let lines: Vec<_> = all.flat_map(of_battery).collect();
     if lines.is_empty() {
@@ -85,6 +82,14 @@ pub fn note<'e>(
         .execute(connection)
 }
 
+/// Returns the first and last row of which these estimates tell.
+fn extent(one: &Estimates) -> Option<(i64, i64)> {
+    let ends = one.replaces.iter();
+    let ends = ends.flat_map(|(first, last)| [*first, *last]);
+    let seqs = one.seq.iter().copied().chain(ends);
+    Some((seqs.clone().min()?, seqs.max()?))
+}
+
 /// What made estimates of some rows.
 #[derive(Debug, Clone, QueryableByName, serde::Serialize, utoipa::ToSchema)]
 pub(crate) struct Made {
@@ -129,11 +134,10 @@ pub(crate) fn list(
     estimator: &EstimatorName,
     seq: Option<i64>,
 ) -> QueryResult<Vec<Made>> {
-    let statement = Statement::once()
-        .sql(
-            "SELECT l.epoch, l.revision, l.generation, l.code_version, l.definition, l.horizon, \
+    let statement = Statement::once().sql(
+        "SELECT l.epoch, l.revision, l.generation, l.code_version, l.definition, l.horizon, \
              l.rows_from, l.first_seq, l.last_seq FROM hub.lineage l",
-        );
+    );
     let statement = match seq {
         None => statement.sql(" WHERE true"),
         Some(seq) => statement

@@ -10,7 +10,7 @@ use rovi_common::{
 use rovi_python::{Python, Script, ScriptFile};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::{fleet::Shared, runner::Failure};
+use crate::{fleet::Shared, reproduce::ScriptParts, runner::Failure};
 
 /// A registered script, ready once it is prepared.
 #[derive(Debug)]
@@ -28,8 +28,8 @@ pub(super) struct Ready {
     pub(super) python: Arc<Python>,
     pub(super) script: Script,
     pub(super) metadata: Option<serde_json::Value>,
-    /// One of the places for scripts.
-    _place: OwnedSemaphorePermit,
+    /// One of the places for scripts, in the service.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl ScriptSource {
@@ -42,6 +42,29 @@ impl ScriptSource {
             files: registration.files.clone(),
             ready: OnceLock::new(),
         }
+    }
+
+    /// Takes the script of a registration with all that it needs.
+    ///
+    /// # Errors
+    /// A file is refused.
+    pub fn prepared(registration: &Registration, parts: ScriptParts) -> Result<Self, Failure> {
+        let source = Self::of(registration);
+        let script = Script::new(
+            source.definition.as_str(),
+            parts.files,
+            source.required_time,
+        )
+        .map_err(|error| Failure::Other(error.to_string()))?;
+        let ready = Ready {
+            python: parts.python,
+            script,
+            metadata: parts.metadata.filter(|_| source.required_time > 0.0),
+            _place: None,
+        };
+        // It was made just now.
+        let _first = source.ready.set(ready);
+        Ok(source)
     }
 
     /// Reads the files, and the metadata where an offline estimation wants them.
@@ -74,7 +97,7 @@ impl ScriptSource {
             python: Arc::clone(&shared.python),
             script,
             metadata,
-            _place: place,
+            _place: Some(place),
         };
         // One run prepares its script once.
         let _again = self.ready.set(ready);

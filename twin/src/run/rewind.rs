@@ -39,7 +39,10 @@ impl Run<'_> {
             return Ok(Taken::All);
         }
         let first = told.since(self.corrections).map(|range| range.first).min();
-        let is_known = |seq| told.since(self.corrections).any(|one| (one.first..=one.last).contains(&seq));
+        let is_known = |seq| {
+            told.since(self.corrections)
+                .any(|one| (one.first..=one.last).contains(&seq))
+        };
         let seen = self.steps.as_ref().is_some_and(|steps| {
             let mut ahead = steps.late.after(position.seq);
             ahead.any(|row| is_known(row.seq()))
@@ -93,7 +96,12 @@ impl Run<'_> {
         let position = steps.runner.position();
         let (runner, origin) = loop {
             match self.ring.go_back(before, &steps.late) {
-                None => break (self.definition.begin(self.rules(), position.epoch), Origin::default()),
+                None => {
+                    break (
+                        self.definition.begin(self.rules(), position.epoch),
+                        Origin::default(),
+                    );
+                }
                 Some(kept) => match self.read_kept(&kept).await? {
                     Some(found) => break found,
                     None => self.ring.forget_newest(),
@@ -110,7 +118,8 @@ impl Run<'_> {
             runner.position().seq
         );
         self.worker.shared.metrics.recomputations.inc();
-        self.begin_generation(runner, late, (reason, position)).await?;
+        self.begin_generation(runner, late, (reason, position))
+            .await?;
         self.warm_up().await
     }
 
@@ -123,7 +132,8 @@ impl Run<'_> {
             return Ok(());
         };
         let (late, position) = (steps.late, steps.runner.position());
-        self.begin_generation(steps.runner, late, (reason, position)).await
+        self.begin_generation(steps.runner, late, (reason, position))
+            .await
     }
 
     /// Goes on with a state as another generation; `reached` is how far it was dealt with before.
@@ -158,7 +168,11 @@ impl Run<'_> {
         let checkpoints = self.worker.shared.checkpoints.clone();
         loop {
             let decided = match self.state().await? {
-                Some(state) => checkpoints.write(&key, &self.checkpoint(state), self.entry).await,
+                Some(state) => {
+                    checkpoints
+                        .write(&key, &self.checkpoint(state), self.entry)
+                        .await
+                }
                 // Nothing can be kept before it has started: whoever goes on begins anew, too.
                 None if self.entry > 0 => self.withdraw_checkpoint(&key).await,
                 None => Ok(0),
@@ -250,7 +264,10 @@ impl Run<'_> {
             steps.runner.native().is_some()
                 && self.ring.distance(steps.runner.position()) >= ROWS_AT_MOST
         });
-        if is_due && self.is_settled() && let Some(state) = self.state().await? {
+        if is_due
+            && self.is_settled()
+            && let Some(state) = self.state().await?
+        {
             self.keep_state(&state).await;
         }
         Ok(())
@@ -259,7 +276,10 @@ impl Run<'_> {
     /// Describes the present state.
     pub(super) fn checkpoint(&self, (snapshot, progress): (Saved, Progress)) -> Checkpoint {
         let seq = progress.position.seq;
-        let late = self.steps.as_ref().map(|steps| steps.late.needed_after(seq));
+        let late = self
+            .steps
+            .as_ref()
+            .map(|steps| steps.late.needed_after(seq));
         Checkpoint {
             v: CHECKPOINT_VERSION,
             revision: self.registration.revision,
@@ -278,7 +298,11 @@ impl Run<'_> {
     /// Begins to know of an epoch's corrections: nothing of it was dealt with yet.
     pub(super) fn begin_epoch(&mut self, epoch: i64) {
         let told: Arc<Corrections> = self.worker.battery.corrections();
-        self.corrections = if told.epoch == epoch { told.revision } else { 0 };
+        self.corrections = if told.epoch == epoch {
+            told.revision
+        } else {
+            0
+        };
         self.recomputation = None;
         self.ring.clear();
         // A run that left no checkpoint may have told of the rows as they were before.

@@ -149,7 +149,10 @@ impl Bus {
                 }
             }
         }
-        table.into_iter().map(|(row, (_, bits))| (row, bits)).collect()
+        table
+            .into_iter()
+            .map(|(row, (_, bits))| (row, bits))
+            .collect()
     }
 
     /// Reads all estimates on the stream, asserting that none differs from an earlier one.

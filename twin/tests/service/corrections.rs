@@ -68,9 +68,15 @@ async fn a_corrected_row_makes_the_estimator_go_back_and_live_equals_replay() {
     assert_same_state(&status, &expected);
     assert!(status["generation"].as_i64() > Some(1), "{status}");
     let anew = &status["recomputation"];
-    assert_eq!((&anew["reason"], &anew["is_done"]), (&"corrected_rows".into(), &true.into()));
+    assert_eq!(
+        (&anew["reason"], &anew["is_done"]),
+        (&"corrected_rows".into(), &true.into())
+    );
     let from = anew["from_seq"].as_i64().unwrap();
-    assert!((2..=700).contains(&from), "it went back to a checkpoint, not to the start: {anew}");
+    assert!(
+        (2..=700).contains(&from),
+        "it went back to a checkpoint, not to the start: {anew}"
+    );
     assert_eq!(anew["to_seq"], 1000);
 
     // What comes after is of the new generation, whatever becomes of the twin.
@@ -102,7 +108,10 @@ async fn deleted_rows_are_a_known_gap_and_their_estimates_go() {
     let status = heeded(&twin, 1, 600).await;
     let expected = uninterrupted(&without(&all, 201..=230));
     assert_same_state(&status, &expected);
-    assert_eq!((&status["rows"], &status["skipped"]), (&570.into(), &serde_json::json!({})));
+    assert_eq!(
+        (&status["rows"], &status["skipped"]),
+        (&570.into(), &serde_json::json!({}))
+    );
     assert!(twin.stop());
     assert_eq!(bus.newest_estimates().await, expected.estimates);
 }
@@ -123,7 +132,11 @@ async fn rows_corrected_before_the_twin_comes_to_them_are_read_as_they_are_now()
     let status = heeded(&twin, 3, 500).await;
     let expected = uninterrupted(&frames("b7", &all, 1, 50));
     assert_same_state(&status, &expected);
-    assert_eq!(status.get("recomputation"), None, "nothing had to be done twice");
+    assert_eq!(
+        status.get("recomputation"),
+        None,
+        "nothing had to be done twice"
+    );
     assert!(twin.stop());
     assert_eq!(bus.estimates().await, expected.estimates);
 }
@@ -172,7 +185,10 @@ async fn late_rows_within_the_horizon_are_put_in_their_place() {
     let status = twin.reached("b7", 1500).await;
     let expected = uninterrupted(&frames("b7", &sorted, 1, 50));
     assert_same_state(&status, &expected);
-    assert_eq!((&status["steps"], &status["skipped"]), (&1499.into(), &serde_json::json!({})));
+    assert_eq!(
+        (&status["steps"], &status["skipped"]),
+        (&1499.into(), &serde_json::json!({}))
+    );
     assert_eq!(status["recomputation"]["reason"], "late_rows");
     assert!(twin.stop());
     let found = bus.newest_estimates().await;
@@ -192,9 +208,15 @@ async fn rows_later_than_the_horizon_are_counted_and_the_status_says_so() {
     });
     bus.publish(&frames("b7", &all, 1, 50)).await;
     let status = twin.reached("b7", 300).await;
-    assert_eq!(status["skipped"], serde_json::json!({"late_beyond_horizon": 1}));
+    assert_eq!(
+        status["skipped"],
+        serde_json::json!({"late_beyond_horizon": 1})
+    );
     let warnings = status["warnings"].to_string();
-    assert!(warnings.contains("1 rows came later than 100 s"), "{warnings}");
+    assert!(
+        warnings.contains("1 rows came later than 100 s"),
+        "{warnings}"
+    );
 }
 
 #[tokio::test]
@@ -209,7 +231,13 @@ async fn a_twin_killed_at_any_moment_of_going_back_leaves_the_same() {
     twin.kill();
 
     let mut ranges = Vec::new();
-    for (seq, killed_at) in [(2500, 0), (1500, 1600), (700, 2000), (1800, 1801), (41, 2999)] {
+    for (seq, killed_at) in [
+        (2500, 0),
+        (1500, 1600),
+        (700, 2000),
+        (1800, 1801),
+        (41, 2999),
+    ] {
         let place = usize::try_from(seq - 1).unwrap();
         all[place][2] += 0.01;
         hub.correct(seq, Some(frame("b7", (1, 1), seq, &all[place..=place])));

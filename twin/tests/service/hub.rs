@@ -66,7 +66,10 @@ impl HubOfRows {
     /// Puts other values in place of a row, or takes it away.
     pub(crate) fn correct(&self, seq: i64, row: Option<RowFrame>) {
         let mut rows = self.rows.lock().unwrap();
-        let place = rows.iter().position(|known| known.first_seq == seq).unwrap();
+        let place = rows
+            .iter()
+            .position(|known| known.first_seq == seq)
+            .unwrap();
         match row {
             Some(row) => rows[place] = row,
             None => drop(rows.remove(place)),

@@ -72,7 +72,9 @@ pub(super) async fn within(
 pub(super) fn tell(response: &mut HttpResponseBuilder, gaps: &Gaps) {
     if !gaps.is_empty() {
         let told = gaps.iter().take(MOST);
-        let told: Vec<String> = told.map(|(first, last)| format!("{first}-{last}")).collect();
+        let told: Vec<String> = told
+            .map(|(first, last)| format!("{first}-{last}"))
+            .collect();
         response.insert_header((HEADER, told.join(",")));
     }
 }

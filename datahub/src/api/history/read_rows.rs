@@ -246,7 +246,12 @@ async fn page(
     let read = hub.pool.run(move |connection| {
         let page = pages::current(connection, &source, |connection| {
             let page = rows::page(connection, &source, &selection, picks.fetched(), limits)?;
-            Ok(gaps::of_page(connection, &source, page, (&selection, limits))?)
+            Ok(gaps::of_page(
+                connection,
+                &source,
+                page,
+                (&selection, limits),
+            )?)
         })?;
         Ok(page.map(|(page, gaps)| (pages::finish(&picks, page), gaps)))
     });
