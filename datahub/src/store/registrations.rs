@@ -6,7 +6,7 @@ use diesel::{
 };
 use rovi_common::{
     name::{BatteryName, EstimatorName},
-    registration::{Action, Control, Deregister, Register, Registration, Standing},
+    registration::{Action, Champion, Control, Deregister, Register, Registration, Standing},
 };
 
 use super::{
@@ -323,15 +323,24 @@ fn tombstone(
     if projected.deleted {
         return Ok(None);
     }
+    let revision = revision_above(conn, projected.version())?;
     Ok(Some(Registration {
-        revision: revision_above(conn, projected.version())?,
+        revision,
         definition: String::new(),
         files: Vec::new(),
         deleted: true,
         changed: rovi_common::clock::now_us(),
         standing: Standing {
+            version: revision,
+            paused: false,
             change: "removed".to_owned(),
-            ..Standing::default()
+            // Else twins would remember that of the name's last life in its next one.
+            champion: Some(Champion {
+                era: revision,
+                estimator: None,
+                epoch: 0,
+                from_seq: 0,
+            }),
         },
         ..projected.clone()
     }))

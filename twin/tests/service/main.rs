@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod alerts;
 #[cfg(test)]
+mod backtest;
+#[cfg(test)]
 mod bus;
 #[cfg(test)]
 mod http;
@@ -18,5 +20,7 @@ mod python;
 mod recovery;
 #[cfg(test)]
 mod rows;
+#[cfg(test)]
+mod shadows;
 #[cfg(test)]
 mod twin;

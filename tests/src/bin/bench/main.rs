@@ -13,6 +13,7 @@ mod live;
 mod path;
 mod peer;
 mod reduce;
+mod replay;
 mod rows;
 mod single;
 mod socket;
@@ -57,6 +58,7 @@ enum Measurement {
     Fleet10k,
     Alter,
     Path,
+    Replay,
     Reduce,
     Live,
 }
@@ -106,6 +108,10 @@ async fn main() -> anyhow::Result<()> {
     if wanted(Measurement::Live) {
         let stack = Stack::start().await;
         live::everyone(&stack, &mut summary).await?;
+    }
+    if wanted(Measurement::Replay) {
+        let stack = Stack::start().await;
+        replay::history(&stack, &mut summary).await?;
     }
     if wanted(Measurement::Path) {
         let stack = Stack::start().await;
