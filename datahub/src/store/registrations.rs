@@ -288,7 +288,7 @@ pub fn successor(
         if found.version() == projected.version() && found.changed == projected.changed {
             return Ok(None);
         }
-        renew(conn, found, projected)
+        renew(conn, &found, projected)
     })
 }
 
@@ -349,7 +349,7 @@ fn tombstone(
 /// Gives a registration revision and version above the bucket's, and so its battery's champion.
 fn renew(
     conn: &mut PgConnection,
-    found: Registration,
+    found: &Registration,
     projected: &Registration,
 ) -> Result<Option<Registration>, StoreError> {
     let revision = revision_above(conn, projected.version())?;

@@ -45,19 +45,11 @@ pub(crate) async fn history(stack: &Stack, summary: &mut Summary) -> anyhow::Res
 /// discharged by turns around half charge, as in `ukf_speed`.
 fn cycling() -> impl Iterator<Item = Columns> {
     frames(ROWS).map(|batch| {
-        let times: Vec<usize> = match batch.get("test_time") {
-            Some(Column::Float(times)) => {
-                times.iter().flatten().map(|time| *time as usize).collect()
-            }
+        let times: Vec<f64> = match batch.get("test_time") {
+            Some(Column::Float(times)) => times.iter().flatten().copied().collect(),
             _ => Vec::new(),
         };
-        let current = |time: &usize| {
-            if (time / 900).is_multiple_of(2) {
-                2.0
-            } else {
-                -2.0
-            }
-        };
+        let current = |time: &f64| if time % 1800.0 < 900.0 { 2.0 } else { -2.0 };
         let column = |value: &dyn Fn(f64) -> f64| {
             let values = times.iter().map(|time| Some(value(current(time))));
             Column::Float(values.collect())
@@ -144,9 +136,10 @@ async fn register_champion(stack: &Stack) -> anyhow::Result<()> {
             Ok(answer) => answer.json().await.unwrap_or_default(),
             Err(error) => return Err(error.to_string()),
         };
-        match status["history"]["seq"] == ROWS {
-            true => Ok(()),
-            false => Err(status.to_string()),
+        if status["history"]["seq"] == ROWS {
+            Ok(())
+        } else {
+            Err(status.to_string())
         }
     })
     .await;
