@@ -9,6 +9,7 @@ use std::{cell::RefCell, io::BufRead};
 
 use diesel::{
     PgConnection, QueryResult,
+    connection::SimpleConnection,
     pg::{CopyFormat, CopyTarget, Pg},
     query_builder::AstPass,
     result::{DatabaseErrorKind, Error as DieselError},
@@ -115,22 +116,22 @@ pub(super) fn page(
         let fields = reader.short()?;
         if fields == TRAILER {
             is_whole = true;
+        } else if selected.seq.len() == limits.rows || bytes > limits.bytes {
+            // The rest is read over, so that the connection can be used again.
+            selected.more = true;
         } else {
-            if selected.seq.len() == limits.rows || bytes > limits.bytes {
-                // The rest is read over, so that the connection can be used again.
-                selected.more = true;
-            } else {
-                bytes = bytes.saturating_add(length);
-                take_row(&mut reader, &mut selected, &mut cells)?;
-            }
+            bytes = bytes.saturating_add(length);
+            take_row(&mut reader, &mut selected, &mut cells)?;
         }
         out.consume(length);
     }
     drop(out);
     if !is_whole {
-        // What went wrong comes behind the rows, where diesel does not look.
         return Err(lost("PostgreSQL broke an answer off".to_owned()));
     }
+    // What PostgreSQL says behind the rows is not read by diesel, and another statement would be
+    // refused before it is; this way of asking reads it over first.
+    connection.batch_execute("SELECT")?;
     let names = columns.iter().map(|(name, _)| name.clone());
     // PostgreSQL's names are unique, and every row gave each column a cell.
     selected.columns = Columns::new(names.zip(cells).collect()).unwrap_or_default();
@@ -146,7 +147,7 @@ fn take_row(
     selected.seq.push(seq);
     selected.received.push(reader.time()?);
     let segment = reader.cell()?.map(<[u8; 4]>::try_from).transpose();
-    let segment = segment.map_err(|_| broken("segment has another length"))?;
+    let segment = segment.map_err(|_other| broken("segment has another length"))?;
     selected.segment.push(segment.map(i32::from_be_bytes));
     for column in cells {
         match column {
@@ -189,7 +190,7 @@ impl<'m> Reader<'m> {
         let taken = self.take(N)?;
         taken
             .try_into()
-            .map_err(|_| broken("a cell has another length"))
+            .map_err(|_other| broken("a cell has another length"))
     }
 
     fn header(&mut self) -> QueryResult<()> {
@@ -212,7 +213,7 @@ impl<'m> Reader<'m> {
 
     fn long(&mut self) -> QueryResult<Option<i64>> {
         let cell = self.cell()?.map(<[u8; 8]>::try_from).transpose();
-        let cell = cell.map_err(|_| broken("a number has another length"))?;
+        let cell = cell.map_err(|_other| broken("a number has another length"))?;
         Ok(cell.map(i64::from_be_bytes))
     }
 

@@ -6,7 +6,7 @@ use diesel::{
 };
 use rovi_common::{
     name::{BatteryName, EstimatorName},
-    registration::{Action, Control, Deregister, Register, Registration, Standing},
+    registration::{Action, Champion, Control, Deregister, Register, Registration, Standing},
 };
 
 use super::{
@@ -288,7 +288,7 @@ pub fn successor(
         if found.version() == projected.version() && found.changed == projected.changed {
             return Ok(None);
         }
-        renew(conn, found, projected)
+        renew(conn, &found, projected)
     })
 }
 
@@ -323,15 +323,24 @@ fn tombstone(
     if projected.deleted {
         return Ok(None);
     }
+    let revision = revision_above(conn, projected.version())?;
     Ok(Some(Registration {
-        revision: revision_above(conn, projected.version())?,
+        revision,
         definition: String::new(),
         files: Vec::new(),
         deleted: true,
         changed: rovi_common::clock::now_us(),
         standing: Standing {
+            version: revision,
+            paused: false,
             change: "removed".to_owned(),
-            ..Standing::default()
+            // Else twins would remember that of the name's last life in its next one.
+            champion: Some(Champion {
+                era: revision,
+                estimator: None,
+                epoch: 0,
+                from_seq: 0,
+            }),
         },
         ..projected.clone()
     }))
@@ -340,7 +349,7 @@ fn tombstone(
 /// Gives a registration revision and version above the bucket's, and so its battery's champion.
 fn renew(
     conn: &mut PgConnection,
-    found: Registration,
+    found: &Registration,
     projected: &Registration,
 ) -> Result<Option<Registration>, StoreError> {
     let revision = revision_above(conn, projected.version())?;

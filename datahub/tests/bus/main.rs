@@ -5,6 +5,8 @@ mod acknowledged;
 #[cfg(test)]
 mod alert_rules;
 #[cfg(test)]
+mod champions;
+#[cfg(test)]
 mod corrections;
 #[cfg(test)]
 mod deletion;

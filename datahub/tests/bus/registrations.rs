@@ -13,14 +13,14 @@ use rovi_common::{
 
 use crate::support::{PATIENCE, Parts, Servers};
 
-async fn start(servers: &Servers) -> Parts {
+pub(crate) async fn start(servers: &Servers) -> Parts {
     let parts = servers.parts(BusSettings::default()).await;
     let bus = Arc::clone(&parts.bus);
     Registrations::new(bus, servers.pool.clone(), &parts.metrics).start(&parts.lifecycle);
     parts
 }
 
-async fn ask(parts: &Parts, subject: &'static str, request: serde_json::Value) -> Reply {
+pub(crate) async fn ask(parts: &Parts, subject: &'static str, request: serde_json::Value) -> Reply {
     let client = parts.bus.client();
     let body = serde_json::to_vec(&request).unwrap();
     let answer = eventually(PATIENCE, || async {
@@ -48,7 +48,7 @@ async fn register(parts: &Parts, battery: &str, definition: &str) -> Reply {
     .await
 }
 
-fn done(reply: Reply) -> Registration {
+pub(crate) fn done(reply: Reply) -> Registration {
     match reply {
         Reply::Done(registration) => *registration,
         other => panic!("{other:?}"),
@@ -56,7 +56,7 @@ fn done(reply: Reply) -> Registration {
 }
 
 /// Waits until the bucket has a registration of this kind under the key.
-async fn bucket_has(
+pub(crate) async fn bucket_has(
     parts: &Parts,
     key: &str,
     is_right: impl Fn(&Registration) -> bool,

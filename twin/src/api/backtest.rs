@@ -189,7 +189,7 @@ fn range(text: Option<&str>) -> Result<backtest::Range, Problem> {
     let (first, last) = text.split_once("..").ok_or_else(wrong)?;
     let end = |text: &str| match text {
         "" => Ok(None),
-        text => text.parse().map(Some).map_err(|_| wrong()),
+        text => text.parse().map(Some).map_err(|_no_number| wrong()),
     };
     Ok((end(first)?, end(last)?))
 }

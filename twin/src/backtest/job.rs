@@ -224,24 +224,7 @@ impl Job {
             self.backtest.state.as_str(),
             self.backtest.rows_done
         );
-        for _ in 0..LAST_TRIES {
-            match shared.backtests.write(&self.backtest, self.entry).await {
-                Ok(_) => break,
-                Err(StoreError::Conflict) => {
-                    // Who ended it wrote the last word but for the rows done.
-                    if self.is_ended().await {
-                        break;
-                    }
-                }
-                Err(StoreError::Away(problem)) => {
-                    tracing::warn!("the end of backtest {id} waits: {problem}");
-                    if shared.stop.is_cancelled() {
-                        break;
-                    }
-                    tokio::time::sleep(TELL_EVERY).await;
-                }
-            }
-        }
+        self.keep_last(shared).await;
         let Backtest { battery, state, .. } = &self.backtest;
         shared.events.tell(Event {
             v: NEWS_VERSION,
@@ -254,6 +237,30 @@ impl Job {
                 reason: self.backtest.error.clone(),
             }),
         });
+    }
+}
+
+impl Job {
+    /// Writes the record for the last time, while the bus takes it.
+    async fn keep_last(&mut self, shared: &Shared) {
+        for _ in 0..LAST_TRIES {
+            match shared.backtests.write(&self.backtest, self.entry).await {
+                Ok(_) => break,
+                Err(StoreError::Conflict) => {
+                    // Who ended it wrote the last word but for the rows done.
+                    if self.is_ended().await {
+                        break;
+                    }
+                }
+                Err(StoreError::Away(problem)) => {
+                    tracing::warn!("the end of backtest {} waits: {problem}", self.backtest.id);
+                    if shared.stop.is_cancelled() {
+                        break;
+                    }
+                    tokio::time::sleep(TELL_EVERY).await;
+                }
+            }
+        }
     }
 }
 

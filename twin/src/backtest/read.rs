@@ -1,7 +1,8 @@
 //! A battery's rows from the hub, page after page, the next ones on their way while one is worked on.
 
-use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use futures_util::{Stream, StreamExt, stream};
 use rovi_common::{frame::RowFrame, name::BatteryName};
+use tokio::task::JoinSet;
 
 use crate::hub::{Hub, HubError};
 
@@ -49,9 +50,10 @@ impl History {
             epoch: found.epoch,
             first,
             last: to.map_or(last, |to| to.min(last)),
-            columns: match all_columns {
-                true => Vec::new(),
-                false => inputs.map(str::to_owned).collect(),
+            columns: if all_columns {
+                Vec::new()
+            } else {
+                inputs.map(str::to_owned).collect()
             },
         })
     }
@@ -70,11 +72,17 @@ impl History {
             .map(move |first| {
                 let history = history.clone();
                 let last = history.last.min(first + i64::from(PAGE_ROWS) - 1);
-                async move { tokio::spawn(history.read(first, last)).await }
+                // Begun at once, and broken off when nobody waits for it any more.
+                let mut reading = JoinSet::new();
+                reading.spawn(history.read(first, last));
+                async move { reading.join_next().await }
             })
             .buffered(PAGES_AHEAD)
-            .map_err(|error| HubError::Damaged(error.to_string()))
-            .and_then(|page| async { page })
+            .map(|read| match read {
+                Some(Ok(page)) => page,
+                Some(Err(error)) => Err(HubError::Damaged(error.to_string())),
+                None => Err(HubError::Damaged("it was never asked for".to_owned())),
+            })
     }
 
     /// Reads some rows, in several answers where they are large.

@@ -182,6 +182,29 @@ impl Bus {
         frames
     }
 
+    /// Returns which rows of b7 an estimator estimated, each once, asserting that none did so twice and
+    /// differently.
+    pub(crate) async fn estimates_of(&self, estimator: &str) -> Vec<i64> {
+        let name = subjects::ESTIMATES_STREAM;
+        let stream = self.jetstream.get_stream(name).await.unwrap();
+        let filter_subject = format!("rovi.estimates.b7.{estimator}");
+        let config = pull::Config {
+            filter_subject,
+            ..pull::Config::default()
+        };
+        let consumer = stream.create_consumer(config).await.unwrap();
+        let mut left = consumer.cached_info().num_pending;
+        let mut messages = consumer.messages().await.unwrap();
+        let mut estimates = Estimates::new();
+        while left > 0 {
+            let message = messages.next().await.unwrap().unwrap();
+            let frame = EstimateFrame::decode(&message.payload).unwrap();
+            add_estimates(&mut estimates, &frame);
+            left -= 1;
+        }
+        estimates.into_keys().map(|(_, seq)| seq).collect()
+    }
+
     /// Forgets all rows of the stream up to a sequence, as retention does.
     pub(crate) async fn forget_rows(&self, below: u64) {
         let stream = self

@@ -10,7 +10,7 @@ use crate::{
     twin::{PATIENCE, Twin, settings},
 };
 
-async fn register(twin: &Twin, fields: &[(&str, &str)]) -> (u16, Value) {
+pub(crate) async fn register(twin: &Twin, fields: &[(&str, &str)]) -> (u16, Value) {
     let client = reqwest::Client::new();
     let sent = client
         .post(format!("{}/online/register", twin.url))
@@ -21,7 +21,7 @@ async fn register(twin: &Twin, fields: &[(&str, &str)]) -> (u16, Value) {
 }
 
 /// Runs a test while a hub commits registrations.
-async fn with_hub(bus: &Bus, test: impl Future<Output = ()>) {
+pub(crate) async fn with_hub(bus: &Bus, test: impl Future<Output = ()>) {
     let requests = take_requests(bus).await;
     tokio::select! {
         () = commit_registrations(bus, requests) => panic!("the hub ended"),
@@ -226,6 +226,10 @@ async fn the_interface_describes_itself() {
         "/online/register",
         "/online/{battery}",
         "/online/{battery}/{estimator}",
+        "/online/{battery}/{estimator}/{action}",
+        "/online/{battery}/backtest",
+        "/online/{battery}/backtest/{id}",
+        "/online/{battery}/backtest/{id}/promote",
         "/online/schema",
     ] {
         assert!(openapi["paths"].get(path).is_some(), "{path}");

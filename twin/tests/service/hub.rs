@@ -1,13 +1,19 @@
 //! The hub's part: rows over HTTP, registrations over NATS.
 
-use std::sync::{Arc, Mutex, mpsc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, mpsc},
+};
 
 use actix_web::{App, HttpResponse, HttpServer, dev::ServerHandle, web};
 use async_nats::Subscriber;
 use futures_util::StreamExt;
 use rovi_common::{
     frame::RowFrame,
-    registration::{Deregister, Register, Registration, Reply},
+    name::{BatteryName, EstimatorName},
+    registration::{
+        Action, Champion, Control, Deregister, Register, Registration, Reply, Standing,
+    },
     subjects,
 };
 
@@ -133,47 +139,111 @@ pub(crate) async fn take_requests(bus: &Bus) -> Subscriber {
     requests
 }
 
+/// What the hub knows.
+#[derive(Default)]
+struct Table {
+    revision: i64,
+    registrations: BTreeMap<String, Registration>,
+    champions: BTreeMap<BatteryName, Champion>,
+}
+
+impl Table {
+    fn next(&mut self) -> i64 {
+        self.revision += 1;
+        self.revision
+    }
+
+    fn register(&mut self, asked: Register) -> Registration {
+        let revision = self.next();
+        let champion = Champion {
+            era: revision,
+            estimator: Some(EstimatorName::default()),
+            epoch: 1,
+            from_seq: 1,
+        };
+        if asked.estimator == EstimatorName::default() {
+            let champions = &mut self.champions;
+            champions.entry(asked.battery.clone()).or_insert(champion);
+        }
+        Registration {
+            battery: asked.battery,
+            estimator: asked.estimator,
+            revision,
+            definition: asked.definition,
+            valid_from: asked.valid_from,
+            required_time: asked.required_time,
+            files: asked.files,
+            deleted: false,
+            changed: 0,
+            standing: Standing::default(),
+        }
+    }
+
+    fn deregister(&mut self, asked: Deregister) -> Registration {
+        Registration {
+            battery: asked.battery,
+            estimator: asked.estimator,
+            revision: self.next(),
+            definition: String::new(),
+            valid_from: 0.0,
+            required_time: 0.0,
+            files: Vec::new(),
+            deleted: true,
+            changed: 0,
+            standing: Standing::default(),
+        }
+    }
+
+    fn control(&mut self, asked: &Control) -> Option<Registration> {
+        let key = subjects::estimator_key(&asked.battery, &asked.estimator);
+        let mut registration = self.registrations.get(&key)?.clone();
+        let version = self.next();
+        registration.standing.version = version;
+        match asked.action {
+            Action::Pause => registration.standing.paused = true,
+            Action::Resume => registration.standing.paused = false,
+            Action::Reset => registration.revision = version,
+            Action::Promote => {
+                let champion = Champion {
+                    era: version,
+                    estimator: Some(asked.estimator.clone()),
+                    epoch: 1,
+                    from_seq: version,
+                };
+                self.champions.insert(asked.battery.clone(), champion);
+            }
+        }
+        Some(registration)
+    }
+
+    fn keep(&mut self, mut registration: Registration) -> Registration {
+        let champion = self.champions.get(&registration.battery);
+        registration.standing.champion = champion.cloned();
+        let key = subjects::estimator_key(&registration.battery, &registration.estimator);
+        self.registrations.insert(key, registration.clone());
+        registration
+    }
+}
+
 /// Commits registrations of any battery but `unknown`, from revision 1.
 pub(crate) async fn commit_registrations(bus: &Bus, mut requests: Subscriber) {
-    let mut revision = 0;
+    let mut table = Table::default();
     while let Some(request) = requests.next().await {
-        revision += 1;
-        let registration = if request.subject.as_str() == subjects::REGISTER {
-            let asked: Register = serde_json::from_slice(&request.payload).unwrap();
-            Registration {
-                battery: asked.battery,
-                estimator: asked.estimator,
-                revision,
-                definition: asked.definition,
-                valid_from: asked.valid_from,
-                required_time: asked.required_time,
-                files: asked.files,
-                deleted: false,
-                changed: 0,
-                standing: rovi_common::registration::Standing::default(),
-            }
-        } else {
-            let asked: Deregister = serde_json::from_slice(&request.payload).unwrap();
-            Registration {
-                battery: asked.battery,
-                estimator: asked.estimator,
-                revision,
-                definition: String::new(),
-                valid_from: 0.0,
-                required_time: 0.0,
-                files: Vec::new(),
-                deleted: true,
-                changed: 0,
-                standing: rovi_common::registration::Standing::default(),
-            }
+        let payload = &request.payload;
+        let changed = match request.subject.as_str() {
+            subjects::REGISTER => Some(table.register(serde_json::from_slice(payload).unwrap())),
+            subjects::CONTROL => table.control(&serde_json::from_slice(payload).unwrap()),
+            _ => Some(table.deregister(serde_json::from_slice(payload).unwrap())),
         };
-        let reply = if registration.battery.as_str() == "unknown" {
-            Reply::NotFound {
+        let changed = changed.filter(|changed| changed.battery.as_str() != "unknown");
+        let reply = match changed.map(|changed| table.keep(changed)) {
+            None => Reply::NotFound {
                 detail: "there is no battery `unknown`".to_owned(),
+            },
+            Some(registration) => {
+                bus.put(&registration).await;
+                Reply::Done(Box::new(registration))
             }
-        } else {
-            bus.put(&registration).await;
-            Reply::Done(Box::new(registration))
         };
         let bytes = serde_json::to_vec(&reply).unwrap();
         bus.client

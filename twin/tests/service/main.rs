@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod alerts;
 #[cfg(test)]
+mod backtest;
+#[cfg(test)]
 mod bus;
 #[cfg(test)]
 mod corrections;
@@ -20,6 +22,8 @@ mod python;
 mod recovery;
 #[cfg(test)]
 mod rows;
+#[cfg(test)]
+mod shadows;
 #[cfg(test)]
 mod share;
 #[cfg(test)]

@@ -41,7 +41,7 @@ fn counting(fault: &str) -> String {
     COUNTING.replace("FAULT", fault)
 }
 
-fn registration(estimator: &str, revision: i64, definition: &str) -> Registration {
+pub(crate) fn registration(estimator: &str, revision: i64, definition: &str) -> Registration {
     Registration {
         battery: "b7".parse().unwrap(),
         estimator: estimator.parse().unwrap(),

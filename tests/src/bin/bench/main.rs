@@ -13,6 +13,7 @@ mod live;
 mod path;
 mod peer;
 mod reduce;
+mod replay;
 mod rows;
 mod single;
 mod socket;
@@ -58,6 +59,7 @@ enum Measurement {
     Fleet10k,
     Alter,
     Path,
+    Replay,
     Reduce,
     Live,
     Twins,
@@ -111,6 +113,10 @@ async fn main() -> anyhow::Result<()> {
     }
     if wanted(Measurement::Twins) {
         twins::fleet(&mut summary, (args.batteries, args.seconds)).await?;
+    }
+    if wanted(Measurement::Replay) {
+        let stack = Stack::start().await;
+        replay::history(&stack, &mut summary).await?;
     }
     if wanted(Measurement::Path) {
         let stack = Stack::start().await;
