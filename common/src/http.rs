@@ -194,10 +194,9 @@ pub fn operations(
         let mut problems = readiness.problems();
         // Why something is away tells of addresses; where everybody is asked, that is for the log.
         if gate.is_some_and(|gate| gate.is_required()) {
-            let hidden = || "not ready; the log of the service says why".to_owned();
-            problems
-                .values_mut()
-                .for_each(|problem| *problem = hidden());
+            for problem in problems.values_mut() {
+                "not ready; the log of the service says why".clone_into(problem);
+            }
         }
         async move {
             if problems.is_empty() {

@@ -36,7 +36,7 @@ use crate::{
 /// How often the tables are looked at for changes of other hubs.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How often the bucket is compared with the tables where nothing changed.
-const COMPARE_EVERY: Duration = Duration::from_secs(60);
+const COMPARE_EVERY: Duration = Duration::from_mins(1);
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// How long a change waits for the bucket before it is answered.
 const TOLD_WITHIN: Duration = Duration::from_secs(1);

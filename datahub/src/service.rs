@@ -125,9 +125,7 @@ impl Service {
             Arc::clone(&bus).keep_checking(pool.clone(), readiness.clone(), lifecycle.stop_token());
         lifecycle.supervise("bus", checks);
         AlertRules::new(Arc::clone(&bus), pool.clone()).start(&lifecycle);
-        let keeper = AccessKeeper::new(Arc::clone(&bus), pool.clone(), Arc::clone(gate.known()));
-        keeper.start(&lifecycle);
-        audit::start(&gate, &bus, &pool, &lifecycle);
+        let keeper = start_access(&gate, &bus, &pool, &lifecycle);
         let uploads = Arc::new(OpenUploads::default());
         let deletions = start_deletions(&bus, &pool, &uploads, &registry, &lifecycle);
         EstimateWriter::new(Arc::clone(&bus), pool.clone(), &registry).start(&lifecycle);
@@ -232,6 +230,20 @@ async fn close_sockets(hub: &Hub, handle: &ServerHandle, patience: Duration) -> 
 
 fn listen(address: SocketAddr) -> Result<TcpListener, ServiceError> {
     TcpListener::bind(address).map_err(|source| ServiceError::Listen { address, source })
+}
+
+/// Starts what keeps tokens, and who did what.
+fn start_access(
+    gate: &Gate,
+    bus: &Arc<Bus>,
+    pool: &Pool,
+    lifecycle: &Lifecycle,
+) -> Arc<AccessKeeper> {
+    let known = Arc::clone(gate.known());
+    let keeper = AccessKeeper::new(Arc::clone(bus), pool.clone(), known);
+    keeper.start(lifecycle);
+    audit::start(gate, bus, pool, lifecycle);
+    keeper
 }
 
 /// Starts registrations and what follows the deletion of a battery.

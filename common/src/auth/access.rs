@@ -238,7 +238,7 @@ impl Access {
             let expired = async {
                 match left {
                     // A clock that was set leaves no more than this time of doubt.
-                    Some(left) => tokio::time::sleep(left.min(Duration::from_secs(60))).await,
+                    Some(left) => tokio::time::sleep(left.min(Duration::from_mins(1))).await,
                     None => std::future::pending().await,
                 }
             };

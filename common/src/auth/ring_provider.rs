@@ -37,6 +37,10 @@ struct RingVerifier {
     key: DecodingKey,
 }
 
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "jsonwebtoken asks for a reference"
+)]
 fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>, Error> {
     let (family, way) = match algorithm {
         Algorithm::RS256 => rsa(&signature::RSA_PKCS1_2048_8192_SHA256),

@@ -157,7 +157,7 @@ mod tests {
             "",
             "rovi_",
             "rovi_ab_cd",
-            &token[1..],
+            token.trim_start_matches('r'),
             &token.to_uppercase(),
         ] {
             assert_eq!(id_of(text), None, "{text}");

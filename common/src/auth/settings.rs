@@ -52,7 +52,6 @@ fn default_algorithms() -> Vec<JwtAlgorithm> {
 /// An algorithm of signatures with a private and a public key: there are no others here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "RFC 7518 and 8037 name them")]
-#[expect(clippy::upper_case_acronyms, reason = "RFC 7518 and 8037 name them")]
 pub enum JwtAlgorithm {
     RS256,
     RS384,

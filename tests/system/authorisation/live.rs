@@ -120,7 +120,7 @@ async fn a_ticket_opens_one_socket_and_no_more() {
             secure.twin("")
         };
         let shown = if jwt {
-            secure.issuer.jwt(json!({}))
+            secure.issuer.jwt(&json!({}))
         } else {
             token.clone()
         };
@@ -163,11 +163,11 @@ async fn a_twin_goes_on_from_what_it_knows_while_the_hub_is_away_and_after_its_o
 #[tokio::test]
 async fn a_new_key_of_the_issuer_counts_and_the_old_one_does_no_more() {
     let mut secure = Secure::start().await;
-    let old = secure.issuer.jwt(json!({}));
+    let old = secure.issuer.jwt(&json!({}));
     let me = secure.hub("/auth/me");
     assert_eq!(secure.ask("GET", &me, &old, &Value::Null).await.0, 200);
     secure.issuer.rotate();
-    let new = secure.issuer.jwt(json!({}));
+    let new = secure.issuer.jwt(&json!({}));
     eventually(PATIENCE, || async {
         let (status, told) = secure.ask("GET", &me, &new, &Value::Null).await;
         if status == 200 {

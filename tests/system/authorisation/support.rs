@@ -145,7 +145,7 @@ impl Issuer {
     }
 
     /// Signs claims; `changes` replace what is right.
-    pub(super) fn jwt(&self, changes: Value) -> String {
+    pub(super) fn jwt(&self, changes: &Value) -> String {
         let now = clock::now_us() / 1_000_000;
         let mut claims = json!({
             "iss": ISSUER, "aud": AUDIENCE, "sub": "somebody", "exp": now + 600,
@@ -155,13 +155,13 @@ impl Issuer {
             claims[name] = value.clone();
         }
         let header = json!({"alg": "EdDSA", "kid": self.name});
-        self.signed(&header, &claims, |text| {
+        Self::signed(&header, &claims, |text| {
             self.key.sign(text).as_ref().to_vec()
         })
     }
 
     pub(super) fn unsigned(&self) -> String {
-        let jwt = self.jwt(json!({}));
+        let jwt = self.jwt(&json!({}));
         let claims = jwt.split('.').nth(1).unwrap();
         let header = base64url(
             json!({"alg": "none", "kid": self.name})
@@ -179,12 +179,12 @@ impl Issuer {
         });
         let key = hmac::Key::new(hmac::HMAC_SHA256, self.key.public_key().as_ref());
         let header = json!({"alg": "HS256", "kid": self.name});
-        self.signed(&header, &claims, |text| {
+        Self::signed(&header, &claims, |text| {
             hmac::sign(&key, text).as_ref().to_vec()
         })
     }
 
-    fn signed(&self, header: &Value, claims: &Value, sign: impl Fn(&[u8]) -> Vec<u8>) -> String {
+    fn signed(header: &Value, claims: &Value, sign: impl Fn(&[u8]) -> Vec<u8>) -> String {
         let part = |value: &Value| base64url(value.to_string().as_bytes());
         let text = format!("{}.{}", part(header), part(claims));
         let signature = base64url(&sign(text.as_bytes()));

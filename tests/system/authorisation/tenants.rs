@@ -152,7 +152,7 @@ async fn nobody_gives_more_than_they_have() {
     let secure = Secure::start().await;
     let (_, chief) = secure.token(&["admin:tenant=acme"], Some(3600)).await;
     let url = secure.hub("/auth/tokens");
-    let make = |grant: &str, expires_s: u64| json!({"name": "n", "grants": [grant], "expires_s": expires_s});
+    let wanted = |grant: &str, expires_s: u64| json!({"name": "n", "grants": [grant], "expires_s": expires_s});
     for (grant, expires_s) in [
         ("reader", 60),
         ("reader:tenant=beta", 60),
@@ -161,12 +161,12 @@ async fn nobody_gives_more_than_they_have() {
         ("reader:tenant=acme", 7200),
     ] {
         let (status, told) = secure
-            .ask("POST", &url, &chief, &make(grant, expires_s))
+            .ask("POST", &url, &chief, &wanted(grant, expires_s))
             .await;
         assert_eq!(status, 403, "{grant}: {told}");
     }
     let (status, made) = secure
-        .ask("POST", &url, &chief, &make("admin:battery=acme-7", 60))
+        .ask("POST", &url, &chief, &wanted("admin:battery=acme-7", 60))
         .await;
     assert_eq!(status, 200, "{made}");
     let listed = get(&secure, "/auth/tokens", &chief).await;

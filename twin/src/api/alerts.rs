@@ -190,15 +190,15 @@ fn shown(rule: &rovi_common::alerts::AlertRule) -> Option<NamedRule> {
 }
 
 /// Asks for a role for rules of this name; whoever has none hears that there is no such rule.
-fn need_name(access: &Access, role: Role, rule: &EstimatorName) -> Result<(), Problem> {
-    if access.may_name(role, rule.as_str()) {
+fn need_name(access: &Access, role: Role, named: &EstimatorName) -> Result<(), Problem> {
+    if access.may_name(role, named.as_str()) {
         return Ok(());
     }
-    if access.may_name(Role::Reader, rule.as_str()) {
-        let detail = format!("this needs the role {role} for rules named as {rule}");
+    if access.may_name(Role::Reader, named.as_str()) {
+        let detail = format!("this needs the role {role} for rules named as {named}");
         return Err(Problem::new(StatusCode::FORBIDDEN, detail).at("rule"));
     }
-    Err(no_rule(rule))
+    Err(no_rule(named))
 }
 
 fn no_rule(rule: &EstimatorName) -> Problem {
