@@ -7,7 +7,7 @@ pub(crate) mod fold;
 pub(crate) mod integral;
 pub(crate) mod throughput;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
 use rovi_common::{error::ErrorChain, lifecycle::Lifecycle, telemetry::Metrics};
@@ -18,7 +18,10 @@ use crate::store::{Pool, StoreError, cycles};
 /// Batteries looked at in one query.
 const PAGE: i64 = 1000;
 /// Pieces of one battery in a row; then it is the next one's turn.
-const MOST_PIECES: usize = 64;
+const MOST_PIECES: usize = 256;
+/// How much longer than a piece took the next one waits: at full speed the summary of what came
+/// before would hold up what comes now.
+const REST: u32 = 3;
 
 /// The settings of the summary.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -103,6 +106,7 @@ impl Cycles {
     async fn advance(&self, battery: String) -> Result<(), StoreError> {
         for _ in 0..MOST_PIECES {
             let name = battery.clone();
+            let begun = Instant::now();
             let advance = move |connection: &mut _| cycles::advance(connection, &name);
             let Some(done) = self.pool.run(advance).await? else {
                 return Ok(());
@@ -111,6 +115,7 @@ impl Cycles {
             if !done.more {
                 return Ok(());
             }
+            tokio::time::sleep(begun.elapsed() * REST).await;
         }
         Ok(())
     }

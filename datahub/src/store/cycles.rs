@@ -23,7 +23,7 @@ use crate::cycles::{
 };
 
 /// Rows of one piece.
-const PIECE_ROWS: usize = 20_000;
+const PIECE_ROWS: usize = 5_000;
 /// Cycles computed anew in one piece.
 const MOST_STALE: usize = 16;
 

@@ -160,7 +160,7 @@ pub(crate) fn write(
 }
 
 /// Sorts batches by battery.
-pub(super) fn by_battery(batches: &[Batch]) -> ByBattery {
+fn by_battery(batches: &[Batch]) -> ByBattery {
     let mut by_battery = ByBattery::new();
     for (place, batch) in batches.iter().enumerate() {
         let places = by_battery.entry(batch.battery_id()).or_default();

@@ -316,7 +316,7 @@ async fn small_frames_that_come_at_once_keep_their_order_positions_and_forms() {
     assert_eq!(
         query(
             &postgres,
-            r#"SELECT seq, n, half, more FROM battery.b ORDER BY seq"#
+            "SELECT seq, n, half, more FROM battery.b ORDER BY seq"
         ),
         json!([
             {"seq": 1, "n": 0, "half": 0, "more": null},
