@@ -85,6 +85,8 @@ pub struct Checkpoints {
     jetstream: jetstream::Context,
     bus: BusSettings,
     bucket: Arc<RwLock<Option<kv::Store>>>,
+    /// Held by who opens the bucket: thousands of estimators begin at once.
+    opening: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Checkpoints {
@@ -94,6 +96,7 @@ impl Checkpoints {
             jetstream,
             bus,
             bucket: Arc::default(),
+            opening: Arc::default(),
         }
     }
 
@@ -166,8 +169,11 @@ impl Checkpoints {
     }
 
     async fn bucket(&self) -> Result<kv::Store, CheckpointError> {
-        let known = self.bucket.read().ok().and_then(|bucket| bucket.clone());
-        if let Some(bucket) = known {
+        if let Some(bucket) = self.known_bucket() {
+            return Ok(bucket);
+        }
+        let _turn = self.opening.lock().await;
+        if let Some(bucket) = self.known_bucket() {
             return Ok(bucket);
         }
         let name = subjects::CHECKPOINTS_BUCKET;
@@ -177,6 +183,10 @@ impl Checkpoints {
             *bucket = Some(opened.clone());
         }
         Ok(opened)
+    }
+
+    fn known_bucket(&self) -> Option<kv::Store> {
+        self.bucket.read().ok().and_then(|bucket| bucket.clone())
     }
 
     fn away(&self, error: &dyn std::error::Error) -> CheckpointError {

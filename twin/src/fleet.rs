@@ -35,6 +35,7 @@ use crate::{
     ask::Owners,
     checkpoint::{Checkpoints, Origin},
     config::Settings,
+    documents::Documents,
     events::Events,
     filter::Position,
     hub::Hub,
@@ -46,6 +47,7 @@ use crate::{
         join::{Known, state_of},
     },
     status::{EstimatorStatus, Report},
+    subscribe::RowsStream,
     worker::{self, Worker},
 };
 
@@ -82,6 +84,10 @@ pub struct Shared {
     pub services: Services,
     /// Which twin owns each partition.
     pub owners: Owners,
+    /// The stream of rows.
+    pub rows_stream: RowsStream,
+    /// Documents in use.
+    pub documents: Documents,
     /// What the hub said of metadata.
     pub metadata_answers: MetadataAnswers,
     /// What happened, on its way to the bus.

@@ -15,6 +15,7 @@ pub mod ask;
 pub mod catch_up;
 pub mod checkpoint;
 pub mod config;
+pub mod documents;
 pub mod estimates;
 pub mod events;
 pub mod filter;

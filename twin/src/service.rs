@@ -29,6 +29,7 @@ use crate::{
     ask::{self, Owners},
     checkpoint::Checkpoints,
     config::{AlertSettings, ENV_PREFIX, Settings},
+    documents::Documents,
     events::Events,
     fleet::{Fleet, Shared},
     hub::Hub,
@@ -38,7 +39,7 @@ use crate::{
     registrations, share,
     state::{self, Outlet},
     status::{self, Phase},
-    subscribe,
+    subscribe::{self, RowsStream},
 };
 
 const NATS_PART: &str = "nats";
@@ -160,6 +161,8 @@ impl Service {
             watchers: Watchers::default(),
             services: Services::default(),
             owners: Owners::default(),
+            rows_stream: RowsStream::default(),
+            documents: Documents::default(),
             metadata_answers: MetadataAnswers::default(),
             events: Events::default(),
             alerts: Alerts::default(),
