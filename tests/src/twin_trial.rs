@@ -103,7 +103,10 @@ fn points(fault: Fault, seed: u64) -> String {
     let (point, most) = KILL_POINTS.get(place).copied().unwrap_or(KILL_POINTS[0]);
     match fault {
         Fault::TwinKilled | Fault::TwinTakenOver => format!("{point}=kill@{}", 1 + seed / 7 % most),
-        Fault::CheckpointAnswerLost => "twin.after_checkpoint=fail@2+".to_owned(),
+        Fault::CheckpointAnswerLost => {
+            let lost = |passing: u64| format!("twin.after_checkpoint=fail@{passing}");
+            [2, 3, 5 + seed % 20, 30].map(lost).join(",")
+        }
         _ => String::new(),
     }
 }
@@ -340,7 +343,8 @@ impl TwinTrial {
         deadline: Instant,
     ) -> Result<()> {
         loop {
-            let stored = self.export(battery, "estimates").await?;
+            // There is no table before the first is stored.
+            let stored = self.export(battery, "estimates").await.unwrap_or_default();
             match expected.equals_stored(&stored) {
                 Ok(()) => return Ok(()),
                 Err(error) if Instant::now() >= deadline => {

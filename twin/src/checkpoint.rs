@@ -102,6 +102,8 @@ pub struct Checkpoints {
     jetstream: jetstream::Context,
     bus: BusSettings,
     bucket: Arc<RwLock<Option<kv::Store>>>,
+    /// Held by who opens the bucket: thousands of estimators begin at once.
+    opening: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Checkpoints {
@@ -111,6 +113,7 @@ impl Checkpoints {
             jetstream,
             bus,
             bucket: Arc::default(),
+            opening: Arc::default(),
         }
     }
 
@@ -203,8 +206,11 @@ impl Checkpoints {
     }
 
     async fn bucket(&self) -> Result<kv::Store, CheckpointError> {
-        let known = self.bucket.read().ok().and_then(|bucket| bucket.clone());
-        if let Some(bucket) = known {
+        if let Some(bucket) = self.known_bucket() {
+            return Ok(bucket);
+        }
+        let _turn = self.opening.lock().await;
+        if let Some(bucket) = self.known_bucket() {
             return Ok(bucket);
         }
         let name = subjects::CHECKPOINTS_BUCKET;
@@ -214,6 +220,10 @@ impl Checkpoints {
             *bucket = Some(opened.clone());
         }
         Ok(opened)
+    }
+
+    fn known_bucket(&self) -> Option<kv::Store> {
+        self.bucket.read().ok().and_then(|bucket| bucket.clone())
     }
 
     fn away(&self, error: &dyn std::error::Error) -> CheckpointError {

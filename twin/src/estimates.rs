@@ -354,7 +354,7 @@ impl Publisher {
                 self.in_flight.push_back((frame, acknowledged));
                 Ok(())
             }
-            Err(error) => self.send_again(None, Some(frame), &error).await,
+            Err(error) => Box::pin(self.send_again(None, Some(frame), &error)).await,
         }
     }
 
@@ -378,7 +378,7 @@ impl Publisher {
                 fault::passed("twin.after_publish");
                 Ok(())
             }
-            Err(error) => self.send_again(Some(frame), None, &error).await,
+            Err(error) => Box::pin(self.send_again(Some(frame), None, &error)).await,
         }
     }
 

@@ -4,7 +4,7 @@
 //! The same rows give the same state and estimates to the last bit, however they were cut into
 //! frames and however often the filter was saved and restored in between.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use rovi_common::frame::RowFrame;
 use rovi_estimation::{
@@ -160,7 +160,7 @@ pub struct Rules {
 /// One estimator on its way through the rows of a battery.
 #[derive(Debug)]
 pub struct Filter {
-    document: Document,
+    document: Arc<Document>,
     rules: Rules,
     every: i64,
     estimator: Estimator,
@@ -170,7 +170,8 @@ pub struct Filter {
 
 impl Filter {
     /// Returns a filter before the first row of an epoch.
-    pub fn new(document: Document, rules: Rules, epoch: i64) -> Self {
+    pub fn new(document: impl Into<Arc<Document>>, rules: Rules, epoch: i64) -> Self {
+        let document = document.into();
         Self {
             every: i64::from(document.every()).max(1),
             estimator: Estimator::new(&document),
@@ -186,10 +187,11 @@ impl Filter {
     /// # Errors
     /// The snapshot does not belong to the document.
     pub fn restore(
-        document: Document,
+        document: impl Into<Arc<Document>>,
         rules: Rules,
         (snapshot, progress): (&Snapshot, Progress),
     ) -> Result<Self, RestoreError> {
+        let document = document.into();
         let initialised = progress
             .found
             .as_ref()

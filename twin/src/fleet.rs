@@ -37,6 +37,7 @@ use crate::{
     backtest::Backtests,
     checkpoint::{Checkpoints, Origin},
     config::Settings,
+    documents::Documents,
     events::Events,
     filter::Position,
     hub::Hub,
@@ -48,6 +49,7 @@ use crate::{
         join::{Known, state_of},
     },
     status::{EstimatorStatus, Report, Role},
+    subscribe::RowsStream,
     worker::{self, Worker},
 };
 
@@ -84,6 +86,10 @@ pub struct Shared {
     pub services: Services,
     /// Which twin owns each partition.
     pub owners: Owners,
+    /// The stream of rows.
+    pub rows_stream: RowsStream,
+    /// Documents in use.
+    pub documents: Documents,
     /// What the hub said of metadata.
     pub metadata_answers: MetadataAnswers,
     /// What happened, on its way to the bus.

@@ -22,6 +22,7 @@ pub mod checkpoint;
 pub mod commands;
 pub mod config;
 pub mod corrections;
+pub mod documents;
 pub mod estimates;
 pub mod events;
 pub mod filter;

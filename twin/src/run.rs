@@ -265,7 +265,8 @@ impl<'a> Run<'a> {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut deliveries = Vec::with_capacity(DELIVERIES_AT_ONCE);
         self.warm_up().await?;
-        catch_up(self).await?;
+        // What is seldom done takes its memory only then: there may be thousands of estimators.
+        Box::pin(catch_up(self)).await?;
         loop {
             let event = tokio::select! {
                 biased;
@@ -282,7 +283,7 @@ impl<'a> Run<'a> {
                 Event::Delivered => self.take_deliveries(&mut deliveries).await?,
             };
             if is_behind {
-                catch_up(self).await?;
+                Box::pin(catch_up(self)).await?;
             }
         }
     }
@@ -490,7 +491,7 @@ impl<'a> Run<'a> {
             if let Some(state) = &state {
                 self.keep_state(state).await;
             }
-            match self.write_checkpoint(state).await {
+            match Box::pin(self.write_checkpoint(state)).await {
                 Ok(entry) => {
                     self.entry = entry;
                     self.unsaved_since = None;

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use rovi_common::{error::ErrorChain, frame::RowFrame, registration::Registration};
+use rovi_common::{frame::RowFrame, registration::Registration};
 use rovi_estimation::{Document, Snapshot};
 use rovi_python::is_script;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    documents::Documents,
     estimates::Outbox,
     filter::{Filter, Position, Progress, Rules},
     fleet::Shared,
@@ -18,7 +19,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub enum Definition {
     /// A native document.
-    Native(Box<Document>),
+    Native(Arc<Document>),
     /// A Python script.
     Python(Arc<ScriptSource>),
 }
@@ -58,15 +59,16 @@ impl Definition {
     ///
     /// # Errors
     /// Why it cannot be run.
-    pub fn of(registration: &Registration) -> Result<(Self, Vec<String>), String> {
+    pub fn of(
+        registration: &Registration,
+        documents: &Documents,
+    ) -> Result<(Self, Vec<String>), String> {
         if is_script(&registration.definition) {
             let source = ScriptSource::of(registration);
             return Ok((Self::Python(Arc::new(source)), Vec::new()));
         }
-        let (document, warnings) = Document::from_json(&registration.definition)
-            .map_err(|error| ErrorChain(&error).to_string())?;
-        let warnings = warnings.iter().map(ToString::to_string).collect();
-        Ok((Self::Native(Box::new(document)), warnings))
+        let (document, warnings) = documents.read(&registration.definition)?;
+        Ok((Self::Native(document), warnings))
     }
 
     /// Returns the names of the states, as far as they are known before the first row.
@@ -92,7 +94,7 @@ impl Definition {
     pub fn begin(&self, rules: Rules, epoch: i64) -> Runner {
         match self {
             Self::Native(document) => {
-                Runner::Native(Box::new(Filter::new((**document).clone(), rules, epoch)))
+                Runner::Native(Box::new(Filter::new(Arc::clone(document), rules, epoch)))
             }
             Self::Python(source) => Runner::Python(Box::new(PythonFilter::new(
                 Arc::clone(source),
@@ -113,7 +115,7 @@ impl Definition {
     ) -> Result<Runner, String> {
         match (self, saved) {
             (Self::Native(document), Saved::Native(snapshot)) => {
-                Filter::restore((**document).clone(), rules, (&snapshot, progress))
+                Filter::restore(Arc::clone(document), rules, (&snapshot, progress))
                     .map(|filter| Runner::Native(Box::new(filter)))
                     .map_err(|error| error.to_string())
             }

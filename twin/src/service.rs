@@ -35,6 +35,7 @@ use crate::{
     commands,
     config::{AlertSettings, ENV_PREFIX, Settings},
     corrections,
+    documents::Documents,
     events::Events,
     fleet::{Fleet, Shared},
     hub::Hub,
@@ -44,7 +45,7 @@ use crate::{
     registrations, share,
     state::{self, Outlet},
     status::{self, Phase},
-    subscribe,
+    subscribe::{self, RowsStream},
 };
 
 const NATS_PART: &str = "nats";
@@ -169,6 +170,8 @@ impl Service {
             watchers: Watchers::default(),
             services: Services::default(),
             owners: Owners::default(),
+            rows_stream: RowsStream::default(),
+            documents: Documents::default(),
             metadata_answers: MetadataAnswers::default(),
             events: Events::default(),
             alerts: Alerts::default(),

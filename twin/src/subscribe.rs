@@ -8,7 +8,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_nats::{
@@ -40,6 +40,8 @@ const PULL_EXPIRES: Duration = Duration::from_secs(2);
 const _: () = assert!(PULL_EXPIRES.as_millis() * 2 <= PRIORITY_TIMEOUT.as_millis());
 /// Frames that one partition may hold in memory before they are handed on.
 const FRAMES_PER_PULL: usize = 64;
+/// How long the stream need not be opened again.
+const STREAM_KEPT: Duration = Duration::from_millis(200);
 const OPEN_AGAIN: Duration = Duration::from_millis(500);
 
 /// What keeps partitions from being followed, for the readiness.
@@ -198,10 +200,25 @@ fn check_partitions(stream: &Stream, expected: u32) -> Result<(), String> {
 /// # Errors
 /// Why it cannot be used now.
 pub async fn open_stream(shared: &Shared) -> Result<Stream, String> {
+    let mut kept = shared.rows_stream.0.lock().await;
+    if let Some((at, stream)) = &*kept
+        && at.elapsed() < STREAM_KEPT
+    {
+        return Ok(stream.clone());
+    }
     let name = subjects::ROWS_STREAM;
-    let opened = shared.jetstream.get_stream(name).await;
-    opened.map_err(|error| format!("the stream {name}, which the hub makes, is away: {error}"))
+    let opened = shared
+        .jetstream
+        .get_stream(name)
+        .await
+        .map_err(|error| format!("the stream {name}, which the hub makes, is away: {error}"))?;
+    *kept = Some((Instant::now(), opened.clone()));
+    Ok(opened)
 }
+
+/// The stream of rows as it was just opened: thousands of estimators open it at once.
+#[derive(Debug, Default)]
+pub struct RowsStream(tokio::sync::Mutex<Option<(Instant, Stream)>>);
 
 /// Returns the mark of this life of the bus.
 pub fn bus_epoch(stream: &Stream) -> Arc<str> {

@@ -147,7 +147,7 @@ pub async fn run(mut worker: Worker) {
     loop {
         let registration = worker.registrations.borrow_and_update().clone();
         let Some(registration) = registration else {
-            return remove_checkpoint(&worker).await;
+            return Box::pin(remove_checkpoint(&worker)).await;
         };
         let began = Instant::now();
         let last_error = failure.take();
@@ -220,7 +220,7 @@ async fn remove_checkpoint(worker: &Worker) {
 
 /// Serves one registration.
 async fn serve(worker: &mut Worker, registration: &Arc<Registration>) -> End {
-    let (definition, warnings) = match Definition::of(registration) {
+    let (definition, warnings) = match Definition::of(registration, &worker.shared.documents) {
         Ok(read) => read,
         Err(error) => {
             tracing::error!("{}.{}: {error}", worker.battery.name, worker.estimator);
@@ -235,13 +235,13 @@ async fn serve(worker: &mut Worker, registration: &Arc<Registration>) -> End {
     let shared = Arc::clone(&worker.shared);
     let prepared = tokio::select! {
         end = worker.interrupted() => return end,
-        prepared = definition.prepare(&shared) => prepared,
+        prepared = Box::pin(definition.prepare(&shared)) => prepared,
     };
     if let Err(failure) = prepared {
         worker.fail(&failure);
         return End::Failed;
     }
-    let found = match read_checkpoint(worker).await {
+    let found = match Box::pin(read_checkpoint(worker)).await {
         Ok(found) => found,
         Err(end) => return end,
     };
