@@ -13,6 +13,7 @@ use rovi_common::{
 use rovi_python::{Python, ScriptFile};
 
 use crate::{
+    documents::Documents,
     estimates::{Outbox, Sender},
     filter::{Progress, Rules},
     inputs::Inputs,
@@ -58,7 +59,7 @@ impl Reproduction {
         (epoch, seq): (i64, i64),
         horizon: f64,
     ) -> Result<Self, Failure> {
-        let (definition, _) = Definition::of(registration).map_err(Failure::Other)?;
+        let (definition, _) = Definition::of(registration, &Documents::default()).map_err(Failure::Other)?;
         let definition = match (definition, script) {
             (Definition::Python(_), Some(parts)) => {
                 Definition::Python(Arc::new(ScriptSource::prepared(registration, parts)?))

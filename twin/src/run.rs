@@ -241,7 +241,7 @@ impl<'a> Run<'a> {
     }
 
     /// Shows the last saved state, and takes no rows until the registration changes.
-    pub(crate) async fn rest(&mut self) -> Result<Infallible, End> {
+    async fn rest(&mut self) -> Result<Infallible, End> {
         self.worker.battery.hold_back(&self.worker.estimator);
         while let Ok(delivery) = self.worker.mailbox.try_recv() {
             self.receipts.push(delivery.receipt);
@@ -251,8 +251,27 @@ impl<'a> Run<'a> {
         Err(self.worker.interrupted().await)
     }
 
+    /// Does what the registration says: takes rows, or rests while it is paused.
+    pub(crate) async fn follow_or_rest(&mut self) -> Result<Infallible, End> {
+        if self.registration.standing.paused {
+            self.rest().await
+        } else {
+            self.follow().await
+        }
+    }
+
+    /// Ends the run; the state of one that is only paused is saved.
+    pub(crate) async fn leave(&mut self, end: End) -> End {
+        if end == End::Replaced && self.is_paused_now() {
+            // What is not saved now is estimated again when it is resumed.
+            let _saved = self.save().await;
+        }
+        self.release().await;
+        end
+    }
+
     /// Whether the registration that replaces this one only pauses it.
-    pub(crate) fn is_paused_now(&self) -> bool {
+    fn is_paused_now(&self) -> bool {
         let registration = self.worker.registrations.borrow();
         registration
             .as_ref()
@@ -260,7 +279,7 @@ impl<'a> Run<'a> {
     }
 
     /// Takes the rows as they come, and past ones whenever some are missing.
-    pub(crate) async fn follow(&mut self) -> Result<Infallible, End> {
+    async fn follow(&mut self) -> Result<Infallible, End> {
         let mut tick = tokio::time::interval(self.worker.shared.settings.checkpoint_interval);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut deliveries = Vec::with_capacity(DELIVERIES_AT_ONCE);

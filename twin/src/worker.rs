@@ -246,28 +246,14 @@ async fn serve(worker: &mut Worker, registration: &Arc<Registration>) -> End {
         Err(end) => return end,
     };
     let mut run = Run::new(worker, registration, definition, found);
-    let ended = if registration.standing.paused {
-        run.rest().await
-    } else {
-        run.follow().await
-    };
-    match ended {
+    match run.follow_or_rest().await {
         Ok(never) => match never {},
         Err(End::Stopped) => {
             // The state is kept in any case; what is not saved now is estimated again.
             let _saved = run.save().await;
             End::Stopped
         }
-        Err(End::Replaced) if run.is_paused_now() => {
-            // What is not saved now is estimated again when it is resumed.
-            let _saved = run.save().await;
-            run.release().await;
-            End::Replaced
-        }
-        Err(end) => {
-            run.release().await;
-            end
-        }
+        Err(end) => run.leave(end).await,
     }
 }
 

@@ -242,6 +242,8 @@ mod tests {
                     .map(|seq| u32::try_from(*seq).ok().map(f64::from))
                     .collect(),
             )],
+            replaces: Vec::new(),
+            lineage: None,
         };
         let merged = merge([
             part(&[3, 4], 0),

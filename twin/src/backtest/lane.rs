@@ -47,7 +47,7 @@ impl Lane {
         registration: Arc<Registration>,
         epoch: i64,
     ) -> Result<Self, String> {
-        let (definition, _warnings) = Definition::of(&registration)?;
+        let (definition, _warnings) = Definition::of(&registration, &shared.documents)?;
         let prepared = definition.prepare(shared).await;
         prepared.map_err(|failure| failure.to_string())?;
         let rules = Rules {
