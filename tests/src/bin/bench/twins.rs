@@ -134,12 +134,13 @@ impl Fleet {
             let running = twin.metric("twin_estimators_live").await;
             let is_all = |count: Option<u64>| count == u64::try_from(self.batteries).ok();
             let here = running.and_then(|running| u64::try_from(running).ok());
-            match is_all(total) && is_all(here) {
-                true => Ok(()),
-                false => Err(format!(
+            if is_all(total) && is_all(here) {
+                Ok(())
+            } else {
+                Err(format!(
                     "{total:?} are current, {running:?} run; {}",
                     twin.log()
-                )),
+                ))
             }
         })
         .await;
