@@ -251,17 +251,13 @@ impl Fleet {
             })
             .await?;
         let mut estimates = consumer.messages().await?;
-        let ended = match signal {
-            Signal::TERM => {
-                ensure!(twin.stop(), "the twin did not end well");
-                Instant::now()
-            }
-            _ => {
-                let ended = Instant::now();
-                twin.kill();
-                ended
-            }
-        };
+        let mut ended = Instant::now();
+        if signal == Signal::TERM {
+            ensure!(twin.stop(), "the twin did not end well");
+            ended = Instant::now();
+        } else {
+            twin.kill();
+        }
         let mut missing: Vec<String> = watched
             .iter()
             .map(|number| format!("rovi.estimates.{}.default", name(*number)))
