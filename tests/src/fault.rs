@@ -189,9 +189,9 @@ impl Fault {
             | Self::CommitAnswerLost
             | Self::PublishAnswerLost
             | Self::Overload
-            | Self::ConnectionCut => {}
+            | Self::ConnectionCut
             // Those of twins have trials of their own.
-            Self::TwinKilled
+            | Self::TwinKilled
             | Self::TwinTakenOver
             | Self::TwinFrozen
             | Self::TwinsRolling

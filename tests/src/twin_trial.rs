@@ -88,14 +88,14 @@ pub async fn run(fault: Fault, seed: u64) -> Result<Seen> {
         trial.under_way().await;
     }
     trial.strike(fault).await?;
-    let seen = trial.judge().await?;
+    let found = trial.judge().await?;
     let is_armed = points.contains("kill");
     ensure!(
-        !is_armed || seen.deaths == 1,
+        !is_armed || found.deaths == 1,
         "the twin did not die at {points}, but {} times",
-        seen.deaths
+        found.deaths
     );
-    Ok(seen)
+    Ok(found)
 }
 
 fn points(fault: Fault, seed: u64) -> String {
@@ -205,7 +205,7 @@ impl TwinTrial {
 
     /// Lets the fault strike while the rest is uploaded.
     async fn strike(&mut self, fault: Fault) -> Result<()> {
-        self.gate.send_replace((FIRST + ROWS) / 2);
+        self.gate.send_replace(usize::midpoint(FIRST, ROWS));
         match fault {
             Fault::TwinFrozen => self.freeze().await?,
             Fault::TwinsRolling => self.restart_in_turn().await?,

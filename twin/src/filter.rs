@@ -526,7 +526,7 @@ mod tests {
         // From the start on, a checkpoint holds what was found.
         let bytes = rmp_serde::to_vec_named(&again.save()).unwrap();
         let (snapshot, progress) = rmp_serde::from_slice(&bytes).unwrap();
-        let document = again.document.clone();
+        let document = Arc::clone(&again.document);
         let mut resumed = Filter::restore(document, again.rules, (&snapshot, progress)).unwrap();
         resumed.take(&frame(151, &times[150..]), &mut out);
         assert_eq!(resumed.save(), whole.save());

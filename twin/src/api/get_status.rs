@@ -103,8 +103,8 @@ fn tagged(request: &HttpRequest, body: &impl Serialize) -> HttpResponse {
     };
     let digest = digest::digest(&digest::SHA256, &body);
     let short = digest.as_ref().iter().take(12);
-    let tag: String = short.map(|byte| format!("{byte:02x}")).collect();
-    let tag = EntityTag::new_strong(tag);
+    let number = short.fold(0_u128, |number, byte| (number << 8) | u128::from(*byte));
+    let tag = EntityTag::new_strong(format!("{number:x}"));
     let known = IfNoneMatch::parse(request).unwrap_or(IfNoneMatch::Items(Vec::new()));
     let is_known = match known {
         IfNoneMatch::Any => true,
@@ -152,7 +152,7 @@ pub(super) async fn get_battery(
         let status = found.remove(&name);
         let role = || known.as_ref().map_or(Role::Shadow, |known| known.role(&name));
         let status = status.or_else(|| raw(&EstimatorStatus::unknown(&registration, role())))?;
-        Some((name, details(status, &registration)?))
+        Some((name, details(&status, &registration)?))
     });
     Ok(web::Json(BatteryDetails {
         battery,
@@ -169,7 +169,7 @@ pub(super) fn no_estimator(battery: &BatteryName) -> Problem {
 }
 
 /// Joins what an estimator says with what it was registered with.
-fn details(status: Box<RawValue>, registration: &Registration) -> Option<EstimatorDetails> {
+fn details(status: &RawValue, registration: &Registration) -> Option<EstimatorDetails> {
     let definition = serde_json::from_str(&registration.definition)
         .or_else(|_| serde_json::value::to_raw_value(&registration.definition))
         .unwrap_or_else(|_| RawValue::NULL.to_owned());

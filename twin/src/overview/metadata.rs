@@ -20,9 +20,12 @@ const MOST_KEPT: usize = 16;
 /// Batteries that meet a condition, by name, each with what was found at the paths asked for.
 pub(super) type Found = BTreeMap<String, Map<String, Value>>;
 
-/// Answers of the hub.
+/// A condition and a text.
+type Question = (String, String);
+
+/// Answers of the hub, and when they came.
 #[derive(Debug, Default)]
-pub struct MetadataAnswers(Mutex<BTreeMap<(String, String), (Instant, Arc<Found>)>>);
+pub struct MetadataAnswers(Mutex<BTreeMap<Question, (Instant, Arc<Found>)>>);
 
 #[derive(Debug, Deserialize)]
 struct Page {
@@ -61,7 +64,7 @@ impl MetadataAnswers {
     }
 }
 
-async fn read(hub: &Hub, (condition, text): &(String, String)) -> Result<Found, Problem> {
+async fn read(hub: &Hub, (condition, text): &Question) -> Result<Found, Problem> {
     let (mut found, mut after) = (Found::new(), String::new());
     loop {
         let query = [

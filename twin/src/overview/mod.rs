@@ -151,8 +151,9 @@ fn order(a: Option<&Scalar>, b: Option<&Scalar>, is_descending: bool) -> Orderin
         (Some(Scalar::Number(_)), Some(Scalar::Text(_))) => Ordering::Less,
         (Some(Scalar::Text(_)), Some(Scalar::Number(_))) => Ordering::Greater,
     };
-    match is_descending {
-        true => ordering.reverse(),
-        false => ordering,
+    if is_descending {
+        ordering.reverse()
+    } else {
+        ordering
     }
 }

@@ -150,18 +150,20 @@ impl View {
     pub(super) fn apply(&mut self, entry: &Entry) {
         let revision = entry.revision;
         if let Some(twin) = entry.key.strip_prefix(TWIN) {
-            match is_put(entry) {
-                true => self.twins.insert(twin.to_owned(), revision),
-                false => self.twins.remove(twin),
-            };
+            if is_put(entry) {
+                self.twins.insert(twin.to_owned(), revision);
+            } else {
+                self.twins.remove(twin);
+            }
         }
         let partition = entry.key.strip_prefix(PARTITION);
         if let Some(partition) = partition.and_then(|number| number.parse().ok()) {
             let owner = String::from_utf8_lossy(&entry.value).into_owned();
-            match is_put(entry) {
-                true => self.owners.insert(partition, (owner, revision)),
-                false => self.owners.remove(&partition),
-            };
+            if is_put(entry) {
+                self.owners.insert(partition, (owner, revision));
+            } else {
+                self.owners.remove(&partition);
+            }
         }
     }
 

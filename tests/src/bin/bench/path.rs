@@ -130,9 +130,10 @@ async fn estimated(stack: &Stack, battery: &str, rows: usize) {
         let newest = newest();
         let done = usize::try_from(newest).is_ok_and(|newest| newest == rows);
         async move {
-            match done {
-                true => Ok(()),
-                false => Err(format!("estimates up to row {newest}")),
+            if done {
+                Ok(())
+            } else {
+                Err(format!("estimates up to row {newest}"))
             }
         }
     })

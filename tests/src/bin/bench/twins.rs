@@ -135,12 +135,13 @@ impl Fleet {
             let running = twin.metric("twin_estimators_live").await;
             let is_all = |count: Option<u64>| count == u64::try_from(self.batteries).ok();
             let here = running.and_then(|running| u64::try_from(running).ok());
-            match is_all(total) && is_all(here) {
-                true => Ok(()),
-                false => Err(format!(
+            if is_all(total) && is_all(here) {
+                Ok(())
+            } else {
+                Err(format!(
                     "{total:?} are current, {running:?} run; {}",
                     twin.log()
-                )),
+                ))
             }
         })
         .await;
@@ -251,17 +252,13 @@ impl Fleet {
             })
             .await?;
         let mut estimates = consumer.messages().await?;
-        let ended = match signal {
-            Signal::TERM => {
-                ensure!(twin.stop(), "the twin did not end well");
-                Instant::now()
-            }
-            _ => {
-                let ended = Instant::now();
-                twin.kill();
-                ended
-            }
-        };
+        let mut ended = Instant::now();
+        if signal == Signal::TERM {
+            ensure!(twin.stop(), "the twin did not end well");
+            ended = Instant::now();
+        } else {
+            twin.kill();
+        }
         let mut missing: Vec<String> = watched
             .iter()
             .map(|number| format!("rovi.estimates.{}.default", name(*number)))
