@@ -18,6 +18,8 @@ pub const ALERTS_BUCKET: &str = "rovi_alerts";
 pub const ESTIMATORS_BUCKET: &str = "rovi_estimators";
 /// Bucket with the checkpoints of estimators.
 pub const CHECKPOINTS_BUCKET: &str = "rovi_checkpoints";
+/// Object store with the checkpoints that are too large for [`CHECKPOINTS_BUCKET`].
+pub const CHECKPOINTS_STORE: &str = "rovi_large_checkpoints";
 /// Object store with the companion files of estimators, kept by the hub for all twins.
 pub const FILES_STORE: &str = "rovi_files";
 /// Request: the hub commits a registration and answers when it is durable.

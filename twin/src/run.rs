@@ -15,7 +15,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::{
     catch_up::catch_up,
-    checkpoint::{CHECKPOINT_VERSION, Checkpoint, CheckpointError, Found, Origin},
+    checkpoint::{CHECKPOINT_VERSION, Checkpoint, CheckpointError, Entry, Found, Origin},
     estimates::{Outbox, Publisher, Sender},
     filter::{Continuity, Filter, Position, Progress, Rules},
     fleet::{Delivery, Receipt},
@@ -52,7 +52,7 @@ pub(crate) struct Run<'a> {
     definition: Definition,
     steps: Option<Box<Steps>>,
     publisher: Publisher,
-    entry: u64,
+    entry: Entry,
     receipts: Vec<Arc<Receipt>>,
     unsaved_since: Option<Instant>,
     trouble: Option<String>,
@@ -415,9 +415,9 @@ impl<'a> Run<'a> {
     async fn write_checkpoint(
         &self,
         state: Option<(Saved, Progress)>,
-    ) -> Result<u64, CheckpointError> {
+    ) -> Result<Entry, CheckpointError> {
         let Some((snapshot, progress)) = state else {
-            return Ok(self.entry);
+            return Ok(self.entry.clone());
         };
         let checkpoint = Checkpoint {
             v: CHECKPOINT_VERSION,
@@ -429,7 +429,7 @@ impl<'a> Run<'a> {
         };
         let key = subjects::estimator_key(&self.worker.battery.name, &self.worker.estimator);
         let checkpoints = &self.worker.shared.checkpoints;
-        match checkpoints.write(&key, &checkpoint, self.entry).await {
+        match checkpoints.write(&key, &checkpoint, &self.entry).await {
             Err(CheckpointError::Conflict) => {}
             answered => return answered,
         }
@@ -443,7 +443,7 @@ impl<'a> Run<'a> {
         if is_ahead {
             return Err(CheckpointError::Conflict);
         }
-        checkpoints.write(&key, &checkpoint, found.entry).await
+        checkpoints.write(&key, &checkpoint, &found.entry).await
     }
 
     /// Tells what goes wrong with bus or hub, or that nothing does any more.

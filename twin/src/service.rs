@@ -271,6 +271,9 @@ impl Service {
         lifecycle.supervise("registrations", registered);
         let looked = look(Arc::clone(fleet), self.nats.clone(), self.readiness.clone());
         lifecycle.supervise("look", looked);
+        let shared = fleet.shared();
+        let swept = shared.checkpoints.clone().keep_swept(shared.stop.clone());
+        lifecycle.supervise("checkpoints.sweep", swept);
         self.start_news();
     }
 

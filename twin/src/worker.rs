@@ -188,7 +188,7 @@ async fn remove_checkpoint(worker: &Worker) {
         Ok(Found {
             checkpoint: Some(_),
             entry,
-        }) => checkpoints.remove(&key, entry).await,
+        }) => checkpoints.remove(&key, &entry).await,
         Ok(_) => Ok(()),
         Err(error) => Err(error),
     };

@@ -5,6 +5,8 @@ mod alerts;
 #[cfg(test)]
 mod bus;
 #[cfg(test)]
+mod checkpoints;
+#[cfg(test)]
 mod http;
 #[cfg(test)]
 mod hub;

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Counts rows and adds their voltages up; `FAULT` is put into each step.
-const COUNTING: &str = "
+pub(crate) const COUNTING: &str = "
 import os, time
 class Counting:
     state_names = ['n', 'sum']
@@ -41,7 +41,7 @@ fn counting(fault: &str) -> String {
     COUNTING.replace("FAULT", fault)
 }
 
-fn registration(estimator: &str, revision: i64, definition: &str) -> Registration {
+pub(crate) fn registration(estimator: &str, revision: i64, definition: &str) -> Registration {
     Registration {
         battery: "b7".parse().unwrap(),
         estimator: estimator.parse().unwrap(),
