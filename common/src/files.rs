@@ -7,15 +7,17 @@ use std::collections::HashSet;
 
 use async_nats::jetstream::{
     self,
-    object_store::{self, InfoErrorKind, ObjectStore},
-    stream::StorageType,
+    object_store::{InfoErrorKind, ObjectStore},
 };
 use futures_util::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncReadExt;
 
-use crate::{streams::BusSettings, subjects::FILES_STORE};
+use crate::{
+    streams::{self, BusSettings},
+    subjects::FILES_STORE,
+};
 
 /// The most companion files of an estimator.
 pub const MAX_FILES: usize = 32;
@@ -95,17 +97,8 @@ impl Files {
         jetstream: &jetstream::Context,
         settings: &BusSettings,
     ) -> Result<Self, FilesError> {
-        if let Ok(found) = jetstream.get_object_store(FILES_STORE).await {
-            return Ok(Self(found));
-        }
-        let config = object_store::Config {
-            bucket: FILES_STORE.to_owned(),
-            storage: StorageType::File,
-            num_replicas: settings.replicas,
-            ..object_store::Config::default()
-        };
-        let made = jetstream.create_object_store(config).await;
-        made.map(Self).map_err(away)
+        let opened = streams::object_store(jetstream, FILES_STORE, settings).await;
+        opened.map(Self).map_err(away)
     }
 
     /// Puts a file where it is missing.
@@ -179,7 +172,7 @@ fn away(error: impl std::fmt::Display) -> FilesError {
 #[cfg(all(test, feature = "testing"))]
 mod tests {
     use super::*;
-    use crate::{streams, testing};
+    use crate::testing;
 
     #[tokio::test]
     async fn a_file_is_read_as_it_was_put_and_a_missing_one_is_named() {

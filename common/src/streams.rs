@@ -10,6 +10,7 @@ use async_nats::{
         consumer::{AckPolicy, PriorityPolicy, pull},
         context::{CreateKeyValueErrorKind, CreateStreamError},
         kv,
+        object_store::{self, ObjectStore},
         stream::{self, StorageType, SubjectTransform},
     },
 };
@@ -234,6 +235,27 @@ pub async fn shares_bucket(
         ..kv::Config::default()
     };
     open_or_make(jetstream, config).await
+}
+
+/// Opens an object store, making it where it is missing.
+///
+/// # Errors
+/// NATS is away.
+pub async fn object_store(
+    jetstream: &jetstream::Context,
+    name: &str,
+    settings: &BusSettings,
+) -> Result<ObjectStore, jetstream::context::CreateObjectStoreError> {
+    if let Ok(found) = jetstream.get_object_store(name).await {
+        return Ok(found);
+    }
+    let config = object_store::Config {
+        bucket: name.to_owned(),
+        storage: StorageType::File,
+        num_replicas: settings.replicas,
+        ..object_store::Config::default()
+    };
+    jetstream.create_object_store(config).await
 }
 
 /// Makes the stream of states where it is missing.

@@ -24,6 +24,8 @@ pub const ACCESS_BUCKET: &str = "rovi_access";
 pub const CHECKPOINTS_BUCKET: &str = "rovi_checkpoints";
 /// The bucket that tells which stored rows were corrected or deleted.
 pub const CORRECTIONS_BUCKET: &str = "rovi_corrections";
+/// Object store with the checkpoints that are too large for [`CHECKPOINTS_BUCKET`].
+pub const CHECKPOINTS_STORE: &str = "rovi_large_checkpoints";
 /// Object store with the companion files of estimators, kept by the hub for all twins.
 pub const FILES_STORE: &str = "rovi_files";
 /// Request: the hub commits a registration and answers when it is durable.

@@ -1,8 +1,14 @@
-//! Checkpoints: the exact state of an estimator, kept on the bus by compare-and-set.
+//! Checkpoints: the exact state of an estimator, kept on the bus by compare-and-set; large ones stand beside the bucket
+//! (`checkpoint/large.rs`).
 //!
 //! A lost checkpoint costs time, no data: the state is estimated again from the rows.
 
-use std::sync::{Arc, RwLock};
+mod large;
+
+use std::{
+    sync::{Arc, RwLock},
+    time::Duration,
+};
 
 use async_nats::jetstream::{
     self,
@@ -15,6 +21,7 @@ use rovi_common::{
     subjects,
 };
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     filter::Progress,
@@ -22,7 +29,12 @@ use crate::{
     ring::{Recomputation, Ring},
     runner::Saved,
 };
+use large::{Large, POINTER_VERSION, Pointer};
 
+pub use large::MAX_ENTRY_BYTES;
+
+/// How often large checkpoints are swept, and how old one is that no write is about to point to.
+const SWEEP: Duration = Duration::from_hours(1);
 /// The version that this build writes.
 pub const CHECKPOINT_VERSION: u32 = 1;
 
@@ -92,15 +104,23 @@ pub enum CheckpointError {
 pub struct Found {
     /// The checkpoint, if one is there that this build can read.
     pub checkpoint: Option<Checkpoint>,
-    /// The entry that the next write replaces; 0 where there is none.
-    pub entry: u64,
+    /// The entry that the next write replaces.
+    pub entry: Entry,
+}
+
+/// An entry of the bucket, for the next write to follow.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Entry {
+    /// 0 where there is none.
+    revision: u64,
+    /// The object that it points to, where the checkpoint is large.
+    object: Option<String>,
 }
 
 /// The bucket of checkpoints.
 #[derive(Debug, Clone)]
 pub struct Checkpoints {
-    jetstream: jetstream::Context,
-    bus: BusSettings,
+    large: Large,
     bucket: Arc<RwLock<Option<kv::Store>>>,
     /// Held by who opens the bucket: thousands of estimators begin at once.
     opening: Arc<tokio::sync::Mutex<()>>,
@@ -110,8 +130,7 @@ impl Checkpoints {
     /// Returns the bucket, which need not be there yet.
     pub fn new(jetstream: jetstream::Context, bus: BusSettings) -> Self {
         Self {
-            jetstream,
-            bus,
+            large: Large { jetstream, bus },
             bucket: Arc::default(),
             opening: Arc::default(),
         }
@@ -127,17 +146,32 @@ impl Checkpoints {
         let Some(entry) = entry else {
             return Ok(Found {
                 checkpoint: None,
-                entry: 0,
+                entry: Entry::default(),
             });
         };
-        let checkpoint = match entry.operation {
-            Operation::Put => decode(key, &entry.value),
-            Operation::Delete | Operation::Purge => None,
+        let (checkpoint, object) = match (entry.operation, pointer(&entry.value)) {
+            (Operation::Delete | Operation::Purge, _) => (None, None),
+            (Operation::Put, None) => (decode(key, &entry.value), None),
+            (Operation::Put, Some(pointer)) => {
+                (self.read_large(key, &pointer).await?, Some(pointer.object))
+            }
         };
-        Ok(Found {
-            checkpoint,
-            entry: entry.revision,
-        })
+        let revision = entry.revision;
+        let entry = Entry { revision, object };
+        Ok(Found { checkpoint, entry })
+    }
+
+    async fn read_large(
+        &self,
+        key: &str,
+        pointer: &Pointer,
+    ) -> Result<Option<Checkpoint>, CheckpointError> {
+        let content = self.large.get(pointer).await?;
+        if content.is_none() {
+            let object = &pointer.object;
+            tracing::warn!("checkpoint {key}: {object} is lost, the rows are read again");
+        }
+        Ok(content.and_then(|content| decode(key, &content)))
     }
 
     /// Writes a checkpoint in place of `entry` and returns the new entry.
@@ -149,16 +183,37 @@ impl Checkpoints {
         &self,
         key: &str,
         checkpoint: &Checkpoint,
-        entry: u64,
-    ) -> Result<u64, CheckpointError> {
-        let bytes = rmp_serde::to_vec_named(checkpoint)
-            .map_err(|error| CheckpointError::Away(error.to_string()))?;
-        let bytes = Bytes::from(bytes);
+        entry: &Entry,
+    ) -> Result<Entry, CheckpointError> {
+        let bytes = encode(checkpoint)?;
+        let (value, object) = if bytes.len() <= MAX_ENTRY_BYTES {
+            (bytes, None)
+        } else {
+            let pointer = self.large.put(key, &bytes).await?;
+            (encode(&pointer)?, Some(pointer.object))
+        };
+        let written = self.update(key, value, entry.revision).await;
+        let unused = match &written {
+            Ok(_) => &entry.object,
+            Err(CheckpointError::Conflict) => &object,
+            // The entry may have been written and point to it.
+            Err(CheckpointError::Away(_)) => &None,
+        };
+        if let Some(unused) = unused {
+            self.large.remove(unused).await;
+        }
+        Ok(Entry {
+            revision: written?,
+            object,
+        })
+    }
+
+    async fn update(&self, key: &str, value: Bytes, entry: u64) -> Result<u64, CheckpointError> {
         let mut is_second = false;
         loop {
             let bucket = self.bucket().await?;
             fault::point("twin.before_checkpoint").map_err(lost)?;
-            let error = match bucket.update(key, bytes.clone(), entry).await {
+            let error = match bucket.update(key, value.clone(), entry).await {
                 Ok(entry) => {
                     fault::point("twin.after_checkpoint").map_err(lost)?;
                     return Ok(entry);
@@ -199,10 +254,51 @@ impl Checkpoints {
     ///
     /// # Errors
     /// See [`CheckpointError`]; one that stays is not used, since revisions never come again.
-    pub async fn remove(&self, key: &str, entry: u64) -> Result<(), CheckpointError> {
+    pub async fn remove(&self, key: &str, entry: &Entry) -> Result<(), CheckpointError> {
         let bucket = self.bucket().await?;
-        let removed = bucket.delete_expect_revision(key, Some(entry)).await;
-        removed.map_err(|error| self.away(&error))
+        let removed = bucket
+            .delete_expect_revision(key, Some(entry.revision))
+            .await;
+        removed.map_err(|error| self.away(&error))?;
+        if let Some(object) = &entry.object {
+            self.large.remove(object).await;
+        }
+        Ok(())
+    }
+
+    /// Removes what no entry points to among the large checkpoints older than `age`, and what was never written to its
+    /// end; returns how many these were.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Away`].
+    pub async fn sweep(&self, age: Duration) -> Result<usize, CheckpointError> {
+        let mut count = self.large.remove_unfinished(age).await?;
+        for (key, object) in self.large.older_than(age).await? {
+            let entry = self.bucket().await?.entry(&key).await;
+            let entry = entry.map_err(|error| self.away(&error))?;
+            let pointer = entry.and_then(|entry| pointer(&entry.value));
+            if pointer.is_none_or(|pointer| pointer.object != object) {
+                self.large.remove(&object).await;
+                count += 1;
+            }
+        }
+        Ok(count)
+    }
+
+    /// Sweeps at once and then every hour, until the service stops.
+    pub async fn keep_swept(self, stop: CancellationToken) {
+        let swept = async {
+            let mut tick = tokio::time::interval(SWEEP);
+            loop {
+                tick.tick().await;
+                let swept = self.sweep(SWEEP).await;
+                tell(&swept);
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = swept => {}
+        }
     }
 
     async fn bucket(&self) -> Result<kv::Store, CheckpointError> {
@@ -214,7 +310,7 @@ impl Checkpoints {
             return Ok(bucket);
         }
         let name = subjects::CHECKPOINTS_BUCKET;
-        let opened = streams::bucket(&self.jetstream, name, &self.bus).await;
+        let opened = streams::bucket(&self.large.jetstream, name, &self.large.bus).await;
         let opened = opened.map_err(|error| CheckpointError::Away(error.to_string()))?;
         if let Ok(mut bucket) = self.bucket.write() {
             *bucket = Some(opened.clone());
@@ -242,6 +338,26 @@ impl Checkpoints {
 /// The request or its answer is lost, as tests have it.
 fn lost(fault: InjectedFault) -> CheckpointError {
     CheckpointError::Away(fault.to_string())
+}
+
+fn tell(swept: &Result<usize, CheckpointError>) {
+    match swept {
+        Ok(0) => {}
+        Ok(count) => tracing::info!("{count} large checkpoints that nothing points to are removed"),
+        Err(error) => tracing::info!("large checkpoints are swept later: {error}"),
+    }
+}
+
+fn encode(value: &impl Serialize) -> Result<Bytes, CheckpointError> {
+    let bytes = rmp_serde::to_vec_named(value);
+    let bytes = bytes.map_err(|error| CheckpointError::Away(error.to_string()))?;
+    Ok(bytes.into())
+}
+
+/// Reads an entry as a pointer, if it is one.
+fn pointer(bytes: &[u8]) -> Option<Pointer> {
+    let pointer: Pointer = rmp_serde::from_slice(bytes).ok()?;
+    (pointer.v == POINTER_VERSION).then_some(pointer)
 }
 
 /// Reads a checkpoint; one of another version, or a damaged one, is as good as none.

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use rovi_common::frame::RowFrame;
 use rovi_estimation::{
-    Document, Estimator, Found, Observation, RestoreError, Snapshot, Step, StepError,
+    Document, Estimator, Found, Gathering, Observation, RestoreError, Snapshot, Step, StepError,
 };
 use serde::{Deserialize, Serialize};
 
@@ -176,7 +176,7 @@ impl Filter {
             every: i64::from(document.every()).max(1),
             estimator: Estimator::new(&document),
             progress: Progress::at_start_of(epoch),
-            gathering: Gathering::wanted_by(&document),
+            gathering: Gathering::wanted_by(&document, 0.0),
             document,
             rules,
         }
@@ -229,7 +229,7 @@ impl Filter {
     pub fn gathered(&self) -> Option<usize> {
         self.gathering
             .as_ref()
-            .map(|gathering| gathering.rows.len())
+            .map(|gathering| gathering.rows().len())
     }
 
     /// Returns the last row dealt with.
@@ -240,7 +240,7 @@ impl Filter {
     /// Forgets everything: the battery's name began a new life.
     pub fn start_over(&mut self, epoch: i64) {
         self.estimator = Estimator::new(&self.document);
-        self.gathering = Gathering::wanted_by(&self.document);
+        self.gathering = Gathering::wanted_by(&self.document, 0.0);
         self.progress = Progress::at_start_of(epoch);
     }
 
@@ -359,8 +359,9 @@ impl Filter {
 
     /// Looks into the rows gathered, and starts the estimator with the last of them.
     fn initialise(&mut self) {
-        let rows = self.gathering.take().unwrap_or_default().rows;
-        match self.document.initialised(&rows) {
+        let gathered = self.gathering.take().unwrap_or_default();
+        let rows = gathered.rows();
+        match self.document.initialised(rows) {
             Ok((document, found)) => {
                 self.estimator = Estimator::new(&document);
                 self.progress.found = Some(found);
@@ -371,36 +372,6 @@ impl Filter {
             // A first row only starts; it was checked when it was read.
             let _starts = self.estimator.observe(last);
         }
-    }
-}
-
-/// The most rows that are gathered: then what they tell must do.
-const MOST_GATHERED: usize = 500_000;
-
-/// Rows kept until they tell how the estimator starts.
-#[derive(Debug, Default)]
-struct Gathering {
-    rows: Vec<Observation>,
-    required_time: f64,
-}
-
-impl Gathering {
-    fn wanted_by(document: &Document) -> Option<Self> {
-        document.initialise().map(|wanted| Self {
-            rows: Vec::new(),
-            required_time: wanted.required_time_s.unwrap_or_default(),
-        })
-    }
-
-    /// Keeps a row; tells whether there are enough. Time that begins anew makes the rows before
-    /// useless.
-    fn take(&mut self, row: Observation) -> bool {
-        if self.rows.last().is_some_and(|last| row.time < last.time) {
-            self.rows.clear();
-        }
-        self.rows.push(row);
-        let began = self.rows.first().map_or(row.time, |first| first.time);
-        row.time - began >= self.required_time || self.rows.len() >= MOST_GATHERED
     }
 }
 

@@ -23,7 +23,7 @@ mod rewind;
 
 use crate::{
     catch_up::catch_up,
-    checkpoint::{Checkpoint, CheckpointError, Found, Origin},
+    checkpoint::{Checkpoint, CheckpointError, Entry, Found, Origin},
     estimates::{Outbox, Publisher, Sender},
     filter::{Continuity, Filter, Position, Progress, Rules},
     fleet::{Delivery, Receipt},
@@ -81,7 +81,7 @@ pub(crate) struct Run<'a> {
     /// What makes the estimates.
     lineage: Lineage,
     publisher: Publisher,
-    entry: u64,
+    entry: Entry,
     receipts: Vec<Arc<Receipt>>,
     unsaved_since: Option<Instant>,
     trouble: Option<String>,
@@ -568,14 +568,14 @@ impl<'a> Run<'a> {
     async fn write_checkpoint(
         &self,
         state: Option<(Saved, Progress)>,
-    ) -> Result<u64, CheckpointError> {
+    ) -> Result<Entry, CheckpointError> {
         let Some(state) = state else {
-            return Ok(self.entry);
+            return Ok(self.entry.clone());
         };
         let checkpoint = self.checkpoint(state);
         let key = subjects::estimator_key(&self.worker.battery.name, &self.worker.estimator);
         let checkpoints = &self.worker.shared.checkpoints;
-        match checkpoints.write(&key, &checkpoint, self.entry).await {
+        match checkpoints.write(&key, &checkpoint, &self.entry).await {
             Err(CheckpointError::Conflict) => {}
             answered => return answered,
         }
@@ -589,7 +589,7 @@ impl<'a> Run<'a> {
         if is_lost {
             return Err(CheckpointError::Conflict);
         }
-        checkpoints.write(&key, &checkpoint, found.entry).await
+        checkpoints.write(&key, &checkpoint, &found.entry).await
     }
 
     /// Tells what goes wrong with bus or hub, or that nothing does any more.

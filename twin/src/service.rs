@@ -297,6 +297,9 @@ impl Service {
         lifecycle.supervise("look", looked);
         let answered = commands::serve(Arc::clone(fleet), self.nats.clone());
         lifecycle.supervise("commands", answered);
+        let shared = fleet.shared();
+        let swept = shared.checkpoints.clone().keep_swept(shared.stop.clone());
+        lifecycle.supervise("checkpoints.sweep", swept);
         self.start_news();
     }
 

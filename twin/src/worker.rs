@@ -208,7 +208,7 @@ async fn remove_checkpoint(worker: &Worker) {
                 // One that stays is not used.
                 let _forgotten = checkpoints.forget(&kept).await;
             }
-            checkpoints.remove(&key, entry).await
+            checkpoints.remove(&key, &entry).await
         }
         Ok(_) => Ok(()),
         Err(error) => Err(error),

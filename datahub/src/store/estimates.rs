@@ -420,6 +420,12 @@ fn unit_comment(column: &str) -> Option<&'static str> {
         "ocv__ocv_ent__base_values" => UNIT_VOLT_PER_KELVIN,
         "ocv__reference_temperature" => UNIT_CELSIUS,
         "r0__base_values" => UNIT_OHM,
+        "state_of_health" => UNIT_HEALTH,
+        "equivalent_full_cycles" => {
+            return Some(" IS 'Charge in and out over twice the nominal capacity, without unit.'");
+        }
+        "energy_throughput" => return Some(" IS 'Energy in and out so far, in W·h.'"),
+        "trust" => return Some(" IS '0 healthy, 1 suspect, 2 diverged.'"),
         _ if parameter.ends_with("__temperature_dependence_factor") => UNIT_PER_KELVIN,
         _ if parameter.starts_with("rc_elements__") && last_two() == Some("r") => UNIT_OHM,
         _ if parameter.starts_with("rc_elements__") && last_two() == Some("c") => UNIT_FARAD,
@@ -431,6 +437,10 @@ fn unit_comment(column: &str) -> Option<&'static str> {
 type UnitComment = (&'static str, &'static str);
 const UNIT_ONE: UnitComment = (
     " IS 'Mean, without unit.'",
+    " IS 'Standard deviation, without unit.'",
+);
+const UNIT_HEALTH: UnitComment = (
+    " IS 'Capacity over the nominal one, without unit.'",
     " IS 'Standard deviation, without unit.'",
 );
 const UNIT_VOLT: UnitComment = (" IS 'Mean, in V.'", " IS 'Standard deviation, in V.'");
@@ -459,6 +469,11 @@ mod tests {
             ("i_rc", "in A"),
             ("i_rc1", "in A"),
             ("innovation__std", "in V"),
+            ("state_of_health", "over the nominal"),
+            ("state_of_health__std", "deviation"),
+            ("equivalent_full_cycles", "without unit"),
+            ("energy_throughput", "W·h"),
+            ("trust", "2 diverged"),
         ] {
             let comment = unit_comment(column).unwrap_or_default();
             assert!(comment.contains(unit), "{column}: {comment}");

@@ -6,11 +6,13 @@
 //! The published form is [`schema`].
 
 mod asoh;
+mod cell;
 mod error;
 mod filter;
 mod initialise;
 mod level;
 mod matrices;
+mod nominal;
 mod plan;
 mod reader;
 mod transients;
@@ -23,25 +25,26 @@ use serde_json::Value;
 use filter::{join_blocks, read_noise};
 use initialise::read_initialise;
 use matrices::{Entries, read_matrix};
+use nominal::{Nominal, read_nominal};
 use plan::{Plan, read_kind, read_plan};
 use reader::{Node, Object};
-use transients::{INPUT_KEYS, read_transients, transient_names};
+use transients::INPUT_KEYS;
 use trust::read_trust;
 
 use crate::filter::{Filter, Noise};
-use crate::health::HealthRules;
+use crate::health::{HealthRules, NominalFrom};
 use crate::initialise::Wanted;
-use crate::interpolation::Scalar;
-use crate::model::{CellModel, CurrentBehavior, Physics};
+use crate::model::Physics;
 use crate::trust::TrustRules;
 
+pub use cell::Cell;
 pub use error::{DocumentError, Warning};
 pub use plan::Kind;
 
 type Result<T> = std::result::Result<T, DocumentError>;
 
 /// The keys of a document.
-const DOCUMENT_KEYS: [&str; 18] = [
+const DOCUMENT_KEYS: [&str; 19] = [
     "kind",
     "filter",
     "compat",
@@ -58,12 +61,10 @@ const DOCUMENT_KEYS: [&str; 18] = [
     "sensor_noise",
     "ukf",
     "nominal_capacity",
+    "nominal_capacity_from",
     "trust",
     "initialise",
 ];
-/// The keys of a document that only describes a cell.
-const CELL_KEYS: [&str; 4] = ["compat", "current_behavior", "asoh", "initial_transients"];
-
 /// The most states an estimator may have.
 pub(crate) const MOST_STATES: usize = 40;
 
@@ -83,80 +84,6 @@ pub struct InitialInputs {
     pub temperature: Option<f64>,
 }
 
-/// A cell: its circuit model, and the transients it starts from. Made for simulation from a JSON object with
-/// `asoh` and `initial_transients`, or taken from an estimator's document.
-#[derive(Clone, Debug)]
-pub struct Cell {
-    pub(crate) model: CellModel,
-    pub(crate) transients: Vec<f64>,
-    pub(crate) parameters: Vec<f64>,
-    names: Vec<String>,
-    capacity_ah: f64,
-}
-
-impl Cell {
-    /// Reads a JSON object with the keys `asoh`, `initial_transients`, and if wanted `current_behavior`, `compat`.
-    ///
-    /// # Errors
-    /// As [`Document::from_json`].
-    pub fn from_json(text: &str) -> Result<(Self, Vec<Warning>)> {
-        let value = reader::parse(text)?;
-        let object = Node::root(&value).object(&CELL_KEYS)?;
-        let mut warnings = Vec::new();
-        let cell = Self::read(&object, &mut warnings)?;
-        Ok((cell, warnings))
-    }
-
-    fn read(object: &Object<'_>, warnings: &mut Vec<Warning>) -> Result<Self> {
-        let physics = read_physics(object)?;
-        let behavior = read_behavior(object)?;
-        let node = object.require("asoh", "the health parameters")?;
-        let asoh::ReadCell {
-            model,
-            names,
-            values,
-            capacity_ah,
-        } = asoh::read(&node, physics, behavior, warnings)?;
-        let transients = read_transients(object, &model)?;
-        let mut all_names = transient_names(&model);
-        all_names.extend(names);
-        Ok(Self {
-            model,
-            transients,
-            parameters: values,
-            names: all_names,
-            capacity_ah,
-        })
-    }
-
-    /// Names of the transients, in the order of the state vector: `soc`, `q0`, `i_rc[k]`, `hyst`.
-    pub fn transient_names(&self) -> &[String] {
-        self.names.split_at(self.transients.len()).0
-    }
-
-    /// The capacity the document states, A·h.
-    pub fn nominal_capacity_ah(&self) -> f64 {
-        self.capacity_ah
-    }
-
-    /// Transients, then the estimated parameters: the whole state vector at the start.
-    pub(crate) fn initial_state(&self) -> Vec<f64> {
-        self.transients
-            .iter()
-            .chain(&self.parameters)
-            .copied()
-            .collect()
-    }
-
-    /// Where the capacity stands in the state vector, if it is estimated.
-    fn capacity_index(&self) -> Option<usize> {
-        match self.model.capacity {
-            Scalar::State(index) => Some(index),
-            Scalar::Fixed(_) => None,
-        }
-    }
-}
-
 /// A checked estimator document. It holds everything an [`Estimator`](crate::Estimator) starts from.
 #[derive(Clone, Debug)]
 pub struct Document {
@@ -168,7 +95,7 @@ pub struct Document {
     pub(crate) trust: TrustRules,
     pub(crate) initialise: Option<Wanted>,
     plan: Plan,
-    nominal_ah: f64,
+    nominal: Nominal,
     every: u32,
     /// What was read, where it is to be changed by what is found in the first rows.
     pub(crate) source: Option<Arc<Value>>,
@@ -216,8 +143,8 @@ impl Document {
         let initial_inputs = read_initial_inputs(&object)?;
         let physics = cell.model.physics;
         let trust = read_trust(&object)?;
-        let nominal_ah = read_nominal(&object, cell.capacity_ah)?;
-        let initialise = read_initialise(&object, nominal_ah, cell.model.rc_pairs.len())?;
+        let nominal = read_nominal(&object, cell.capacity_ah)?;
+        let initialise = read_initialise(&object, nominal.ah, &cell.model)?;
         let source = initialise.is_some().then(|| Arc::new(value));
         Ok((
             Self {
@@ -229,7 +156,7 @@ impl Document {
                 trust,
                 initialise,
                 plan,
-                nominal_ah,
+                nominal,
                 every,
                 source,
             },
@@ -256,7 +183,12 @@ impl Document {
     /// The capacity that state of health is measured by, A·h: `nominal_capacity`, or the capacity the document starts
     /// from.
     pub fn nominal_capacity_ah(&self) -> f64 {
-        self.nominal_ah
+        self.nominal.ah
+    }
+
+    /// Where that capacity comes from.
+    pub fn nominal_capacity_from(&self) -> NominalFrom {
+        self.nominal.from
     }
 
     /// What the document estimates with.
@@ -299,7 +231,8 @@ impl Document {
         let count = values.map_or(0, <[f64]>::len);
         let sum: f64 = values.into_iter().flatten().sum();
         HealthRules {
-            nominal_ah: self.nominal_ah,
+            nominal_ah: self.nominal.ah,
+            nominal_from: self.nominal.from,
             initial_ah: self.cell.capacity_ah,
             capacity: self.capacity_index(),
             // A resistance that begins at 0 has nothing to be compared with.
@@ -311,42 +244,6 @@ impl Document {
     /// The cell the estimator believes in, for simulation.
     pub fn cell(&self) -> &Cell {
         &self.cell
-    }
-}
-
-fn read_nominal(object: &Object<'_>, initial_ah: f64) -> Result<f64> {
-    let Some(node) = object.get("nominal_capacity") else {
-        return Ok(initial_ah);
-    };
-    let nominal = node.number()?;
-    if nominal > 0.0 {
-        return Ok(nominal);
-    }
-    Err(node.refuse(format!("must be positive (A h), got {nominal}")))
-}
-
-fn read_physics(object: &Object<'_>) -> Result<Physics> {
-    let Some(compat) = object.get("compat") else {
-        return Ok(Physics::Sound);
-    };
-    match compat.text()? {
-        "moirae-0.3" => Ok(Physics::Moirae03),
-        other => Err(compat.refuse(format!(
-            "unknown version {other:?}; write \"moirae-0.3\", or leave it out for corrected physics"
-        ))),
-    }
-}
-
-fn read_behavior(object: &Object<'_>) -> Result<CurrentBehavior> {
-    let Some(behavior) = object.get("current_behavior") else {
-        return Ok(CurrentBehavior::Constant);
-    };
-    match behavior.text()? {
-        "constant" => Ok(CurrentBehavior::Constant),
-        "linear" => Ok(CurrentBehavior::Linear),
-        other => Err(behavior.refuse(format!(
-            "unknown behavior {other:?}; write \"constant\" or \"linear\""
-        ))),
     }
 }
 

@@ -279,6 +279,7 @@ impl Estimator {
             soc: belief.mean.first().copied().unwrap_or(f64::NAN),
             variance: belief.covariance.first().copied().unwrap_or(f64::NAN),
             capacity_ah: self.model.capacity.at(&belief.mean),
+            hysteresis_reach: self.model.hysteresis_reach(&belief.mean),
         };
         self.meter
             .take(&self.health_rules, interval, (voltages, time), charge);

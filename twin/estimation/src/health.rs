@@ -25,11 +25,27 @@ pub struct Figure {
     pub deviation: Option<f64>,
 }
 
+/// Where the nominal capacity comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NominalFrom {
+    /// The document says it.
+    Document,
+    /// The battery's metadata said it when the document was registered.
+    Metadata,
+    /// Nobody says it: it is the capacity that the estimator starts from.
+    Initial,
+}
+
 /// The health of a battery.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Health {
     /// Capacity over the nominal one; 1 is as good as new.
     pub state_of_health: Figure,
+    /// The nominal capacity, A·h.
+    pub nominal_capacity_ah: f64,
+    /// Where it comes from.
+    pub nominal_capacity_from: NominalFrom,
     /// Series resistance over the document's, the mean of its values; `None` unless it is estimated.
     pub resistance_growth: Option<Figure>,
     /// Charge that went in, A·h.
@@ -52,6 +68,7 @@ pub struct Health {
 #[derive(Clone, Debug)]
 pub(crate) struct HealthRules {
     pub(crate) nominal_ah: f64,
+    pub(crate) nominal_from: NominalFrom,
     /// The document's capacity, A·h.
     pub(crate) initial_ah: f64,
     /// Where the capacity stands among the states.
@@ -102,6 +119,8 @@ pub(crate) struct Charge {
     pub(crate) soc: f64,
     pub(crate) variance: f64,
     pub(crate) capacity_ah: f64,
+    /// See [`CellModel::hysteresis_reach`](crate::model::CellModel::hysteresis_reach).
+    pub(crate) hysteresis_reach: (f64, f64),
 }
 
 impl Meter {
@@ -170,6 +189,8 @@ impl Meter {
         let hours = |seconds: f64| seconds / SECONDS_PER_HOUR;
         Health {
             state_of_health,
+            nominal_capacity_ah: rules.nominal_ah,
+            nominal_capacity_from: rules.nominal_from,
             resistance_growth,
             charged_ah: hours(self.charged),
             discharged_ah: hours(self.discharged),

@@ -5,6 +5,7 @@
 //! the same states before and after.
 
 mod capacity;
+mod gathering;
 mod halves;
 mod ocv;
 mod put;
@@ -15,6 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::observation::Observation;
 use halves::monotone_parts;
+
+pub use gathering::Gathering;
 
 /// What is to be found.
 #[derive(Clone, Debug, PartialEq)]

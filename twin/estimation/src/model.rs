@@ -240,6 +240,26 @@ impl CellModel {
         voltage + hysteresis
     }
 
+    /// How far the hysteresis may reach from where it is, as a share of the capacity by the slope of the open-circuit
+    /// voltage, and how fast it follows charge.
+    pub(crate) fn hysteresis_reach(&self, state: &[f64]) -> (f64, f64) {
+        /// A small part of the capacity.
+        const STEP: f64 = 0.005;
+        let (transients, _) = state.split_at(self.transients());
+        let [soc, .., hysteresis] = *transients else {
+            return (f64::NAN, f64::NAN);
+        };
+        let volts = self.hysteresis.at(soc, state).abs() + hysteresis.abs();
+        let ocv = |soc: f64| self.ocv_reference.at(soc, state);
+        let slope = (ocv(soc + STEP) - ocv(soc - STEP)) / (2.0 * STEP);
+        let share = if volts > 0.0 {
+            volts / slope.abs()
+        } else {
+            0.0
+        };
+        (share, self.hysteresis_rate.at(state).abs())
+    }
+
     #[inline]
     fn open_circuit_voltage(&self, soc: f64, state: &[f64], temperature: Option<f64>) -> f64 {
         let reference = self.ocv_reference.at(soc, state);

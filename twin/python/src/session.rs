@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The most bytes of a saved state, compressed.
-pub const MAX_STATE_BYTES: usize = 512 * 1024;
+pub const MAX_STATE_BYTES: usize = 16 << 20;
 /// The most rows of one request, so that time limits hold for few rows.
 pub const ROWS_AT_ONCE: usize = 64;
 

@@ -26,6 +26,31 @@ pub(super) fn read(definition: &str) -> Result<(Document, Vec<Warning>), Problem
     Ok(read)
 }
 
+/// Puts the nominal capacity of the battery's metadata into a definition that says none, so that it is kept with it
+/// and every twin measures by the same, whatever becomes of the metadata; returns what came of it, in words.
+pub(super) fn measure_by_metadata(
+    definition: &mut String,
+    metadata: &serde_json::Value,
+) -> Option<String> {
+    let said = metadata.pointer("/battery/nominal_capacity")?;
+    if said.is_null() {
+        return None;
+    }
+    let mut document = serde_json::from_str::<serde_json::Value>(definition).ok()?;
+    let keys = document.as_object_mut()?;
+    let Some(ah) = said.as_f64().filter(|ah| *ah > 0.0) else {
+        return Some(format!(
+            "warning: the metadata's battery.nominal_capacity is {said}, no capacity: not used"
+        ));
+    };
+    keys.insert("nominal_capacity".to_owned(), said.clone());
+    keys.insert("nominal_capacity_from".to_owned(), "metadata".into());
+    *definition = document.to_string();
+    Some(format!(
+        "health is measured by the {ah} A h of the metadata"
+    ))
+}
+
 /// Puts the form's `required_time` (s) into a definition whose `initialise` says none, so that it is
 /// kept with it; others stay as they are.
 pub(super) fn require_time(definition: &mut String, seconds: f64) {

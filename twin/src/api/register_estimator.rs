@@ -8,6 +8,7 @@ use rovi_common::{
     name::EstimatorName,
     registration::{Register, Registration},
 };
+use rovi_estimation::NominalFrom;
 use rovi_python::{MAX_DEFINITION_BYTES, ScriptFile, is_script};
 use utoipa::ToSchema;
 
@@ -103,6 +104,17 @@ pub(crate) async fn check(
     let (document, warnings) = definition::read(&register.definition)?;
     let warnings = warnings.iter().map(|warning| format!("warning: {warning}"));
     let mut notes: Vec<String> = warnings.collect();
+    if document.nominal_capacity_from() == NominalFrom::Initial {
+        notes.extend(match shared.hub.metadata(&register.battery).await {
+            Ok(Some(metadata)) => {
+                definition::measure_by_metadata(&mut register.definition, &metadata)
+            }
+            Ok(None) => None,
+            Err(error) => Some(format!(
+                "warning: health is measured by the initial capacity, for the metadata cannot be read: {error}"
+            )),
+        });
+    }
     if !files.is_empty() {
         let note = "the attached files are not used by a native document";
         notes.insert(0, note.to_owned());

@@ -286,25 +286,18 @@ impl Estimates {
     }
 }
 
+const HEALTH: &str = "state_of_health";
+
 /// What the columns of an estimator's frames mean.
 struct Names {
     states: Vec<String>,
-    /// Which of them is the capacity, and what it is a part of, in A·h.
-    capacity: Option<(String, f64)>,
 }
 
 impl Names {
     fn of(registration: &Arc<Registration>) -> Self {
-        let Ok((document, _)) = Document::from_json(&registration.definition) else {
-            return Self {
-                states: Vec::new(),
-                capacity: None,
-            };
-        };
-        let states = document.state_names();
-        let capacity = document.capacity_index().and_then(|at| states.get(at));
-        let capacity = capacity.map(|name| (name.clone(), document.nominal_capacity_ah()));
-        Self { states, capacity }
+        let read = Document::from_json(&registration.definition);
+        let states = read.map_or_else(|_| Vec::new(), |(document, _)| document.state_names());
+        Self { states }
     }
 }
 
@@ -326,12 +319,13 @@ fn values_by_column(
         if name == "soc" {
             values.insert("state_of_charge".to_owned(), value);
         }
-        if let Some((_, nominal)) = names.capacity.as_ref().filter(|(known, _)| known == name) {
-            let deviation = number(&deviation_column(name));
-            let health = Estimated::new(mean / nominal, deviation / nominal);
-            values.insert("state_of_health".to_owned(), health);
-        }
         values.insert(name.clone(), value);
+    }
+    // What it is measured by is the estimator's to know: it may have begun from data.
+    let deviation = number(&deviation_column(HEALTH));
+    if deviation.is_finite() {
+        let health = Estimated::new(number(HEALTH), deviation);
+        values.insert(HEALTH.to_owned(), health);
     }
     values
 }

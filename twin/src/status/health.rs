@@ -1,6 +1,6 @@
 //! What an estimator tells of itself and of its battery, in the form of the status.
 
-use rovi_estimation::{Estimator, Figure, Found, Health, Quality, TrustState};
+use rovi_estimation::{Estimator, Figure, Found, Health, NominalFrom, Quality, TrustState};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -56,6 +56,11 @@ pub struct HealthStatus {
     /// The same unit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_of_health_std: Option<f64>,
+    /// The nominal capacity, in ampere-hours.
+    pub nominal_capacity_ah: f64,
+    /// Where it comes from: `document`, `metadata`, or `initial` for the capacity that the estimator starts from.
+    #[schema(value_type = String)]
+    pub nominal_capacity_from: NominalFrom,
     /// Series resistance over the initial one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resistance_growth: Option<f64>,
@@ -92,6 +97,8 @@ impl From<&Health> for HealthStatus {
         Self {
             state_of_health: health.state_of_health.value,
             state_of_health_std: health.state_of_health.deviation,
+            nominal_capacity_ah: health.nominal_capacity_ah,
+            nominal_capacity_from: health.nominal_capacity_from,
             resistance_growth: value(health.resistance_growth),
             resistance_growth_std: deviation(health.resistance_growth),
             charged_ah: health.charged_ah,

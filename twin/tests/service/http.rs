@@ -2,10 +2,11 @@
 
 use rovi_common::testing;
 use serde_json::{Value, json};
+use twin::config::Settings;
 
 use crate::{
     bus::Bus,
-    hub::{commit_registrations, take_requests},
+    hub::{HubOfRows, commit_registrations, take_requests},
     rows::{DOCUMENT, drive, frames},
     twin::{PATIENCE, Twin, settings},
 };
@@ -48,6 +49,52 @@ async fn registering_answers_in_words_and_the_estimator_runs() {
         let (status, problem) = register(&twin, &fields).await;
         let detail = json!("there is no battery `unknown`");
         assert_eq!((status, &problem["detail"]), (404, &detail));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn state_of_health_is_measured_by_the_metadata_unless_the_document_says_by_what() {
+    let bus = Bus::start().await;
+    let hub = HubOfRows::start(frames("b7", &drive(1), 1, 1));
+    let twin = Twin::start(Settings {
+        hub_url: hub.url.clone(),
+        ..settings(&bus)
+    });
+    twin.ready("nats").await;
+    let document: Value = serde_json::from_str(DOCUMENT).unwrap();
+    let mut own = document.clone();
+    own["nominal_capacity"] = json!(20.0);
+    let own = own.to_string();
+    with_hub(&bus, async {
+        for (battery, definition, told) in [
+            ("b7", DOCUMENT, "12.5 A h of the metadata"),
+            ("b8", &own, ""),
+            ("b9", DOCUMENT, "-1.0, no capacity"),
+        ] {
+            let fields = [("name", battery), ("definition", definition)];
+            let (status, words) = register(&twin, &fields).await;
+            assert_eq!(status, 200, "{words}");
+            assert!(words.as_str().unwrap().contains(told), "{words}");
+            bus.publish(&frames(battery, &drive(30), 1, 10)).await;
+        }
+        for (battery, nominal, from) in [
+            ("b7", Some(12.5), "metadata"),
+            ("b8", Some(20.0), "document"),
+            ("b9", None, "initial"),
+        ] {
+            let status = twin.reached(battery, 30).await;
+            let health = &status["health"];
+            assert_eq!(health["nominal_capacity_from"], from, "{health}");
+            let shown = health["nominal_capacity_ah"].as_f64().unwrap();
+            if let Some(nominal) = nominal {
+                assert_eq!(health["nominal_capacity_ah"], nominal);
+            }
+            let capacity = status["state_names"].as_array().unwrap().iter();
+            let at = capacity.clone().position(|name| name == "q_t.base_values");
+            let capacity = status["mean"][at.unwrap()].as_f64().unwrap();
+            assert_eq!(health["state_of_health"], json!(capacity / shown));
+        }
     })
     .await;
 }
@@ -245,4 +292,104 @@ async fn the_interface_describes_itself() {
         .delete(format!("{}/online/b7", twin.url))
         .header("origin", "http://evil.example");
     assert_eq!(foreign.send().await.unwrap().status().as_u16(), 403);
+}
+
+#[tokio::test]
+async fn an_estimator_that_starts_from_data_says_what_it_gathers_and_what_it_found() {
+    let bus = Bus::start().await;
+    let twin = Twin::start(settings(&bus));
+    twin.ready("nats").await;
+    let mut document: Value = serde_json::from_str(DOCUMENT).unwrap();
+    document["initialise"] = json!({"r0": true, "capacity": true});
+    let definition = document.to_string();
+    with_hub(&bus, async {
+        let fields = [("name", "b7"), ("definition", definition.as_str())];
+        let (status, problem) = register(&twin, &fields).await;
+        let field = json!("definition.initialise.required_time");
+        assert_eq!((status, &problem["field"]), (400, &field), "{problem}");
+        let fields = [fields[0], fields[1], ("required_time", "100")];
+        let (status, words) = register(&twin, &fields).await;
+        assert_eq!(status, 200, "{words}");
+        let words = words.as_str().unwrap();
+        assert!(words.contains("it starts after 100 s of rows"), "{words}");
+
+        let rows = frames("b7", &drive(200), 1, 50);
+        bus.publish(&rows[..1]).await;
+        let gathering = twin.status("b7", |status| status["seq"] == 50).await;
+        assert_eq!(gathering["is_ready"], false);
+        assert_eq!(
+            gathering["initialisation"],
+            json!({"gathered_rows": 50, "found": []})
+        );
+
+        bus.publish(&rows[1..]).await;
+        let status = twin.reached("b7", 200).await;
+        assert_eq!(
+            (&status["is_ready"], &status["rows"]),
+            (&true.into(), &200.into())
+        );
+        // The row 100 s after the first ends the gathering and starts.
+        assert_eq!(status["steps"], 99);
+        let found = &status["initialisation"]["found"];
+        assert_eq!(
+            (&found[0]["what"], &found[1]["what"]),
+            (&"q_t".into(), &"r0".into())
+        );
+        // So short a drive shows no capacity, and says so.
+        assert!(
+            found[0]["reason"]
+                .as_str()
+                .unwrap()
+                .contains("no discharge"),
+            "{found}"
+        );
+        assert!(
+            status["initialisation"].get("gathered_rows").is_none(),
+            "{status}"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_status_tells_trust_and_health_in_the_users_terms() {
+    let bus = Bus::start().await;
+    bus.register("b7", 1, DOCUMENT).await;
+    let twin = Twin::start(settings(&bus));
+    bus.publish(&frames("b7", &drive(300), 1, 100)).await;
+    let status = twin.reached("b7", 300).await;
+    let (trust, health) = (&status["trust"], &status["health"]);
+    assert!(["healthy", "suspect", "diverged"].contains(&trust["state"].as_str().unwrap()));
+    // Two windows of a hundred steps are whole.
+    let band = [&trust["nis_band"][0], &trust["nis_band"][1]].map(|at| at.as_f64().unwrap());
+    assert!(
+        band[0] < 1.0 && 1.0 < band[1] && trust["nis_average"].is_f64(),
+        "{trust}"
+    );
+    assert!(trust["autocorrelation"].is_f64(), "{trust}");
+    for figure in [
+        "state_of_health",
+        "nominal_capacity_ah",
+        "charged_ah",
+        "discharged_ah",
+        "charged_wh",
+        "discharged_wh",
+        "energy_throughput_wh",
+        "equivalent_full_cycles",
+    ] {
+        assert!(
+            health[figure].as_f64().unwrap() >= 0.0,
+            "{figure}: {health}"
+        );
+    }
+    assert_eq!(health["nominal_capacity_from"], "initial");
+    // The energies of the rows themselves, but for the first step, which comes from the initial inputs.
+    let energy: f64 = drive(300)
+        .windows(2)
+        .map(|pair| {
+            (pair[0][1] * (pair[1][0] - pair[0][0]) * f64::midpoint(pair[0][2], pair[1][2])).abs()
+        })
+        .sum();
+    let shown = health["energy_throughput_wh"].as_f64().unwrap();
+    assert!((shown - energy / 3600.0).abs() < 0.02 * shown, "{health}");
 }

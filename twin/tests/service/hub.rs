@@ -51,6 +51,7 @@ impl HubOfRows {
                         .app_data(log.clone())
                         .route("/health", web::get().to(HttpResponse::Ok))
                         .route("/db/{battery}/rows", web::get().to(answer))
+                        .route("/db/{battery}/metadata", web::get().to(metadata))
                 });
                 let server = server.workers(1).disable_signals();
                 let server = server.bind(("127.0.0.1", 0)).unwrap();
@@ -87,6 +88,13 @@ impl Drop for HubOfRows {
     fn drop(&mut self) {
         drop(self.handle.stop(false));
     }
+}
+
+/// The metadata of every battery; the nominal capacity of `b9` is none.
+async fn metadata(battery: web::Path<String>) -> HttpResponse {
+    let capacity = if battery.as_str() == "b9" { -1.0 } else { 12.5 };
+    let battery = serde_json::json!({"nominal_capacity": capacity});
+    HttpResponse::Ok().json(serde_json::json!({"battery": battery}))
 }
 
 async fn answer(

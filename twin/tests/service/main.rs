@@ -7,6 +7,8 @@ mod backtest;
 #[cfg(test)]
 mod bus;
 #[cfg(test)]
+mod checkpoints;
+#[cfg(test)]
 mod corrections;
 #[cfg(test)]
 mod http;

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Counts rows and adds their voltages up; `FAULT` is put into each step.
-const COUNTING: &str = "
+pub(crate) const COUNTING: &str = "
 import os, time
 class Counting:
     state_names = ['n', 'sum']

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Instant};
 
 use anyhow::{Result, ensure};
+use rovi_estimation::Found;
 use rovi_python::Belief;
 
 use super::{Common, dump::Dump, figures::Figures, run::Run, source::Source};
@@ -49,6 +50,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         took.as_secs_f64(),
         left_out(&run)
     );
+    print!("{}", run.found().map(initialisation).unwrap_or_default());
     print!("{}", figures.table());
     print!("{}", states(run.states(), &last.belief));
     Ok(())
@@ -68,9 +70,36 @@ fn states(names: &[String], belief: &Belief) -> String {
     std::iter::once(head).chain(lines).collect()
 }
 
+/// What was found in the first rows, with what it leaves unexplained.
+pub(super) fn initialisation(found: &Found) -> String {
+    let lines = found.qualities.iter().map(|quality| {
+        let what = format!("found in the first rows: {}", quality.what);
+        let values = match quality.values.as_slice() {
+            [] => "nothing".to_owned(),
+            [value] => format!("{value:.6e}"),
+            [first, .., last] => format!("{first:.4e}..{last:.4e}"),
+        };
+        let told = match (&quality.reason, quality.rmse) {
+            (Some(reason), _) => reason.clone(),
+            (None, rmse) => format!(
+                "rmse {:.2e} {} over {} rows",
+                rmse.unwrap_or(0.0),
+                quality.rmse_unit,
+                quality.rows
+            ),
+        };
+        format!("  {what:<40} {values:>14}  {told}\n")
+    });
+    lines.collect()
+}
+
 /// Says which rows made no step, and why.
 pub(super) fn left_out(run: &Run) -> String {
     let kinds = run.left_out.iter();
     let kinds = kinds.map(|(kind, (count, why))| format!("; {count} {kind}, the last: {why}"));
-    kinds.collect::<Vec<_>>().concat()
+    let waiting = match run.waiting() {
+        0 => String::new(),
+        rows => format!("; {rows} rows do not span the required time yet"),
+    };
+    kinds.chain([waiting]).collect::<Vec<_>>().concat()
 }

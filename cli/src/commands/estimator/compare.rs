@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 
 use super::{
     Common,
-    check::left_out,
+    check::{initialisation, left_out},
     figures::Figures,
     run::{Estimate, Run},
     source::Source,
@@ -60,6 +60,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     );
     for (run, figures) in [(&first, &figures), (&second, &other_figures)] {
         println!("{}{}", run.name, left_out(run));
+        print!("{}", run.found().map(initialisation).unwrap_or_default());
         print!("{}", figures.table());
     }
     print!(

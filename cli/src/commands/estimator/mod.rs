@@ -59,7 +59,8 @@ struct Common {
     /// Files that a script reads.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     files: Vec<PathBuf>,
-    /// Span of history in seconds that a script's offline estimation gets.
+    /// Span of history in seconds that a script's offline estimation gets, or for which a document whose `initialise`
+    /// does not say gathers rows.
     #[arg(long, value_name = "S", default_value_t = 0.0)]
     required_time: f64,
     /// The interpreter of scripts.

@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use rovi_common::rows::Columns;
-use rovi_estimation::{Document, Estimator, Observation};
+use rovi_estimation::{Document, Estimator, Found, Gathering, Observation};
 use rovi_python::{
     Belief, Cancel, Outcome, Python, ROWS_AT_ONCE, Script, ScriptFile, Session, Start, is_script,
 };
@@ -44,8 +44,16 @@ pub(super) struct Run {
 }
 
 enum Engine {
-    Native(Box<Estimator>),
+    Native(Box<Native>),
     Python(Box<Session>),
+}
+
+/// A document at work, as a twin runs it.
+struct Native {
+    document: Document,
+    estimator: Estimator,
+    gathering: Option<Gathering>,
+    found: Option<Found>,
 }
 
 impl Run {
@@ -56,9 +64,8 @@ impl Run {
         let engine = if is_script(&definition) {
             start_script(&definition, common, metadata)
         } else {
-            Document::from_json(&definition)
-                .map(|(document, _)| Engine::Native(Box::new(Estimator::new(&document))))
-                .map_err(Into::into)
+            Native::start(&definition, common.required_time)
+                .map(|native| Engine::Native(Box::new(native)))
         };
         Ok(Self {
             name: path
@@ -76,8 +83,27 @@ impl Run {
     /// Returns the names of the states.
     pub(super) fn states(&self) -> &[String] {
         match &self.engine {
-            Engine::Native(estimator) => estimator.state_names(),
+            Engine::Native(native) => native.estimator.state_names(),
             Engine::Python(session) => session.state_names(),
+        }
+    }
+
+    /// Returns what a document found out from its first rows, once it has.
+    pub(super) fn found(&self) -> Option<&Found> {
+        match &self.engine {
+            Engine::Native(native) => native.found.as_ref(),
+            Engine::Python(_) => None,
+        }
+    }
+
+    /// Returns how many rows wait until they tell how to start.
+    pub(super) fn waiting(&self) -> usize {
+        match &self.engine {
+            Engine::Native(native) => {
+                let gathering = native.gathering.as_ref();
+                gathering.map_or(0, |gathering| gathering.rows().len())
+            }
+            Engine::Python(_) => self.kept.len(),
         }
     }
 
@@ -93,12 +119,11 @@ impl Run {
         self.read += columns.rows();
         let mut estimates = Vec::with_capacity(rows.len());
         match &mut self.engine {
-            Engine::Native(estimator) => {
-                let estimator = estimator.as_mut();
+            Engine::Native(native) => {
                 let mut refused = Vec::new();
                 for (_, row) in rows {
-                    match step(estimator, row) {
-                        Ok(estimate) => estimates.push(estimate),
+                    match native.take(row) {
+                        Ok(estimate) => estimates.extend(estimate),
                         Err(error) => refused.push(error),
                     }
                 }
@@ -222,7 +247,7 @@ fn row_of(columns: &Columns, at: usize, number: usize) -> Result<Row, String> {
     let quantity = |name: &str| {
         let value = columns.get(name).and_then(|column| column.number(at));
         let value = value.filter(|value| value.is_finite());
-        value.ok_or_else(|| format!("row {number} has no `{name}`"))
+        value.ok_or_else(|| format!("row {number} has no number in `{name}`"))
     };
     Ok(Row {
         number,
@@ -233,22 +258,92 @@ fn row_of(columns: &Columns, at: usize, number: usize) -> Result<Row, String> {
     })
 }
 
-fn step(estimator: &mut Estimator, row: Row) -> Result<Estimate, String> {
-    let observation = Observation {
-        time: row.time,
-        current: row.current,
-        voltage: row.voltage,
-        temperature: row.temperature,
-    };
-    let step = estimator.observe(&observation);
-    let step = step.map_err(|error| format!("row {}: {error}", row.number))?;
-    let belief = Belief {
-        mean: estimator.mean().to_vec(),
-        covariance: estimator.covariance().to_vec(),
-    };
-    Ok(Estimate {
-        row,
-        belief,
-        predicted: step.map(|step| (step.predicted_voltage, step.predicted_variance)),
-    })
+impl Native {
+    fn start(definition: &str, required_time: f64) -> Result<Self> {
+        let (document, _) = Document::from_json(definition)?;
+        let wanted = document.initialise();
+        ensure!(
+            required_time > 0.0 || wanted.is_none_or(|wanted| wanted.required_time_s.is_some()),
+            "initialise.required_time is missing; say it there or by --required-time"
+        );
+        Ok(Self {
+            estimator: Estimator::new(&document),
+            gathering: Gathering::wanted_by(&document, required_time),
+            document,
+            found: None,
+        })
+    }
+
+    /// Steps over a row, or keeps it; nothing is said of a row that is kept.
+    fn take(&mut self, row: Row) -> Result<Option<Estimate>, String> {
+        let observation = Observation {
+            time: row.time,
+            current: row.current,
+            voltage: row.voltage,
+            temperature: row.temperature,
+        };
+        if let Some(gathering) = &mut self.gathering {
+            if !gathering.take(observation) {
+                return Ok(None);
+            }
+            let initialised = self.document.initialised(gathering.rows());
+            self.gathering = None;
+            let (document, found) = initialised.map_err(|error| format!("initialise: {error}"))?;
+            self.estimator = Estimator::new(&document);
+            self.found = Some(found);
+        }
+        let step = self.estimator.observe(&observation);
+        let step = step.map_err(|error| format!("row {}: {error}", row.number))?;
+        let belief = Belief {
+            mean: self.estimator.mean().to_vec(),
+            covariance: self.estimator.covariance().to_vec(),
+        };
+        Ok(Some(Estimate {
+            row,
+            belief,
+            predicted: step.map(|step| (step.predicted_voltage, step.predicted_variance)),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LFP: &str = include_str!("../../../../docs/examples/lfp.json");
+
+    fn row(number: u32) -> Row {
+        let current = if number % 20 < 10 { -10.0 } else { 0.0 };
+        Row {
+            number: 0,
+            time: f64::from(number),
+            current,
+            voltage: 3.3 + 0.005 * current,
+            temperature: None,
+        }
+    }
+
+    #[test]
+    fn a_document_that_starts_from_data_gathers_rows_as_a_twin_does() {
+        let text = LFP.replacen('{', "{\"initialise\": {\"r0\": true},", 1);
+        let refused = Native::start(&text, 0.0)
+            .err()
+            .map(|error| error.to_string());
+        assert!(refused.unwrap_or_default().contains("--required-time"));
+        let mut native = Native::start(&text, 100.0).unwrap();
+        for number in 0..100 {
+            assert_eq!(native.take(row(number)), Ok(None));
+        }
+        // The row that completes them starts, and the next one steps.
+        let started = native.take(row(100)).unwrap().unwrap();
+        assert_eq!(started.predicted, None);
+        let found = native
+            .found
+            .as_ref()
+            .and_then(|found| found.r0_ohm)
+            .unwrap();
+        assert!((found - 0.005).abs() < 1e-12, "{found}");
+        assert!(started.belief.mean.contains(&found));
+        assert!(native.take(row(101)).unwrap().unwrap().predicted.is_some());
+    }
 }

@@ -65,6 +65,9 @@ impl Source {
     }
 }
 
+/// Columns that every estimator reads as numbers.
+const QUANTITIES: [&str; 4] = ["test_time", "current", "voltage", "temperature"];
+
 fn open_csv(path: &Path) -> Result<Rows> {
     let reader = csv::Reader::from_path(path);
     let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -99,8 +102,13 @@ fn read_csv(reader: &mut csv::Reader<BufReader<File>>, most: usize) -> Result<Co
                 names.len()
             );
         }
-        for (column, text) in cells.iter_mut().zip(&record) {
-            column.push(cell(text));
+        for ((name, column), text) in names.iter().zip(&mut cells).zip(&record) {
+            let value = match cell(text) {
+                // Else one such cell would make the whole column text.
+                Value::Text(_) if QUANTITIES.contains(&name.as_str()) => Value::Null,
+                value => value,
+            };
+            column.push(value);
         }
     }
     Ok(Columns::new(names.into_iter().zip(cells).collect())?)
@@ -114,5 +122,26 @@ fn cell(text: &str) -> Value {
             Ok(number) => Value::Float(number),
             Err(_no_number) => Value::Text(text.to_owned()),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_cell_that_is_no_number_costs_only_its_row() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let text = "test_time,current,voltage,note\n0,1,3.3,a\n1,abc,3.3,b\n2,1,3.3,7\n";
+        file.write_all(text.as_bytes()).unwrap();
+        let Ok(Rows::Csv(mut reader)) = open_csv(file.path()) else {
+            panic!("it is a CSV");
+        };
+        let columns = read_csv(&mut reader, 10).unwrap();
+        let current = columns.get("current").unwrap();
+        let read: Vec<Option<f64>> = (0..3).map(|row| current.number(row)).collect();
+        assert_eq!(read, [Some(1.0), None, Some(1.0)]);
     }
 }

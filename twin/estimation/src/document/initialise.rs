@@ -4,6 +4,8 @@ use super::error::DocumentError;
 use super::reader::Object;
 use super::trust::read_range;
 use crate::initialise::Wanted;
+use crate::interpolation::Curve;
+use crate::model::CellModel;
 
 type Result<T> = std::result::Result<T, DocumentError>;
 
@@ -20,12 +22,13 @@ pub(super) const INITIALISE_KEYS: [&str; 7] = [
 pub(super) fn read_initialise(
     object: &Object<'_>,
     capacity_ah: f64,
-    pairs: usize,
+    model: &CellModel,
 ) -> Result<Option<Wanted>> {
     let Some(node) = object.get("initialise") else {
         return Ok(None);
     };
     let initialise = node.object(&INITIALISE_KEYS)?;
+    let pairs = model.rc_pairs.len();
     let flag = |key| initialise.get(key).map_or(Ok(false), |node| node.flag());
     let required_time_s = match initialise.get("required_time") {
         Some(node) => Some(positive(&node)?),
@@ -66,6 +69,15 @@ pub(super) fn read_initialise(
         nominal_ah,
         voltage_limits: limits,
     };
+    if let Some(node) = initialise.get("ocv")
+        && wanted.ocv
+        && matches!(model.ocv_reference, Curve::Constant(_))
+    {
+        return Err(node.refuse(
+            "asoh.ocv.ocv_ref has one value; give it one for each state of charge at which the \
+             curve is wanted",
+        ));
+    }
     if !(wanted.capacity || wanted.ocv || wanted.r0 || rc_pairs > 0) {
         return Err(node.refuse("asks for nothing; set capacity, ocv, r0 or rc_pairs"));
     }

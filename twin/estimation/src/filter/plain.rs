@@ -28,26 +28,21 @@ impl Unscented {
         } else {
             centre_mean
         };
-        let total = (0..others).fold(centre_mean, |sum, _| sum + weight);
-        let mut voltage = 0.0;
-        for column in 0..width {
-            let mut sum = centre_mean * points[column];
-            for row in 1..=others {
-                sum += weight * points[row * width + column];
-            }
-            let mean = sum / total;
-            for row in 0..=others {
-                points[row * width + column] -= mean;
-            }
-            match self.keeper.next.mean.get_mut(column) {
-                Some(place) => *place = mean,
-                None => voltage = mean,
-            }
+        let weight_of = |row: usize| if row == 0 { centre_mean } else { weight };
+        let total = pairwise(others + 1, &weight_of);
+        for column in 0..n {
+            let value = |row: usize| weight_of(row) * points[row * width + column];
+            let mean = (0..=others).fold(0.0, |sum, row| sum + value(row)) / total;
+            take_off(&mut points[column..], width, mean);
+            self.keeper.next.mean[column] = mean;
         }
+        let voltage = pairwise(others + 1, &|row| weight_of(row) * points[row * width + n]) / total;
+        take_off(&mut points[n..], width, voltage);
         let product = |i: usize, j: usize| {
-            let first = centre_weight * points[i] * points[j];
-            (1..=others).fold(first, |sum, row| {
-                sum + weight * points[row * width + i] * points[row * width + j]
+            (0..=others).fold(0.0_f64, |sum, row| {
+                let weight = if row == 0 { centre_weight } else { weight };
+                let (one, other) = (points[row * width + i], points[row * width + j]);
+                one.mul_add(weight * other, sum)
             })
         };
         for i in 0..n {
@@ -63,11 +58,12 @@ impl Unscented {
     pub(super) fn condition_plainly(&mut self, variance: f64, innovation: f64) {
         let n = self.keeper.scale.len();
         let (next, cross) = (&mut self.keeper.next, &self.work.cross);
+        let inverse = 1.0 / variance;
         for i in 0..n {
-            let gain = cross[i] / variance;
+            let gain = cross[i] * inverse;
             next.mean[i] += gain * innovation;
             for (j, other) in cross[..=i].iter().enumerate() {
-                let entry = next.covariance[i * n + j] - gain * variance * (other / variance);
+                let entry = next.covariance[i * n + j] - gain * (variance * (other * inverse));
                 next.covariance[i * n + j] = entry;
                 next.covariance[j * n + i] = entry;
             }
@@ -102,4 +98,31 @@ impl Unscented {
             write(centre_voltage + sign * sensor, &|i| work.centre[i]);
         }
     }
+}
+
+/// Subtracts `mean` from every `width`-th of `column`.
+fn take_off(column: &mut [f64], width: usize, mean: f64) {
+    for value in column.iter_mut().step_by(width) {
+        *value -= mean;
+    }
+}
+
+/// The sum of `count` values in numpy's order along one axis: eight sums side by side, then the rest.
+fn pairwise(count: usize, value: &impl Fn(usize) -> f64) -> f64 {
+    const LANES: usize = 8;
+    let whole = if count < LANES {
+        0
+    } else {
+        count - count % LANES
+    };
+    let mut sum = 0.0;
+    if whole > 0 {
+        let mut lanes: [f64; LANES] = std::array::from_fn(value);
+        for row in LANES..whole {
+            lanes[row % LANES] += value(row);
+        }
+        let [a, b, c, d, e, f, g, h] = lanes;
+        sum = ((a + b) + (c + d)) + ((e + f) + (g + h));
+    }
+    (whole..count).fold(sum, |sum, row| sum + value(row))
 }

@@ -37,10 +37,14 @@ impl Rest {
         let duration = time - start;
         if duration >= LEAST {
             let lost = soc + self.moved - charge.soc;
+            // What leaks turns the hysteresis, too, which without a current the filter takes for charge.
+            let (reach, rate) = charge.hysteresis_reach;
+            let turned = reach * (1.0 - libm::exp(-rate * lost.abs()));
             // The two beliefs are correlated; taken as independent, the deviation is an upper bound.
-            self.loss = Some(Figure {
+            let deviation = (variance + charge.variance + turned * turned).sqrt();
+            self.loss = deviation.is_finite().then(|| Figure {
                 value: lost / duration * MONTH,
-                deviation: Some((variance + charge.variance).sqrt() / duration * MONTH),
+                deviation: Some(deviation / duration * MONTH),
             });
         }
     }

@@ -1,6 +1,6 @@
 //! Capacity: the charge of a discharge from full to empty.
 
-use super::halves::{Halves, Part};
+use super::halves::{Halves, Part, flow_ah};
 use super::{Fit, Outcome, Wanted, rms};
 use crate::observation::Observation;
 
@@ -12,6 +12,7 @@ const LEAST: f64 = 0.3;
 /// Finds the full discharges; the slowest counts, since fast ones end early. The spread of all of them is the error.
 ///
 /// Where no limits are given, voltages without the drop of the series resistance are compared: a load moves the extremes.
+/// Then a discharge is full, too, that covers all charge that ever moved, whatever voltages a pulse has reached.
 pub(super) fn find(
     parts: &[Part],
     rows: &[Observation],
@@ -26,6 +27,10 @@ pub(super) fn find(
     let [low, high] = wanted.voltage_limits.unwrap_or_else(|| extremes(rows));
     let near = NEAR * (high - low);
     let range = |part: &Part| extremes(rows.get(part.rows.clone()).unwrap_or_default());
+    let all_ah = match wanted.voltage_limits {
+        Some(_) => f64::INFINITY,
+        None => span_ah(rows),
+    };
     let full: Vec<usize> = (0..parts.len())
         .filter(|&k| {
             let Some(part) = parts.get(k) else {
@@ -35,9 +40,9 @@ pub(super) fn find(
             // The cell is full where the charge before ended, whatever the first loaded voltage is.
             let before = k.checked_sub(1).and_then(|k| parts.get(k));
             let was_full = before.map_or(highest, |charge| range(charge)[1]);
-            part.charge_ah <= -LEAST * wanted.nominal_ah
-                && lowest <= low + near
-                && highest.max(was_full) >= high - near
+            let reaches_both = lowest <= low + near && highest.max(was_full) >= high - near;
+            let covers_all = -part.charge_ah >= (1.0 - NEAR) * all_ah;
+            -part.charge_ah >= LEAST * wanted.nominal_ah && (reaches_both || covers_all)
         })
         .collect();
     let slowest = full.iter().copied().min_by(|&a, &b| {
@@ -50,7 +55,7 @@ pub(super) fn find(
     });
     let Some((at, part)) = slowest.and_then(|at| Some((at, parts.get(at)?))) else {
         return Err(format!(
-            "no discharge of {} A h or more goes from {high} V to {low} V",
+            "no discharge of {:.3} A h or more goes from {high:.3} V to {low:.3} V",
             LEAST * wanted.nominal_ah
         ));
     };
@@ -71,6 +76,17 @@ pub(super) fn find(
     let rmse = rms(others.map(|other| -other.charge_ah - capacity_ah));
     let rows = part.rows.clone().count();
     Ok((halves, Fit { rmse, rows }))
+}
+
+/// The most charge that lies between two rows, A·h.
+fn span_ah(rows: &[Observation]) -> f64 {
+    let mut net = 0.0_f64;
+    let (mut lowest, mut highest) = (net, net);
+    for pair in rows.windows(2) {
+        net += flow_ah(pair);
+        (lowest, highest) = (lowest.min(net), highest.max(net));
+    }
+    highest - lowest
 }
 
 fn mean_current(part: &Part, rows: &[Observation]) -> f64 {

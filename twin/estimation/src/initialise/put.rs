@@ -71,19 +71,17 @@ fn set(value: &mut Value, pointer: &str, to: Value) {
     }
 }
 
-/// Lays the curve through the pinpoints of the document, or takes it over where the document has a single value.
+/// Lays the curve through the pinpoints of the document, which has more than one.
 fn put_curve(reference: &mut Value, curve: &[[f64; 2]]) {
     let count = numbers(&reference["base_values"]).len();
     let given = numbers(&reference["soc_pinpoints"]);
     let pinpoints = if given.len() == count {
         given
     } else {
-        crate::interpolation::evenly_spaced(count.max(2))
+        crate::interpolation::evenly_spaced(count)
     };
     let values: Vec<f64> = pinpoints.iter().map(|soc| at(curve, *soc)).collect();
-    if count > 1 {
-        reference["base_values"] = json!(values);
-    }
+    reference["base_values"] = json!(values);
 }
 
 /// Straight lines; the first and the last go on outside.

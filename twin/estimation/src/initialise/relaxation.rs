@@ -44,7 +44,7 @@ pub(super) fn find(rows: &[Observation], wanted: &Wanted) -> Outcome<Vec<[f64; 2
         .max_by_key(|relaxation| relaxation.rows.len())
     else {
         return Err(format!(
-            "no rest of {FEWEST_ROWS} rows follows a steady current of {} A or more",
+            "no rest of {FEWEST_ROWS} rows follows a steady current of {:.3} A or more",
             wanted.nominal_ah / LEAST_CURRENT
         ));
     };

@@ -24,7 +24,7 @@ pub(super) fn find(rows: &[Observation], nominal_ah: f64) -> Outcome<f64> {
     let mut ratios: Vec<f64> = steps.iter().map(|(_, ratio)| *ratio).collect();
     let Some(middle) = median(&mut ratios) else {
         return Err(format!(
-            "no current steps by {} A or more within {MOST_SECONDS} s",
+            "no current steps by {:.3} A or more within {MOST_SECONDS} s",
             nominal_ah / LEAST_STEP
         ));
     };

@@ -150,6 +150,37 @@ fn an_estimator_started_from_what_was_found_expects_what_follows() {
 }
 
 #[test]
+fn a_curve_is_not_sought_for_a_document_that_has_one_value() {
+    let changes = json!({
+        "initialise": {"ocv": true},
+        "asoh": {"q_t": {"base_values": 2.0}, "ocv": {"ocv_ref": {"base_values": 3.3}},
+                 "r0": {"base_values": 0.08}},
+        "covariance_transient": crate::cells::diagonal(&[1e-3, 1e-7]),
+        "covariance_asoh": [],
+        "transient_process_noise": crate::cells::diagonal(&[1e-10, 1e-11]),
+        "asoh_process_noise": [],
+    });
+    let refused = Document::from_json(&document_json(&changes).to_string()).unwrap_err();
+    assert_eq!(refused.path(), Some("initialise.ocv"), "{refused}");
+}
+
+#[test]
+fn a_pulse_below_the_lower_limit_hides_no_full_discharge() {
+    let mut rows = performance_test();
+    let fast = rows.iter().position(|row| row.current < -2.0).unwrap();
+    rows.truncate(fast);
+    let last = rows.last().unwrap().time;
+    rows.extend((1..=20).map(|k| Observation {
+        time: last + f64::from(k),
+        current: if k % 2 == 0 { -4.4 } else { 0.0 },
+        voltage: if k % 2 == 0 { 2.0 } else { 4.1 },
+        temperature: None,
+    }));
+    let (_, found) = everything().initialised(&rows).unwrap();
+    near(found.capacity_ah.expect("it is found"), 2.2, 0.01);
+}
+
+#[test]
 fn rows_that_tell_nothing_give_reasons_and_leave_the_document_as_it_was() {
     let rows: Vec<Observation> = (0..500)
         .map(|k| Observation {

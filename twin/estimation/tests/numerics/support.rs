@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::table::Table;
 
 /// Keys of an estimator's document: all else in a reference file says where it came from.
-const DOCUMENT_KEYS: [&str; 13] = [
+const DOCUMENT_KEYS: [&str; 14] = [
     "kind",
     "filter",
     "current_behavior",
@@ -20,6 +20,7 @@ const DOCUMENT_KEYS: [&str; 13] = [
     "asoh_process_noise",
     "sensor_noise",
     "ukf",
+    "initialise",
 ];
 
 /// The document within a reference file, to be run as Moirae runs it.
