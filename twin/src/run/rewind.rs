@@ -17,7 +17,7 @@ use rovi_common::{clock::now_us, corrections::Corrections, fault, frame::RowFram
 
 use super::{Run, Taken};
 use crate::{
-    checkpoint::{CHECKPOINT_VERSION, Checkpoint, CheckpointError, Origin},
+    checkpoint::{CHECKPOINT_VERSION, Checkpoint, CheckpointError, Origin, Entry},
     filter::{Position, Progress},
     order::{Late, LateRow},
     ring::{Kept, ROWS_APART, ROWS_AT_MOST, Reason, Recomputation, Ring},
@@ -170,12 +170,12 @@ impl Run<'_> {
             let decided = match self.state().await? {
                 Some(state) => {
                     checkpoints
-                        .write(&key, &self.checkpoint(state), self.entry)
+                        .write(&key, &self.checkpoint(state), &self.entry)
                         .await
                 }
                 // Nothing can be kept before it has started: whoever goes on begins anew, too.
-                None if self.entry > 0 => self.withdraw_checkpoint(&key).await,
-                None => Ok(0),
+                None if self.entry != Entry::default() => self.withdraw_checkpoint(&key).await,
+                None => Ok(Entry::default()),
             };
             match decided {
                 Ok(entry) => {
@@ -193,9 +193,9 @@ impl Run<'_> {
     }
 
     /// Removes the checkpoint, unless somebody else wrote one meanwhile.
-    async fn withdraw_checkpoint(&self, key: &str) -> Result<u64, CheckpointError> {
+    async fn withdraw_checkpoint(&self, key: &str) -> Result<Entry, CheckpointError> {
         let checkpoints = &self.worker.shared.checkpoints;
-        let removed = checkpoints.remove(key, self.entry).await;
+        let removed = checkpoints.remove(key, &self.entry).await;
         let found = checkpoints.read(key).await?;
         match removed {
             Ok(()) if found.checkpoint.is_none() => Ok(found.entry),
