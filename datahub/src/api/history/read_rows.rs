@@ -28,6 +28,7 @@ use crate::{
     store::{
         rows::{self, PageLimits, Selected, Selection},
         source::{Of, Source},
+        times,
     },
 };
 
@@ -240,10 +241,11 @@ async fn page(
     };
     let read = hub.pool.run(move |connection| {
         let page = pages::current(connection, &source, |connection| {
+            let parts = times::narrow(connection, &source, &selection)?;
             Ok(rows::page(
                 connection,
                 &source,
-                &selection,
+                &parts,
                 picks.fetched(),
                 limits,
             )?)
