@@ -58,6 +58,9 @@ pub struct Settings {
     pub frame_bytes: usize,
     /// Most bytes of the body of one `POST`. Too high costs memory for each request.
     pub body_bytes: usize,
+    /// Most bytes of the bodies of all `POST`s at once: half as they come, half as they are decoded.
+    /// Too high costs memory, too low refuses some where many come together.
+    pub bodies_bytes: u32,
     /// How long a `POST` waits for its rows to be durable. Too low sends clients away that need
     /// not go, too high keeps them in the dark while a table is locked.
     #[serde(with = "humantime_serde")]
@@ -138,6 +141,7 @@ impl Default for Settings {
             pool_size: 8,
             frame_bytes: 4 << 20,
             body_bytes: 64 << 20,
+            bodies_bytes: 512 << 20,
             post_timeout: Duration::from_secs(30),
             rows_per_frame: 65_536,
             row_bytes: MAX_ROW_BYTES,
@@ -193,6 +197,10 @@ impl Settings {
         need(
             self.frame_bytes >= self.row_bytes,
             "frame_bytes must be row_bytes or more",
+        );
+        need(
+            self.body_bytes >= 1 && self.bodies_bytes as usize / 2 >= self.body_bytes,
+            "bodies_bytes must be twice body_bytes or more",
         );
         need(self.rows_per_frame >= 1, "rows_per_frame must be 1 or more");
         need(
