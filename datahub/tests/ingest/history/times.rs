@@ -33,69 +33,53 @@ async fn looked_up(postgres: &TestPostgres, units: i64) {
     .await;
 }
 
-/// Compares the hub's answers with PostgreSQL's.
+/// Ranges, and what they mean to PostgreSQL.
+const RANGES: [(&str, &str); 8] = [
+    (
+        "received=1700100000..1700100010",
+        "received BETWEEN to_timestamp(1700100000) AND to_timestamp(1700100010)",
+    ),
+    (
+        "received=1700279000..",
+        "received >= to_timestamp(1700279000)",
+    ),
+    (
+        "time=1699990000..1699990100",
+        r#""time" BETWEEN 1699990000 AND 1699990100"#,
+    ),
+    (
+        "test_time=70000..70020",
+        "test_time BETWEEN 70000 AND 70020",
+    ),
+    ("test_time=..-20", "test_time <= -20"),
+    (
+        "test_time=5000..5010&received=1700200000..",
+        "test_time BETWEEN 5000 AND 5010 AND received >= to_timestamp(1700200000)",
+    ),
+    ("test_time=1e6..", "test_time >= 1e6"),
+    (
+        "test_time=150000..150500&seq=150100..150200",
+        "test_time BETWEEN 150000 AND 150500 AND seq BETWEEN 150100 AND 150200",
+    ),
+];
+
+/// Compares the hub's answers with PostgreSQL's: pages from either end, and exports.
 async fn assert_exact(hub: &TestHub, postgres: &TestPostgres) {
-    for (range, condition) in [
-        (
-            "received=1700100000..1700100010",
-            "received BETWEEN to_timestamp(1700100000) AND to_timestamp(1700100010)",
-        ),
-        (
-            "received=1700279000..",
-            "received >= to_timestamp(1700279000)",
-        ),
-        (
-            "time=1699990000..1699990100",
-            r#""time" BETWEEN 1699990000 AND 1699990100"#,
-        ),
-        (
-            "test_time=70000..70020",
-            "test_time BETWEEN 70000 AND 70020",
-        ),
-        ("test_time=..-20", "test_time <= -20"),
-        (
-            "test_time=5000..5010&received=1700200000..",
-            "test_time BETWEEN 5000 AND 5010 AND received >= to_timestamp(1700200000)",
-        ),
-        ("test_time=1e6..", "test_time >= 1e6"),
-        (
-            "test_time=150000..150500&seq=150100..150200",
-            "test_time BETWEEN 150000 AND 150500 AND seq BETWEEN 150100 AND 150200",
-        ),
-    ] {
-        let expected = query(
-            postgres,
-            &format!(
-                r#"SELECT coalesce(array_agg(seq ORDER BY seq), '{{}}') AS seq FROM battery."b7" WHERE {condition}"#
-            ),
+    for (range, condition) in RANGES {
+        let sql = format!(
+            r#"SELECT coalesce(array_agg(seq ORDER BY seq), '{{}}') AS seq FROM battery."b7" WHERE {condition}"#
         );
-        let expected = &expected[0]["seq"];
-        let found = get(hub, &format!("/db/b7/rows?columns=n&{range}")).await;
-        assert_eq!(found["seq"], *expected, "{range}");
-        let newest = get(
-            hub,
-            &format!("/db/b7/rows?columns=n&limit=3&order=desc&{range}"),
-        )
-        .await;
-        let mut last: Vec<_> = expected
-            .as_array()
-            .unwrap()
-            .iter()
-            .rev()
-            .take(3)
-            .cloned()
-            .collect();
+        let answer = query(postgres, &sql);
+        let expected = answer[0]["seq"].as_array().unwrap();
+        let path = format!("/db/b7/rows?columns=n&{range}");
+        assert_eq!(get(hub, &path).await["seq"], json!(expected), "{range}");
+        let newest = get(hub, &format!("{path}&limit=3&order=desc")).await;
+        let last: Vec<_> = expected.iter().rev().take(3).collect();
         assert_eq!(newest["seq"], json!(last), "{range}");
-        last.truncate(1);
-        let exported = reqwest::get(hub.url(&format!(
-            "/db/b7/rows/export?columns=n&format=ndjson&{range}"
-        )));
-        let exported = exported.await.unwrap().text().await.unwrap();
-        assert_eq!(
-            exported.lines().count(),
-            expected.as_array().unwrap().len(),
-            "{range}"
-        );
+        let export = format!("/db/b7/rows/export?columns=n&format=ndjson&{range}");
+        let exported = reqwest::get(hub.url(&export)).await.unwrap();
+        let lines = exported.text().await.unwrap().lines().count();
+        assert_eq!(lines, expected.len(), "{range}");
     }
 }
 
