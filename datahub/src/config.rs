@@ -14,7 +14,9 @@ use rovi_common::{
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::{cycles::CycleSettings, relay::RelaySettings, retention::RetentionSettings};
+use crate::{
+    cycles::CycleSettings, relay::RelaySettings, retention::RetentionSettings, upload::bodies,
+};
 
 /// Port of the hub.
 pub const DEFAULT_PORT: u16 = 8000;
@@ -198,10 +200,6 @@ impl Settings {
             self.frame_bytes >= self.row_bytes,
             "frame_bytes must be row_bytes or more",
         );
-        need(
-            self.body_bytes >= 1 && self.bodies_bytes as usize / 2 >= self.body_bytes,
-            "bodies_bytes must be twice body_bytes or more",
-        );
         need(self.rows_per_frame >= 1, "rows_per_frame must be 1 or more");
         need(
             self.window_rows >= self.rows_per_frame,
@@ -226,7 +224,7 @@ impl Settings {
         );
         let exports = (1..=1000).contains(&self.exports);
         need(exports, "exports must be 1 to 1000");
-        need(!self.post_timeout.is_zero(), "post_timeout must be above 0");
+        need(bodies::is_usable(self), bodies::NEEDS);
         need(self.relay.is_usable(), RelaySettings::NEEDS);
         need(self.retention.is_usable(), RetentionSettings::NEEDS);
         need(self.cycles.is_usable(), CycleSettings::NEEDS);

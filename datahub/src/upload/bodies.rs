@@ -26,6 +26,16 @@ use crate::config::Settings;
 /// What a byte of a body may become as cells: the shortest integer of msgpack is one of 16 bytes.
 const DECODED: usize = 16;
 
+/// What usable settings are.
+pub(crate) const NEEDS: &str =
+    "bodies_bytes must be twice body_bytes or more, and post_timeout above 0";
+
+/// Tells whether a body has room, and time to be stored.
+pub(crate) fn is_usable(settings: &Settings) -> bool {
+    let half = settings.bodies_bytes as usize / 2;
+    (1..=half).contains(&settings.body_bytes) && !settings.post_timeout.is_zero()
+}
+
 /// Room for bodies; half of it for those that come in, half for those that are decoded.
 #[derive(Debug)]
 pub struct Bodies {

@@ -80,7 +80,7 @@ impl Wider for Columns {
 /// cells have.
 fn csv(bytes: &[u8], limits: &Limits, known: &Known) -> Result<Decoded, String> {
     let mut reader = csv::Reader::from_reader(bytes);
-    let names = reader.headers().map_err(no_csv)?.clone();
+    let names = reader.headers().map_err(|error| no_csv(&error))?.clone();
     // Read twice rather than kept as text, which takes many times the memory of numbers.
     let fits = names.iter().map(|name| Fits::of_column(known, name));
     let mut fits: Vec<Fits> = fits.collect();
@@ -99,14 +99,17 @@ fn csv(bytes: &[u8], limits: &Limits, known: &Known) -> Result<Decoded, String> 
     sift(names.zip(columns).collect(), limits).map_err(|error| error.to_string())
 }
 
-fn no_csv(error: csv::Error) -> String {
+fn no_csv(error: &csv::Error) -> String {
     format!("no CSV: {error}")
 }
 
 fn each_record(bytes: &[u8], mut take: impl FnMut(&csv::StringRecord)) -> Result<(), String> {
     let mut reader = csv::Reader::from_reader(bytes);
     let mut record = csv::StringRecord::new();
-    while reader.read_record(&mut record).map_err(no_csv)? {
+    while reader
+        .read_record(&mut record)
+        .map_err(|error| no_csv(&error))?
+    {
         take(&record);
     }
     Ok(())
@@ -114,6 +117,10 @@ fn each_record(bytes: &[u8], mut take: impl FnMut(&csv::StringRecord)) -> Result
 
 /// What all cells of a column so far can be read as.
 #[derive(Debug, Clone, Copy)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a kind that cells may have besides others"
+)]
 struct Fits {
     whole: bool,
     number: bool,

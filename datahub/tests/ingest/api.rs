@@ -79,11 +79,11 @@ async fn metadata_join_the_battery_whose_rows_came_first() {
         "seq": "bigint", "received": "timestamp with time zone", "segment": "integer",
         "a": "bigint", "b": "double precision",
     });
-    let (status, mut stats) = get(&hub, "/db/stats").await;
-    let age = stats["b7"]["relay_stats"]["oldest_s"].take();
+    let (code, mut told) = get(&hub, "/db/stats").await;
+    let age = told["b7"]["relay_stats"]["oldest_s"].take();
     assert!(age.is_i64(), "{age}");
     assert_eq!(
-        (status, stats),
+        (code, told),
         (
             200,
             json!({"b7": {
