@@ -14,7 +14,9 @@ use rovi_common::{
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::{cycles::CycleSettings, relay::RelaySettings, retention::RetentionSettings};
+use crate::{
+    cycles::CycleSettings, relay::RelaySettings, retention::RetentionSettings, upload::bodies,
+};
 
 /// Port of the hub.
 pub const DEFAULT_PORT: u16 = 8000;
@@ -60,6 +62,9 @@ pub struct Settings {
     pub frame_bytes: usize,
     /// Most bytes of the body of one `POST`. Too high costs memory for each request.
     pub body_bytes: usize,
+    /// Most bytes of the bodies of all `POST`s at once: half as they come, half as they are decoded.
+    /// Too high costs memory, too low refuses some where many come together.
+    pub bodies_bytes: u32,
     /// How long a `POST` waits for its rows to be durable. Too low sends clients away that need
     /// not go, too high keeps them in the dark while a table is locked.
     #[serde(with = "humantime_serde")]
@@ -141,6 +146,7 @@ impl Default for Settings {
             pool_size: 8,
             frame_bytes: 4 << 20,
             body_bytes: 64 << 20,
+            bodies_bytes: 512 << 20,
             post_timeout: Duration::from_secs(30),
             rows_per_frame: 65_536,
             row_bytes: MAX_ROW_BYTES,
@@ -220,7 +226,7 @@ impl Settings {
         );
         let exports = (1..=1000).contains(&self.exports);
         need(exports, "exports must be 1 to 1000");
-        need(!self.post_timeout.is_zero(), "post_timeout must be above 0");
+        need(bodies::is_usable(self), bodies::NEEDS);
         need(self.relay.is_usable(), RelaySettings::NEEDS);
         need(self.retention.is_usable(), RetentionSettings::NEEDS);
         need(self.cycles.is_usable(), CycleSettings::NEEDS);

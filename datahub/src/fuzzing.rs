@@ -6,7 +6,10 @@ use rovi_common::rows::Column;
 
 use crate::{
     estimates,
-    store::statement::{ArrayBind, Element, Statement},
+    store::{
+        statement::{ArrayBind, Element, Statement},
+        tables::ColumnType,
+    },
     upload::{
         Decoded,
         body::{BodyForm, decode_body},
@@ -40,13 +43,20 @@ pub fn frame(bytes: &[u8], is_text: bool) -> Result<Decoded, String> {
 /// # Errors
 /// Why it is refused.
 pub fn body(bytes: &[u8], form: u8) -> Result<Decoded, String> {
+    let known = [
+        ("a", ColumnType::Float),
+        ("b", ColumnType::Text),
+        ("c", ColumnType::Bool),
+    ];
+    let known = known.map(|(name, kind)| (name.to_owned(), kind));
+    let known = if form & 4 == 4 { known.as_slice() } else { &[] };
     let form = match form % 4 {
         0 => BodyForm::Json,
         1 => BodyForm::Ndjson,
         2 => BodyForm::Csv,
         _ => BodyForm::Msgpack,
     };
-    decode_body(bytes, form, &LIMITS)
+    decode_body(bytes, form, &LIMITS, known)
 }
 
 /// Looks at a frame of estimates as it comes from the bus.

@@ -13,7 +13,7 @@ use crate::{
     metrics::HubMetrics,
     relayed::Board,
     store::Pool,
-    upload::{open::OpenUploads, room::Rooms},
+    upload::{bodies::Bodies, open::OpenUploads, room::Rooms},
     writer::Writers,
 };
 
@@ -26,6 +26,8 @@ pub struct Hub {
     pub pool: Pool,
     /// The writer threads.
     pub writers: Writers,
+    /// Memory for bodies of requests.
+    pub bodies: Bodies,
     /// Room in the writers' queues.
     pub rooms: Rooms,
     /// The connections that are open.

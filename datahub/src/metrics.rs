@@ -15,6 +15,8 @@ pub struct HubMetrics {
     rows_rejected: IntCounterVec,
     /// Frames that could not be decoded.
     pub frames_refused: IntCounter,
+    /// Bytes of bodies that are not decoded yet.
+    pub body_bytes: IntGauge,
     /// Groups committed.
     pub groups: IntCounter,
     /// Seconds from the begin to the end of a group's transaction.
@@ -47,6 +49,10 @@ impl HubMetrics {
             frames_refused: metrics.counter(
                 "datahub_frames_refused_total",
                 "Frames and bodies that cannot be decoded.",
+            ),
+            body_bytes: metrics.gauge(
+                "datahub_body_bytes",
+                "Bytes of bodies of POSTs that came and are not decoded yet.",
             ),
             groups: metrics.counter("datahub_groups_total", "Groups committed."),
             commit_seconds: metrics

@@ -45,7 +45,7 @@ use crate::{
     retention::Retention,
     store::Pool,
     stored::StoredSender,
-    upload::{open::OpenUploads, room::Rooms},
+    upload::{bodies::Bodies, open::OpenUploads, room::Rooms},
     writer::Writers,
 };
 
@@ -143,6 +143,7 @@ impl Service {
         let writers = Writers::start(&settings, &lifecycle, Some(stored), &metrics)
             .map_err(ServiceError::Start)?;
         let hub = web::Data::new(Hub {
+            bodies: Bodies::new(&settings, metrics.body_bytes.clone()),
             rooms: Rooms::new(settings.queue_bytes, settings.battery_queue_bytes),
             roller: Roller::start(&pool, &lifecycle),
             exports: Arc::new(Semaphore::new(settings.exports)),

@@ -184,8 +184,7 @@ impl Fault {
     /// Lets the fault strike, and ends it where it does not end by itself.
     async fn strike(self, trial: &mut Trial) -> Result<()> {
         match self {
-            Self::HubKilled
-            | Self::HubKilledMarking
+            Self::HubKilledMarking
             | Self::CommitAnswerLost
             | Self::PublishAnswerLost
             | Self::Overload
@@ -198,6 +197,7 @@ impl Fault {
             | Self::TwinsNatsWiped
             | Self::TwinsHubAway
             | Self::CheckpointAnswerLost => {}
+            Self::HubKilled => trial.until_a_hub_died().await?,
             Self::HubKilledAnytime => restart_hub(trial).await,
             Self::PostgresKilled => {
                 trial.stack.postgres.server.kill();

@@ -38,6 +38,8 @@ const SETTINGS: [(&str, &str); 5] = [
     ("LOG_FORMAT", "text"),
     ("POOL_SIZE", "6"),
 ];
+/// Uploads after which a hub that was to die has passed any point often enough.
+const MOST_UPLOADS: usize = 20;
 /// Where uploaders stop until the fault has struck, of all their rows.
 const GATE: f64 = 0.4;
 
@@ -208,6 +210,22 @@ impl Trial {
     pub async fn uploaded(&mut self) -> Result<()> {
         self.open_gate();
         self.all_acknowledged().await
+    }
+
+    /// Uploads again and again until a hub died: how often it passes a point depends on how many
+    /// rows it could gather, and so on the machine.
+    ///
+    /// # Errors
+    /// As [`Trial::uploaded`].
+    pub async fn until_a_hub_died(&mut self) -> Result<()> {
+        for _ in 0..MOST_UPLOADS {
+            self.uploaded().await?;
+            if self.hubs.iter().any(|hub| hub.deaths > 0) {
+                break;
+            }
+            self.upload();
+        }
+        Ok(())
     }
 
     /// Returns the address of the first hub.

@@ -15,7 +15,6 @@ use crate::{
     upload::{
         body::{BodyForm, decode_body},
         decode::Limits,
-        post,
     },
 };
 
@@ -97,9 +96,12 @@ pub(crate) async fn put_table(
     let battery = battery_name(&battery)?;
     table_name(&table)?;
     let form = BodyForm::of(request.headers());
-    let bytes = post::read(payload, hub.settings.body_bytes).await?;
+    let body = hub.bodies.read(payload, hub.settings.body_bytes).await?;
+    // Kept until the table is stored.
+    let _room = hub.bodies.room_to_decode(&body).await?;
     let limits = Limits::of_bodies(&hub.settings);
-    let decoding = tokio::task::spawn_blocking(move || decode_body(&bytes, form, &limits));
+    let decoding =
+        tokio::task::spawn_blocking(move || decode_body(&body.bytes, form, &limits, &[]));
     let decoded = decoding.await.map_err(|error| Problem::internal(&error))?;
     let decoded = decoded.map_err(Problem::bad_request)?;
     if let Some(row) = decoded.rejected.first() {

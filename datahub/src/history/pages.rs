@@ -1,6 +1,6 @@
 //! A selection, read page by page: one short query each, and no connection between them.
 
-use std::{ops::RangeInclusive, sync::Arc};
+use std::{collections::VecDeque, ops::RangeInclusive, slice, sync::Arc};
 
 use diesel::{Connection, PgConnection};
 use tokio_util::sync::CancellationToken;
@@ -10,6 +10,7 @@ use crate::store::{
     Pool, StoreError,
     rows::{self, PageLimits, Selected, Selection},
     source::Source,
+    times,
 };
 
 /// Rows of one page. More make a query long, fewer spend the time on round trips.
@@ -39,8 +40,9 @@ pub(crate) struct Pages {
     source: Arc<Source>,
     picks: Arc<Picks>,
     selection: Selection,
-    /// First and last `seq` that are still to be read; none before they were looked for.
-    left: Option<(i64, i64)>,
+    /// First and last `seq` of the parts that are still to be read; none before they were looked
+    /// for.
+    left: Option<VecDeque<(i64, i64)>>,
 }
 
 impl Pages {
@@ -62,6 +64,16 @@ impl Pages {
         }
     }
 
+    fn parts_within(&self, seq: RangeInclusive<i64>) -> VecDeque<(i64, i64)> {
+        let (first, last) = seq.into_inner();
+        let Some(left) = &self.left else {
+            return VecDeque::from([(first, last)]);
+        };
+        let cut = |&(begin, end): &(i64, i64)| (begin.max(first), end.min(last));
+        let parts = left.iter().map(cut);
+        parts.filter(|(begin, end)| begin <= end).collect()
+    }
+
     /// Returns pages of a part of the selection, with other columns.
     pub(crate) fn within(&self, seq: RangeInclusive<i64>, picks: Arc<Picks>) -> Self {
         Self {
@@ -70,7 +82,7 @@ impl Pages {
             source: Arc::clone(&self.source),
             picks,
             selection: self.selection.clone(),
-            left: Some(seq.into_inner()),
+            left: Some(self.parts_within(seq)),
         }
     }
 
@@ -103,40 +115,50 @@ impl Pages {
             if self.stop.is_cancelled() {
                 return Err(ReadError::Stopped);
             }
-            let (first, last) = match self.left {
-                Some(left) => left,
-                None => self.bounds().await?,
-            };
-            self.left = Some((first, last));
-            if first > last {
+            self.bounds().await?;
+            let Some((first, last)) = self.left.as_mut().and_then(VecDeque::pop_front) else {
                 return Ok(None);
-            }
+            };
             let window = (first, last.min(first.saturating_add(PAGE_ROWS - 1)));
             let page = self.read(window).await?;
             let read_to = match (page.more, page.seq.last()) {
                 (true, Some(&seq)) => seq,
                 _ => window.1,
             };
-            self.left = Some((read_to.saturating_add(1), last));
+            if let Some(left) = self.left.as_mut().filter(|_| read_to < last) {
+                left.push_front((read_to + 1, last));
+            }
             if !page.seq.is_empty() {
                 return Ok(Some(page));
             }
         }
     }
 
-    /// Finds where the selection begins and ends, so that pages without rows are not read; the
-    /// first is behind the last where there are no rows.
-    pub(crate) async fn bounds(&self) -> Result<(i64, i64), ReadError> {
+    /// Finds where the selection begins and ends, and which parts of the table can be passed over;
+    /// the first row is behind the last where there are no rows.
+    pub(crate) async fn bounds(&mut self) -> Result<(i64, i64), ReadError> {
+        if self.left.is_none() {
+            self.left = Some(self.look().await?);
+        }
+        let ends = self
+            .left
+            .as_ref()
+            .and_then(|left| left.front().zip(left.back()));
+        Ok(ends.map_or((1, 0), |(first, last)| (first.0, last.1)))
+    }
+
+    async fn look(&self) -> Result<VecDeque<(i64, i64)>, ReadError> {
         let (source, mut selection) = (Arc::clone(&self.source), self.selection.clone());
         let newest = source.line.last_seq;
         selection.seq = *selection.seq.start()..=(*selection.seq.end()).min(newest);
         let found = self.pool.run(move |connection| {
             current(connection, &source, |connection| {
-                Ok(rows::bounds(connection, &source, &selection)?)
+                let parts = times::narrow(connection, &source, &selection)?;
+                let ends = rows::bounds(connection, &source, &parts)?;
+                Ok(ends.map_or_else(Vec::new, |ends| between(&parts, ends)))
             })
         });
-        let found = found.await?.ok_or_else(|| self.gone())?;
-        Ok(found.unwrap_or((1, 0)))
+        Ok(found.await?.ok_or_else(|| self.gone())?.into())
     }
 
     async fn read(&self, (first, last): (i64, i64)) -> Result<Selected, ReadError> {
@@ -155,7 +177,7 @@ impl Pages {
                 Ok(rows::page(
                     connection,
                     &source,
-                    &selection,
+                    slice::from_ref(&selection),
                     picks.fetched(),
                     limits,
                 )?)
@@ -169,6 +191,16 @@ impl Pages {
     pub(crate) fn gone(&self) -> ReadError {
         ReadError::Gone(self.source.battery.to_string())
     }
+}
+
+/// Cuts parts off before the first row and behind the last.
+fn between(parts: &[Selection], (first, last): (i64, i64)) -> Vec<(i64, i64)> {
+    let cut = |part: &Selection| {
+        let (begin, end) = (*part.seq.start(), *part.seq.end());
+        (begin.max(first), end.min(last))
+    };
+    let parts = parts.iter().map(cut);
+    parts.filter(|(begin, end)| begin <= end).collect()
 }
 
 /// Computes the signals of a page.

@@ -1,21 +1,27 @@
 //! Makes the rollups of batteries whose history is reduced, behind the requests that miss them.
 //!
 //! Nothing happens for a battery until somebody asks for a reduction: taking rows in costs no
-//! more than before.
+//! more than before. Only where rows of which times are, [`times`] tells of every battery that has
+//! many, before anybody asks: a range of a long history would otherwise read all of it.
+
+use std::time::Duration;
 
 use rovi_common::{error::ErrorChain, lifecycle::Lifecycle, name::BatteryName};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::store::{
     Pool, StoreError, rollups,
     source::{Of, Source, SourceError},
+    times,
 };
 
 /// Batteries that wait; a request that finds no room leaves it to the next.
 const QUEUE: usize = 256;
 /// Units that are made in one go, between which others get the connection.
 const UNITS_AT_ONCE: i64 = 8;
+/// How often batteries with many new rows are looked for.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Takes notice of batteries whose rollups are missing.
 #[derive(Debug, Clone)]
@@ -27,14 +33,15 @@ impl Roller {
     /// Starts the task that makes rollups.
     pub fn start(pool: &Pool, lifecycle: &Lifecycle) -> Self {
         let (wanted, mut inbox) = mpsc::channel::<BatteryName>(QUEUE);
-        let (pool, stop) = (pool.clone(), lifecycle.stop_token());
+        let (own, stop) = (pool.clone(), lifecycle.stop_token());
         lifecycle.supervise("roller", async move {
             while let Some(Some(battery)) = stop.run_until_cancelled(inbox.recv()).await {
-                if let Err(error) = roll(&pool, &stop, &battery).await {
+                if let Err(error) = roll(&own, &stop, &battery).await {
                     tracing::warn!(%battery, "rollups are not made: {}", ErrorChain(&error));
                 }
             }
         });
+        follow_times(pool.clone(), lifecycle);
         Self { wanted }
     }
 
@@ -43,6 +50,50 @@ impl Roller {
         // A full queue is no fault: the next reduction asks again.
         drop(self.wanted.try_send(battery.clone()));
     }
+}
+
+/// Keeps up with the times of batteries that have many rows, until the service stops.
+fn follow_times(pool: Pool, lifecycle: &Lifecycle) {
+    let stop = lifecycle.stop_token();
+    lifecycle.supervise("times", async move {
+        let work = async {
+            loop {
+                if let Err(error) = look_at_times(&pool).await {
+                    tracing::debug!("the times of rows wait: {}", ErrorChain(&error));
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        stop.run_until_cancelled(work).await;
+    });
+}
+
+async fn look_at_times(pool: &Pool) -> Result<(), StoreError> {
+    for name in pool.run(times::behind).await? {
+        let Ok(battery) = name.parse::<BatteryName>() else {
+            continue;
+        };
+        loop {
+            let begun = Instant::now();
+            let name = battery.clone();
+            match pool
+                .run(move |connection| times::advance(connection, &name))
+                .await
+            {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error @ StoreError::Away(_)) => return Err(error),
+                // One table that is locked is no reason to leave the others.
+                Err(error) => {
+                    tracing::debug!(%battery, "its times wait: {}", ErrorChain(&error));
+                    break;
+                }
+            }
+            // No more than half of one core of the database: uploads come first.
+            tokio::time::sleep(begun.elapsed()).await;
+        }
+    }
+    Ok(())
 }
 
 /// Makes all that is missing of one battery.

@@ -132,7 +132,11 @@ struct Interval {
 ///
 /// # Errors
 /// 400 where there would be too many intervals; else as reading.
-pub(crate) async fn gather(pages: Pages, axis: Axis, every: Every) -> Result<Statistics, Problem> {
+pub(crate) async fn gather(
+    mut pages: Pages,
+    axis: Axis,
+    every: Every,
+) -> Result<Statistics, Problem> {
     let mut picks = pages.picks().numeric();
     let names: Vec<String> = picks.iter().map(|pick| pick.name.to_owned()).collect();
     if let Some(column) = pages.source().column(axis.name()) {

@@ -12,30 +12,33 @@ use super::{
     statement::{Statement, US_1970_TO_2000},
 };
 
-/// Reads an answer row by row, so that what a bound leaves out is never kept.
+/// Reads the answers to statements, one after another and row by row, so that what a bound leaves
+/// out is never kept, nor asked for.
 pub(super) fn collect(
     connection: &mut PgConnection,
-    statement: Statement,
+    statements: impl IntoIterator<Item = Statement>,
     columns: &Form,
     limits: PageLimits,
 ) -> QueryResult<Selected> {
     let mut selected = Selected::default();
     let mut cells: Vec<Column> = columns.iter().map(|(_, kind)| kind.empty()).collect();
     let mut bytes = 0_usize;
-    for row in statement.load_iter::<Row, PgRowByRowLoadingMode>(connection)? {
-        let row = row?;
-        if selected.seq.len() == limits.rows || bytes > limits.bytes {
-            selected.more = true;
-            break;
-        }
-        selected.seq.push(row.seq);
-        selected.received.push(row.received);
-        selected.segment.push(row.segment);
-        for (column, value) in cells.iter_mut().zip(row.values) {
-            bytes = bytes
-                .saturating_add(size_of::<Value>())
-                .saturating_add(text_bytes(&value));
-            column.push(value);
+    'all: for statement in statements {
+        for row in statement.load_iter::<Row, PgRowByRowLoadingMode>(connection)? {
+            let row = row?;
+            if selected.seq.len() == limits.rows || bytes > limits.bytes {
+                selected.more = true;
+                break 'all;
+            }
+            selected.seq.push(row.seq);
+            selected.received.push(row.received);
+            selected.segment.push(row.segment);
+            for (column, value) in cells.iter_mut().zip(row.values) {
+                bytes = bytes
+                    .saturating_add(size_of::<Value>())
+                    .saturating_add(text_bytes(&value));
+                column.push(value);
+            }
         }
     }
     let names = columns.iter().map(|(name, _)| name.clone());

@@ -17,6 +17,7 @@ use super::{
     source::{Of, Source, SourceError},
     statement::Statement,
     tables::{self, ColumnType},
+    times,
 };
 use crate::cycles::throughput::Throughput;
 
@@ -268,11 +269,41 @@ fn rows_in(connection: &mut PgConnection, line: &Line, bounds: Bounds) -> Answer
     {
         return empty("the rows have no column `test_time`".to_owned());
     }
-    let statement = Statement::once().sql("SELECT min(seq) AS first, max(seq) AS last FROM ");
-    let ends: Ends = within(statement.battery(&line.name), bounds).get_result(connection)?;
-    match (ends.first, ends.last) {
-        (Some(first), Some(last)) => Ok(Ok((first, last))),
-        _ => empty("no row is in it".to_owned()),
+    let (mut first, mut last) = (None, None);
+    for (begin, end) in spans(connection, line, bounds)? {
+        let statement = Statement::once().sql("SELECT min(seq) AS first, max(seq) AS last FROM ");
+        let ends: Ends = within(statement.battery(&line.name), bounds)
+            .sql(" AND seq BETWEEN ")
+            .long(begin)
+            .sql(" AND ")
+            .long(end)
+            .get_result(connection)?;
+        first = first.or(ends.first);
+        last = ends.last.or(last);
+    }
+    match first.zip(last) {
+        Some(ends) => Ok(Ok(ends)),
+        None => empty("no row is in it".to_owned()),
+    }
+}
+
+/// Finds where rows within bounds may be.
+fn spans(
+    connection: &mut PgConnection,
+    line: &Line,
+    bounds: Bounds,
+) -> QueryResult<Vec<(i64, i64)>> {
+    match bounds {
+        Bounds::Rows { seq } => Ok(vec![seq]),
+        Bounds::Times {
+            test_time: (from, to),
+            ..
+        } => times::spans(
+            connection,
+            line,
+            (1, line.last_seq),
+            &[("test_time", from, to)],
+        ),
     }
 }
 
@@ -329,7 +360,7 @@ pub(crate) fn statistics(
             Ok(seq) => seq,
             Err(error) => return Ok(Err(error)),
         };
-        let mut columns = aggregates(connection, &line, interval.bounds)?;
+        let mut columns = aggregates(connection, &line, interval.bounds, seq)?;
         let last = last_row(connection, battery, seq.1)?;
         for (name, column) in last.iter() {
             if let Some(Value::Object(values)) = columns.get_mut(name) {
@@ -352,6 +383,7 @@ fn aggregates(
     connection: &mut PgConnection,
     line: &Line,
     bounds: Bounds,
+    (first, last): (i64, i64),
 ) -> QueryResult<Map<String, Value>> {
     #[derive(QueryableByName)]
     struct Values {
@@ -387,7 +419,12 @@ fn aggregates(
             separator = ", ";
         }
         let statement = statement.sql(") AS values FROM ").battery(&line.name);
-        let found: Values = within(statement, bounds).get_result(connection)?;
+        let found: Values = within(statement, bounds)
+            .sql(" AND seq BETWEEN ")
+            .long(first)
+            .sql(" AND ")
+            .long(last)
+            .get_result(connection)?;
         let values = found.values.as_array().cloned().unwrap_or_default();
         all.extend(names.iter().map(|name| (*name).clone()).zip(values));
     }
@@ -409,8 +446,8 @@ fn last_row(
         bytes: usize::MAX,
         descending: false,
     };
-    let selection = Selection::by_seq(seq..=seq);
-    Ok(rows::page(connection, &source, &selection, source.columns(), limits)?.columns)
+    let row = [Selection::by_seq(seq..=seq)];
+    Ok(rows::page(connection, &source, &row, source.columns(), limits)?.columns)
 }
 
 fn throughput(

@@ -43,6 +43,7 @@ pub mod source;
 pub(crate) mod statement;
 mod steps;
 pub mod tables;
+pub(crate) mod times;
 mod work;
 
 use std::{

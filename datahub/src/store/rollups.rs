@@ -12,10 +12,12 @@ use rovi_common::rows::Column;
 
 use super::{
     StoreError,
+    batteries::Line,
     rows::{self, PageLimits, Selection},
     source::Source,
     statement::{ArrayBind, Element, Statement},
     tables::ColumnType,
+    times,
 };
 
 /// Rows of a block, by level. A unit, which is made at once, is a block of the last level.
@@ -92,15 +94,18 @@ pub fn made(
     source: &Source,
     units: RangeInclusive<i64>,
 ) -> QueryResult<Vec<i64>> {
-    let found: Vec<Number> = of_battery(Statement::cached().sql("SELECT block AS number"), source)
-        .sql(" AND level = 1 AND column_name = ")
-        .text(RECEIVED)
-        .sql(" AND block BETWEEN ")
-        .long(*units.start())
-        .sql(" AND ")
-        .long(*units.end())
-        .sql(" ORDER BY block")
-        .load(connection)?;
+    let found: Vec<Number> = of_battery(
+        Statement::cached().sql("SELECT block AS number"),
+        &source.line,
+    )
+    .sql(" AND level = 1 AND column_name = ")
+    .text(RECEIVED)
+    .sql(" AND block BETWEEN ")
+    .long(*units.start())
+    .sql(" AND ")
+    .long(*units.end())
+    .sql(" ORDER BY block")
+    .load(connection)?;
     Ok(found.into_iter().map(|unit| unit.number).collect())
 }
 
@@ -117,7 +122,7 @@ pub fn missing(
         .sql("SELECT unit AS number FROM generate_series(0, ")
         .long(source.line.last_seq / UNIT_ROWS - 1)
         .sql(") unit WHERE NOT EXISTS (SELECT");
-    let found: Vec<Number> = of_battery(statement, source)
+    let found: Vec<Number> = of_battery(statement, &source.line)
         .sql(" AND level = 1 AND block = unit AND column_name = ")
         .text(RECEIVED)
         .sql(") ORDER BY unit LIMIT ")
@@ -158,7 +163,7 @@ pub fn blocks(
         .sql("SELECT array_position(")
         .array(ArrayBind::texts(columns.iter().copied()))
         .sql(", column_name)::bigint AS place, block, \"values\", least, least_seq, greatest, greatest_seq");
-    let lines: Vec<Line> = of_battery(statement, source)
+    let lines: Vec<Line> = of_battery(statement, &source.line)
         .sql(" AND level = ")
         .long(i64::try_from(level).unwrap_or_default())
         .sql(" AND column_name = ANY(")
@@ -207,7 +212,7 @@ pub fn make(connection: &mut PgConnection, source: &Source, unit: i64) -> Result
         let page = rows::page(
             connection,
             source,
-            &Selection::by_seq(seqs),
+            &[Selection::by_seq(seqs)],
             &columns,
             limits,
         )?;
@@ -236,7 +241,8 @@ pub fn invalidate(
     // Blocks go as whole units, so that a unit is there entirely or not at all.
     let unit_of = |seq: i64| (seq.max(1) - 1) / UNIT_ROWS;
     let (first, last) = (unit_of(*seqs.start()), unit_of(*seqs.end()));
-    for (level, rows) in (0_i64..).zip(BLOCK_ROWS) {
+    let levels = (0_i64..).zip(BLOCK_ROWS).chain([(times::LEVEL, UNIT_ROWS)]);
+    for (level, rows) in levels {
         let blocks = UNIT_ROWS / rows;
         Statement::cached()
             .sql("DELETE FROM hub.rollups WHERE battery_id = ")
@@ -252,7 +258,7 @@ pub fn invalidate(
     Ok(())
 }
 
-fn lock(connection: &mut PgConnection, battery_id: i64) -> QueryResult<()> {
+pub(super) fn lock(connection: &mut PgConnection, battery_id: i64) -> QueryResult<()> {
     Statement::cached()
         .sql("SELECT pg_advisory_xact_lock(hashint8extended(")
         .long(battery_id)
@@ -263,12 +269,12 @@ fn lock(connection: &mut PgConnection, battery_id: i64) -> QueryResult<()> {
         .map(drop)
 }
 
-fn of_battery(statement: Statement, source: &Source) -> Statement {
+pub(super) fn of_battery(statement: Statement, line: &Line) -> Statement {
     statement
         .sql(" FROM hub.rollups WHERE battery_id = ")
-        .long(source.line.id)
+        .long(line.id)
         .sql(" AND epoch = ")
-        .long(source.line.epoch)
+        .long(line.epoch)
 }
 
 /// Blocks to be written.

@@ -1,6 +1,6 @@
 //! Rows read back from a battery's table, a bounded page at a time.
 
-use std::ops::RangeInclusive;
+use std::{ops::RangeInclusive, slice};
 
 use diesel::{Connection, PgConnection, QueryResult, QueryableByName, RunQueryDsl, sql_types};
 use rovi_common::{
@@ -133,19 +133,20 @@ pub fn read(
             descending: false,
         };
         let selection = Selection::by_seq(range);
-        let rows = page(connection, &source, &selection, source.columns(), limits)?;
+        let parts = slice::from_ref(&selection);
+        let rows = page(connection, &source, parts, source.columns(), limits)?;
         Ok(by_segment(battery, &source.line, rows))
     })
 }
 
-/// Reads rows from one end of a selection, up to a bound.
+/// Reads rows from one end of the parts of a selection, up to a bound.
 ///
 /// # Errors
 /// As diesel's.
 pub fn page(
     connection: &mut PgConnection,
     source: &Source,
-    selection: &Selection,
+    parts: &[Selection],
     columns: &Form,
     limits: PageLimits,
 ) -> QueryResult<Selected> {
@@ -158,14 +159,25 @@ pub fn page(
     }
     // One more tells whether there are more.
     let limit = i64::try_from(limits.rows).unwrap_or(i64::MAX);
-    let statement = chosen(select(source, columns), source, selection)
-        .sql(if limits.descending {
-            " ORDER BY own.seq DESC LIMIT "
-        } else {
-            " ORDER BY own.seq LIMIT "
-        })
-        .long(limit.saturating_add(1));
-    collect(connection, statement, columns, limits)
+    let statement = |part: &Selection| {
+        chosen(select(source, columns), source, part)
+            .sql(if limits.descending {
+                " ORDER BY own.seq DESC LIMIT "
+            } else {
+                " ORDER BY own.seq LIMIT "
+            })
+            .long(limit.saturating_add(1))
+    };
+    if limits.descending {
+        collect(
+            connection,
+            parts.iter().rev().map(statement),
+            columns,
+            limits,
+        )
+    } else {
+        collect(connection, parts.iter().map(statement), columns, limits)
+    }
 }
 
 /// Reads the rows of these `seq`, in ascending order, up to so many bytes of cells.
@@ -191,32 +203,41 @@ pub fn of_seqs(
         bytes,
         descending: false,
     };
-    collect(connection, statement, columns, limits)
+    collect(connection, [statement], columns, limits)
 }
 
-/// Finds the first and last `seq` of a selection; `None` where it has no rows.
+/// Finds the first and last `seq` of the parts of a selection; `None` where they have no rows.
 ///
 /// # Errors
 /// As diesel's.
 pub fn bounds(
     connection: &mut PgConnection,
     source: &Source,
-    selection: &Selection,
+    parts: &[Selection],
 ) -> QueryResult<Option<(i64, i64)>> {
-    #[derive(QueryableByName)]
-    struct Bounds {
-        #[diesel(sql_type = sql_types::Nullable<sql_types::BigInt>)]
-        first: Option<i64>,
-        #[diesel(sql_type = sql_types::Nullable<sql_types::BigInt>)]
-        last: Option<i64>,
-    }
     if source.is_empty() {
         return Ok(None);
     }
-    let statement = Statement::once().sql("SELECT min(own.seq) AS first, max(own.seq) AS last");
-    let bounds: Bounds =
-        chosen(source.from(statement), source, selection).get_result(connection)?;
-    Ok(bounds.first.zip(bounds.last))
+    let mut find = |part: &Selection, end: &'static str| -> QueryResult<Option<i64>> {
+        let statement = Statement::once()
+            .sql("SELECT ")
+            .sql(end)
+            .sql("(own.seq) AS seq");
+        let statement = chosen(source.from(statement), source, part);
+        Ok(statement.get_result::<End>(connection)?.seq)
+    };
+    let first = parts.iter().find_map(|part| find(part, "min").transpose());
+    let last = parts
+        .iter()
+        .rev()
+        .find_map(|part| find(part, "max").transpose());
+    Ok(first.transpose()?.zip(last.transpose()?))
+}
+
+#[derive(QueryableByName)]
+struct End {
+    #[diesel(sql_type = sql_types::Nullable<sql_types::BigInt>)]
+    seq: Option<i64>,
 }
 
 fn select(source: &Source, columns: &Form) -> Statement {

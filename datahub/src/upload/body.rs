@@ -8,6 +8,7 @@ use super::{
     integers,
     sift::sift,
 };
+use crate::store::tables::ColumnType;
 
 /// The form of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +19,10 @@ pub(crate) enum BodyForm {
     Msgpack,
 }
 
-/// Decodes a body.
+/// Names and types of a table's columns, of which CSV says nothing.
+pub(crate) type Known = [(String, ColumnType)];
+
+/// Decodes a body for a table that has these columns.
 ///
 /// # Errors
 /// Why nothing of it is used, and where.
@@ -26,13 +30,14 @@ pub(crate) fn decode_body(
     bytes: &[u8],
     form: BodyForm,
     limits: &Limits,
+    known: &Known,
 ) -> Result<Decoded, String> {
     let whole = |encoding| decode(bytes, encoding, limits).map_err(|error| error.to_string());
     match form {
         BodyForm::Json => whole(Encoding::Json),
         BodyForm::Msgpack => whole(Encoding::Msgpack),
         BodyForm::Ndjson => ndjson(bytes, limits),
-        BodyForm::Csv => csv(bytes, limits),
+        BodyForm::Csv => csv(bytes, limits, known),
     }
 }
 
@@ -70,47 +75,103 @@ impl Wider for Columns {
     }
 }
 
-/// Reads CSV with a header; a column is of the narrowest type that all its cells have, and an
-/// empty cell is null.
-fn csv(bytes: &[u8], limits: &Limits) -> Result<Decoded, String> {
+/// Reads CSV with a header; an empty cell is null. A column is read as the table has it, so that a
+/// cell that does not fit costs only its row; a new one is of the narrowest type that all its
+/// cells have.
+fn csv(bytes: &[u8], limits: &Limits, known: &Known) -> Result<Decoded, String> {
     let mut reader = csv::Reader::from_reader(bytes);
-    let wrong = |error: csv::Error| format!("no CSV: {error}");
-    let names = reader.headers().map_err(wrong)?.clone();
-    let mut cells: Vec<Vec<String>> = vec![Vec::new(); names.len()];
-    for record in reader.records() {
-        let record = record.map_err(wrong)?;
-        for (column, cell) in cells.iter_mut().zip(&record) {
-            column.push(cell.to_owned());
+    let names = reader.headers().map_err(|error| no_csv(&error))?.clone();
+    // Read twice rather than kept as text, which takes many times the memory of numbers.
+    let fits = names.iter().map(|name| Fits::of_column(known, name));
+    let mut fits: Vec<Fits> = fits.collect();
+    each_record(bytes, |record| {
+        fits.iter_mut()
+            .zip(record)
+            .for_each(|(fits, cell)| fits.look(cell));
+    })?;
+    let mut columns = vec![Column::new(); names.len()];
+    each_record(bytes, |record| {
+        for ((column, fits), cell) in columns.iter_mut().zip(&fits).zip(record) {
+            column.push(fits.read(cell));
         }
-    }
+    })?;
     let names = names.iter().map(str::to_owned);
-    let columns = names.zip(cells.iter().map(|cells| typed(cells))).collect();
-    sift(columns, limits).map_err(|error| error.to_string())
+    sift(names.zip(columns).collect(), limits).map_err(|error| error.to_string())
 }
 
-fn typed(cells: &[String]) -> Column {
-    let is_all =
-        |is_one: fn(&str) -> bool| cells.iter().all(|cell| cell.is_empty() || is_one(cell));
-    let parse: fn(&str) -> Option<Value> = if is_all(|cell| cell.parse::<i64>().is_ok()) {
-        |cell| cell.parse().ok().map(Value::Int)
-    } else if is_all(|cell| cell.parse::<f64>().is_ok()) {
-        number
-    } else if is_all(|cell| truth(cell).is_some()) {
-        |cell| truth(cell).map(Value::Bool)
-    } else {
-        |cell| Some(Value::Text(cell.to_owned()))
-    };
-    let mut column = Column::new();
-    for cell in cells {
-        column.push(match cell.as_str() {
-            "" => Value::Null,
-            text if text.contains('\0') => {
-                Value::Refused("text with a NUL character cannot be stored".to_owned())
-            }
-            text => parse(text).unwrap_or(Value::Null),
-        });
+fn no_csv(error: &csv::Error) -> String {
+    format!("no CSV: {error}")
+}
+
+fn each_record(bytes: &[u8], mut take: impl FnMut(&csv::StringRecord)) -> Result<(), String> {
+    let mut reader = csv::Reader::from_reader(bytes);
+    let mut record = csv::StringRecord::new();
+    while reader
+        .read_record(&mut record)
+        .map_err(|error| no_csv(&error))?
+    {
+        take(&record);
     }
-    column
+    Ok(())
+}
+
+/// What all cells of a column so far can be read as.
+#[derive(Debug, Clone, Copy)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a kind that cells may have besides others"
+)]
+struct Fits {
+    whole: bool,
+    number: bool,
+    truth: bool,
+    /// Whether the table knows better: other cells are for it to refuse.
+    is_fixed: bool,
+}
+
+impl Fits {
+    fn of_column(known: &Known, name: &str) -> Self {
+        let kind = known.iter().find(|(known, _)| known == name);
+        let told = |kind: &&ColumnType| !matches!(kind, ColumnType::Time | ColumnType::Foreign(_));
+        let kind = kind.map(|(_, kind)| kind).filter(told);
+        let is_number = matches!(kind, Some(ColumnType::Int | ColumnType::Float));
+        Self {
+            whole: is_number || kind.is_none(),
+            number: is_number || kind.is_none(),
+            truth: matches!(kind, None | Some(ColumnType::Bool)),
+            is_fixed: kind.is_some(),
+        }
+    }
+
+    fn look(&mut self, cell: &str) {
+        let number = cell.parse::<f64>().is_ok();
+        if cell.is_empty() || (self.is_fixed && !number) {
+            return;
+        }
+        self.whole = self.whole && cell.parse::<i64>().is_ok();
+        if !self.is_fixed {
+            self.number = self.number && number;
+            self.truth = self.truth && truth(cell).is_some();
+        }
+    }
+
+    fn read(self, cell: &str) -> Value {
+        let value = match cell {
+            "" => None,
+            text if text.contains('\0') => Some(Value::Refused(
+                "text with a NUL character cannot be stored".to_owned(),
+            )),
+            text if self.whole => text.parse().ok().map(Value::Int),
+            text if self.number => number(text),
+            text if self.truth => truth(text).map(Value::Bool),
+            _ => None,
+        };
+        match value {
+            Some(value) => value,
+            None if cell.is_empty() => Value::Null,
+            None => Value::Text(cell.to_owned()),
+        }
+    }
 }
 
 /// Reads a number of a column that has fractions; whole ones are rounded nowhere: where a float
@@ -144,7 +205,7 @@ mod tests {
     };
 
     fn body(text: &str, form: BodyForm) -> Result<Decoded, String> {
-        decode_body(text.as_bytes(), form, &LIMITS)
+        decode_body(text.as_bytes(), form, &LIMITS, &[])
     }
 
     #[test]
@@ -158,6 +219,25 @@ mod tests {
         let lines = "{\"a\": 1, \"b\": 0.5, \"c\": \"x\", \"d\": true}\n\n\
                      {\"a\": 2, \"b\": 1.5, \"c\": null, \"d\": false}\n";
         assert_eq!(body(lines, BodyForm::Ndjson), json);
+    }
+
+    #[test]
+    fn columns_of_csv_are_read_as_the_table_has_them() {
+        let known = [
+            ("a", ColumnType::Float),
+            ("b", ColumnType::Text),
+            ("c", ColumnType::Bool),
+        ];
+        let known = known.map(|(name, kind)| (name.to_owned(), kind));
+        let text = "a,b,c,d\n1,2,true,3\nx,4,5,6\n";
+        let decoded = decode_body(text.as_bytes(), BodyForm::Csv, &LIMITS, &known).unwrap();
+        let column = |name| decoded.columns.get(name).unwrap();
+        assert_eq!(column("a").get(0), Value::Int(1));
+        assert_eq!(column("a").get(1), Value::Text("x".to_owned()));
+        assert_eq!(column("b").get(0), Value::Text("2".to_owned()));
+        assert_eq!(column("c").get(0), Value::Bool(true));
+        assert_eq!(column("c").get(1), Value::Text("5".to_owned()));
+        assert_eq!(column("d").get(1), Value::Int(6));
     }
 
     #[test]

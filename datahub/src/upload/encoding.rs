@@ -7,9 +7,13 @@ use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 use rovi_common::http::Problem;
 
+use super::bodies::Room;
+
 /// The largest window of a zstd body, as a power of two: 8 MiB, what every decoder must offer.
 /// Larger ones would take memory before a byte is known to be worth it.
 const ZSTD_WINDOW_LOG: u32 = 23;
+/// Bytes that are unpacked before room for them is taken.
+const PIECE_BYTES: u64 = 64 << 10;
 
 /// How a body is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,33 +46,49 @@ impl Packing {
     }
 }
 
-/// Unpacks a body of which no more than `limit` bytes may come.
+/// Unpacks a body of which no more than `limit` bytes may come, into `room` that grows.
 ///
 /// # Errors
-/// 413 for a larger one, 400 for one that is broken.
-pub(super) fn unpack(body: Bytes, packing: Packing, limit: usize) -> Result<Bytes, Problem> {
+/// 413 for a larger one, 503 where there is no room, 400 for one that is broken.
+pub(super) fn unpack(
+    body: Bytes,
+    packing: Packing,
+    limit: usize,
+    room: &mut Room,
+) -> Result<Bytes, Problem> {
     match packing {
         Packing::Plain => Ok(body),
-        Packing::Gzip => read(MultiGzDecoder::new(body.as_ref()), "gzip", limit),
+        Packing::Gzip => read(MultiGzDecoder::new(body.as_ref()), "gzip", limit, room),
         Packing::Zstd => {
             let wrong = |error| broken("zstd", &error);
             let mut decoder = zstd::Decoder::with_buffer(body.as_ref()).map_err(wrong)?;
             decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(wrong)?;
-            read(decoder, "zstd", limit)
+            read(decoder, "zstd", limit, room)
         }
     }
 }
 
-fn read(decoder: impl Read, name: &str, limit: usize) -> Result<Bytes, Problem> {
+fn read(
+    mut decoder: impl Read,
+    name: &str,
+    limit: usize,
+    room: &mut Room,
+) -> Result<Bytes, Problem> {
     let mut unpacked = Vec::new();
-    // One byte more tells that there is more.
-    let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-    let read = decoder.take(most).read_to_end(&mut unpacked);
-    read.map_err(|error| broken(name, &error))?;
-    if unpacked.len() > limit {
-        return Err(too_large(limit));
+    loop {
+        let piece = decoder
+            .by_ref()
+            .take(PIECE_BYTES)
+            .read_to_end(&mut unpacked);
+        let piece = piece.map_err(|error| broken(name, &error))?;
+        if unpacked.len() > limit {
+            return Err(too_large(limit));
+        }
+        if piece == 0 {
+            return Ok(unpacked.into());
+        }
+        room.grow(piece)?;
     }
-    Ok(unpacked.into())
 }
 
 fn broken(name: &str, error: &std::io::Error) -> Problem {
@@ -103,10 +123,18 @@ mod tests {
         let zeros = vec![0; 10_000_000];
         for (body, packing) in [(gzip(&zeros), Packing::Gzip), (zstd(&zeros), Packing::Zstd)] {
             assert!(body.len() < 20_000, "{packing:?} {}", body.len());
-            let problem = unpack(body.clone(), packing, 9_999_999).unwrap_err();
+            let problem =
+                unpack(body.clone(), packing, 9_999_999, &mut Room::of(20 << 20)).unwrap_err();
             assert_eq!(problem.status, StatusCode::PAYLOAD_TOO_LARGE);
             assert!(problem.detail.contains("9999999 bytes"));
-            assert_eq!(unpack(body, packing, 10_000_000).unwrap().len(), 10_000_000);
+            let refused = unpack(body.clone(), packing, 10_000_000, &mut Room::of(1 << 20));
+            assert_eq!(refused.unwrap_err().status, StatusCode::SERVICE_UNAVAILABLE);
+            assert_eq!(
+                unpack(body, packing, 10_000_000, &mut Room::of(20 << 20))
+                    .unwrap()
+                    .len(),
+                10_000_000
+            );
         }
     }
 
@@ -117,9 +145,12 @@ mod tests {
             (zstd, Packing::Zstd),
         ] {
             let both = [pack(b"ab"), pack(b"cd")].concat();
-            assert_eq!(unpack(both.clone().into(), packing, 4).unwrap(), "abcd");
+            assert_eq!(
+                unpack(both.clone().into(), packing, 4, &mut Room::of(4)).unwrap(),
+                "abcd"
+            );
             let short = Bytes::from(both).slice(..12);
-            let problem = unpack(short, packing, 4).unwrap_err();
+            let problem = unpack(short, packing, 4, &mut Room::of(4)).unwrap_err();
             assert_eq!(problem.status, StatusCode::BAD_REQUEST, "{packing:?}");
         }
     }

@@ -3,23 +3,27 @@
 use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
-use rovi_common::http::Problem;
+use rovi_common::{http::Problem, name::BatteryName};
 use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{
+    bodies::{Body, DecodedRoom},
     body::{self, BodyForm},
     decode::Limits,
     decoded::Decoded,
-    encoding::{self, Packing},
+    encoding::Packing,
     intake::{BodyHash, Intake, Request},
 };
 use crate::{
     api::battery_name,
     batch::{Ending, Progress},
     hub::Hub,
-    store::rejected,
+    store::{
+        batteries, rejected,
+        tables::{self, ColumnType},
+    },
 };
 
 /// The longest reason in a header, in characters.
@@ -63,17 +67,19 @@ pub(crate) async fn upload_by_post(
     let packing = Packing::of(request.headers())?;
     let session = session_of(&request, &battery)?;
     let hub = hub.into_inner();
-    let bytes = read(payload, hub.settings.body_bytes).await?;
+    let body = read(&hub, payload, packing).await;
+    let body = body.inspect_err(|_| hub.metrics.frames_refused.inc())?;
+    let known = known_columns(&hub, &battery, form).await?;
+    let mut room = hub.bodies.room_to_decode(&body).await?;
     let limits = Limits::of_bodies(&hub.settings);
-    let most = hub.settings.body_bytes;
     let decoding = tokio::task::spawn_blocking(move || {
-        let bytes = encoding::unpack(bytes, packing, most)?;
-        let hash = session.map(|_| hash(&bytes, form));
-        let decoded = body::decode_body(&bytes, form, &limits).map_err(Problem::bad_request)?;
-        Ok((decoded, hash))
+        let hash = session.map(|_| hash(&body.bytes, form));
+        let decoded = body::decode_body(&body.bytes, form, &limits, &known);
+        Ok((decoded.map_err(Problem::bad_request)?, hash))
     });
     let decoded = decoding.await.map_err(|error| Problem::internal(&error))?;
     let (decoded, hash) = decoded.inspect_err(|_: &Problem| hub.metrics.frames_refused.inc())?;
+    room.shrink(decoded.weight());
     let rows = decoded.sent;
     let asked = Request {
         battery,
@@ -84,7 +90,7 @@ pub(crate) async fn upload_by_post(
         body: hash,
     };
     let intake = Intake::open(Arc::clone(&hub), asked).await?;
-    let rejections = store(&hub, intake, decoded).await?;
+    let rejections = store(&hub, intake, decoded, room).await?;
     let mut response = HttpResponse::Ok();
     response.insert_header(("Rovi-Rows-Rejected", rejections.rows));
     if let Some((position, reason)) = rejections.first {
@@ -92,6 +98,23 @@ pub(crate) async fn upload_by_post(
         response.insert_header(("Rovi-First-Rejection", header_text(&told)));
     }
     Ok(response.json(rows))
+}
+
+/// Looks up what the battery's table has; only CSV does not tell types by itself.
+async fn known_columns(
+    hub: &Hub,
+    battery: &BatteryName,
+    form: BodyForm,
+) -> Result<Vec<(String, ColumnType)>, Problem> {
+    if form != BodyForm::Csv {
+        return Ok(Vec::new());
+    }
+    let name = battery.clone();
+    let load = move |connection: &mut _| match batteries::find(connection, name.as_str())? {
+        Some(line) => Ok(tables::load(connection, &line)?.columns().to_vec()),
+        None => Ok(Vec::new()),
+    };
+    Ok(hub.pool.run(load).await?)
 }
 
 /// Fingerprint of a body and what it is read as, however it was packed.
@@ -117,10 +140,7 @@ fn header_text(text: &str) -> String {
 }
 
 /// Makes a session of the key, if there is one.
-fn session_of(
-    request: &HttpRequest,
-    battery: &rovi_common::name::BatteryName,
-) -> Result<Option<Uuid>, Problem> {
+fn session_of(request: &HttpRequest, battery: &BatteryName) -> Result<Option<Uuid>, Problem> {
     let Some(key) = request.headers().get("Idempotency-Key") else {
         return Ok(None);
     };
@@ -133,14 +153,20 @@ fn session_of(
     Ok(Some(Uuid::new_v5(&KEYS, &name)))
 }
 
-/// Reads a whole body, up to a limit.
-///
-/// # Errors
-/// 413 beyond the limit, 400 where the body broke off.
-pub(crate) async fn read(payload: web::Payload, limit: usize) -> Result<web::Bytes, Problem> {
-    let body = payload.to_bytes_limited(limit).await;
-    let body = body.map_err(|_too_large| encoding::too_large(limit))?;
-    body.map_err(|error| Problem::bad_request(format!("the body broke off: {error}")))
+/// Reads and unpacks a whole body.
+async fn read(hub: &Hub, payload: web::Payload, packing: Packing) -> Result<Body, Problem> {
+    let most = hub.settings.body_bytes;
+    let body = hub.bodies.read(payload, most).await?;
+    if packing == Packing::Plain {
+        return Ok(body);
+    }
+    let unpacking = tokio::task::spawn_blocking(move || body.unpack(packing, most));
+    unpacking.await.map_err(|error| Problem::internal(&error))?
+}
+
+/// 400: the body did not come whole.
+pub(super) fn broke_off(why: impl std::fmt::Display) -> Problem {
+    Problem::bad_request(format!("the body broke off: {why}"))
 }
 
 /// The rows of a body that were rejected.
@@ -151,13 +177,20 @@ struct Rejections {
 }
 
 /// Stores the rows, in batches no larger than a group.
-async fn store(hub: &Hub, mut intake: Intake, mut decoded: Decoded) -> Result<Rejections, Problem> {
+async fn store(
+    hub: &Hub,
+    mut intake: Intake,
+    mut decoded: Decoded,
+    room: DecodedRoom,
+) -> Result<Rejections, Problem> {
     let patience = hub.settings.post_timeout;
     let storing = async {
         while decoded.sent > 0 {
             let rest = decoded.split_off(hub.settings.group_rows);
             intake.take(std::mem::replace(&mut decoded, rest)).await?;
         }
+        // The rows have room in the queues now.
+        drop(room);
         intake.settled().await
     };
     let stored = timeout(patience, storing).await;

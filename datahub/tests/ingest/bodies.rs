@@ -3,9 +3,14 @@
 use std::io::Write;
 
 use reqwest::{Response, StatusCode, header::HeaderMap};
+use rovi_common::testing::eventually;
 use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
-use crate::support::{TestHub, postgres, query};
+use crate::support::{PATIENCE, TestHub, postgres, query};
 
 async fn post(hub: &TestHub, headers: &[(&'static str, &str)], body: Vec<u8>) -> Response {
     let mut request = reqwest::Client::new()
@@ -129,5 +134,77 @@ async fn a_key_used_for_another_body_is_refused() {
     assert_eq!(
         query(&postgres, r#"SELECT a FROM battery."b7" ORDER BY seq"#),
         json!([{"a": 1}, {"a": 2}])
+    );
+}
+
+/// Begins a body of JSON and leaves the rest of it to come.
+async fn begin_body(hub: &TestHub, battery: &str, body: &[u8], sent: usize) -> TcpStream {
+    let mut stream = TcpStream::connect(hub.address).await.unwrap();
+    let head = format!(
+        "POST /db/upload/{battery} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        hub.address,
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&body[..sent]).await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn many_large_bodies_at_once_are_refused_and_small_ones_are_not() {
+    let postgres = postgres();
+    let hub = TestHub::start_with(&postgres, |settings| {
+        settings.body_bytes = 100_000;
+        settings.bodies_bytes = 400_000;
+    })
+    .await;
+    let mut large = b"{\"a\": [1]".to_vec();
+    large.resize(99_999, b' ');
+    large.push(b'}');
+    let mut waiting = [
+        begin_body(&hub, "slow1", &large, 90_000).await,
+        begin_body(&hub, "slow2", &large, 90_000).await,
+    ];
+    eventually(PATIENCE, async || {
+        let came = hub.metric("datahub_body_bytes").await;
+        if came == 180_000 { Ok(()) } else { Err(came) }
+    })
+    .await;
+    let refused = post(&hub, &[], large.clone()).await;
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(header(refused.headers(), "retry-after"), Some("2"));
+    let why = refused.text().await.unwrap();
+    assert!(why.contains("bodies_bytes"), "{why}");
+    let small = post(&hub, &[], b"[{\"a\": 1}]".to_vec()).await;
+    assert_eq!(small.status(), StatusCode::OK);
+    let mut packed = vec![b' '; 50_000];
+    packed.extend(b"[]");
+    let packed = post(&hub, &[("Content-Encoding", "gzip")], gzip(&packed)).await;
+    assert_eq!(packed.status(), StatusCode::SERVICE_UNAVAILABLE);
+    // Those that were under way end well, and then there is room again.
+    for stream in &mut waiting {
+        stream.write_all(&large[90_000..]).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    assert_eq!(post(&hub, &[], large).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_cell_of_csv_that_does_not_fit_costs_only_its_row() {
+    let postgres = postgres();
+    let hub = TestHub::start(&postgres).await;
+    let csv = [("Content-Type", "text/csv")];
+    let first = post(&hub, &csv, b"v,note\n3.5,hi\n".to_vec()).await;
+    assert_eq!(first.status(), StatusCode::OK);
+    let second = post(&hub, &csv, b"v,note\n3.6,7\nx,8\n3.8,9\n".to_vec()).await;
+    assert_eq!(header(second.headers(), "rovi-rows-rejected"), Some("1"));
+    assert_eq!(
+        query(
+            &postgres,
+            r#"SELECT v, note FROM battery."b7" ORDER BY seq"#
+        ),
+        json!([{"v": 3.5, "note": "hi"}, {"v": 3.6, "note": "7"}, {"v": 3.8, "note": "9"}])
     );
 }

@@ -29,6 +29,7 @@ use crate::{
     store::{
         rows::{self, PageLimits, Selected, Selection},
         source::{Of, Source},
+        times,
     },
 };
 
@@ -245,7 +246,8 @@ async fn page(
     };
     let read = hub.pool.run(move |connection| {
         let page = pages::current(connection, &source, |connection| {
-            let page = rows::page(connection, &source, &selection, picks.fetched(), limits)?;
+            let parts = times::narrow(connection, &source, &selection)?;
+            let page = rows::page(connection, &source, &parts, picks.fetched(), limits)?;
             Ok(gaps::of_page(
                 connection,
                 &source,

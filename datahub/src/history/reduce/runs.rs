@@ -79,7 +79,7 @@ impl Cut {
     /// Cuts a range into `wanted` runs or more.
     pub(super) async fn runs(
         &self,
-        pages: Pages,
+        mut pages: Pages,
         roller: &Roller,
         wanted: usize,
     ) -> Result<Vec<Run>, ReadError> {

@@ -4,6 +4,7 @@ mod exports;
 mod ranges;
 mod reductions;
 mod signals;
+mod times;
 
 use reqwest::Method;
 use rovi_common::testing::TestPostgres;

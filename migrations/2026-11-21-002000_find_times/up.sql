@@ -1,0 +1,2 @@
+COMMENT ON TABLE hub.rollups IS 'Smallest and largest values of blocks of rows, made from the tables: all columns of batteries whose history is reduced, times of batteries with many rows. May be emptied at any time; empty it of a battery after you changed its rows by hand.';
+COMMENT ON COLUMN hub.rollups.level IS '0: blocks of 256 rows, 1: blocks of 4096, 2: blocks of 4096 with received, test_time and time alone.';
