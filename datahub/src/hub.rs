@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rovi_common::services::Services;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -33,6 +34,8 @@ pub struct Hub {
     pub deletions: Arc<Deletions>,
     /// How far batteries are on the bus.
     pub board: Arc<Board>,
+    /// The services that were heard on the bus.
+    pub services: Arc<Services>,
     /// The metrics.
     pub metrics: HubMetrics,
     /// Makes rollups of batteries whose history is reduced.

@@ -18,6 +18,7 @@ use rovi_common::{
     frame::RowFrame,
     name::{BatteryName, EstimatorName},
     registration::Registration,
+    services::Services,
 };
 use tokio::{
     runtime::Handle,
@@ -32,7 +33,7 @@ use crate::{
     events::Events,
     filter::Position,
     hub::Hub,
-    live::{Board, Services, Watchers},
+    live::{Board, Watchers},
     metrics::TwinMetrics,
     state::{
         Outlet,
@@ -72,7 +73,7 @@ pub struct Shared {
     /// How many watch it.
     pub watchers: Watchers,
     /// The services that live.
-    pub services: Services,
+    pub services: Arc<Services>,
     /// What happened, on its way to the bus.
     pub events: Events,
     /// Rules of alerts, and what they found.

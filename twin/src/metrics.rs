@@ -30,6 +30,8 @@ pub struct TwinMetrics {
     pub script_failures: IntCounter,
     /// Of what the twin tells everyone.
     pub live: LiveMetrics,
+    /// Partitions whose frames come to this twin.
+    pub partitions: IntGauge,
     /// Registered estimators.
     pub estimators: IntGauge,
     /// Rows that the estimator furthest behind has to deal with.
@@ -74,6 +76,10 @@ impl TwinMetrics {
                 "How often a Python estimator failed and was started again.",
             ),
             live: LiveMetrics::new(metrics),
+            partitions: metrics.gauge(
+                "twin_partitions",
+                "Partitions whose frames come to this twin.",
+            ),
             estimators: metrics.gauge("twin_estimators", "Registered estimators."),
             rows_behind: metrics.gauge(
                 "twin_rows_behind",

@@ -12,6 +12,7 @@ use std::{
 
 use actix_web::{App, HttpServer, dev::ServerHandle, middleware, web};
 use async_nats::jetstream;
+use prometheus::IntCounter;
 use rovi_common::{
     config::{self, ServiceArgs},
     heartbeat::{self, Load, Pulse},
@@ -31,7 +32,7 @@ use crate::{
     events::Events,
     fleet::{Fleet, Shared},
     hub::Hub,
-    live::{self, Services, Watchers},
+    live::{self, Watchers},
     metrics::TwinMetrics,
     registrations,
     state::{self, Outlet},
@@ -155,7 +156,7 @@ impl Service {
             outlet: Outlet::default(),
             board: Arc::default(),
             watchers: Watchers::default(),
-            services: Services::default(),
+            services: Arc::default(),
             events: Events::default(),
             alerts: Alerts::default(),
             hooks: hooks(&settings.alerts)?,
@@ -281,7 +282,8 @@ impl Service {
         lifecycle.supervise("state", state::publish(Arc::clone(fleet)));
         let followed = live::follow(Arc::clone(fleet), self.readiness.clone());
         lifecycle.supervise("live", followed);
-        let heard = live::listen(Arc::clone(fleet), self.nats.clone());
+        let services = Arc::clone(&shared.services);
+        let heard = services.listen(self.nats.clone(), shared.stop.clone());
         lifecycle.supervise("services", heard);
         lifecycle.supervise("alerts.follow", alerts::follow(Arc::clone(fleet)));
         lifecycle.supervise("alerts", alerts::run(Arc::clone(fleet)));
@@ -293,8 +295,8 @@ impl Service {
             readiness: self.readiness.clone(),
             interval: shared.settings.heartbeat_interval,
         };
-        let metrics = shared.metrics.clone();
-        let beating = pulse.beat(move || load(&metrics), shared.stop.clone());
+        let (metrics, registry) = (shared.metrics.clone(), self.metrics.clone());
+        let beating = pulse.beat(move || load(&metrics, &registry), shared.stop.clone());
         lifecycle.supervise("pulse", beating);
         lifecycle.supervise("events", async move {
             let (jetstream, bus) = (shared.jetstream.clone(), shared.settings.bus.clone());
@@ -343,8 +345,13 @@ fn hooks(settings: &AlertSettings) -> Result<Hooks, StartError> {
 }
 
 /// How far the twin is behind, for its heartbeats.
-fn load(metrics: &TwinMetrics) -> Load {
+fn load(metrics: &TwinMetrics, registry: &Metrics) -> Load {
     let named = |name: &str, value| (name.to_owned(), value);
+    let counted = |counter: &IntCounter| i64::try_from(counter.get()).unwrap_or(i64::MAX);
+    let skipped = registry
+        .read_by_label("twin_rows_skipped_total")
+        .into_iter();
+    let skipped = skipped.map(|(reason, rows)| (format!("skipped_{reason}"), rows));
     Load {
         lag: [
             named("rows_behind", metrics.rows_behind.get()),
@@ -354,8 +361,12 @@ fn load(metrics: &TwinMetrics) -> Load {
         queues: [
             named("live_sockets", metrics.live.sockets.get()),
             named("estimators", metrics.estimators.get()),
+            named("partitions", metrics.partitions.get()),
         ]
         .into(),
+        totals: skipped
+            .chain([named("rows", counted(&metrics.rows))])
+            .collect(),
     }
 }
 

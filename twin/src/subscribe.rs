@@ -81,6 +81,7 @@ pub async fn follow(fleet: Arc<Fleet>, partition: u32, partitions: Arc<Partition
         partitions.tell(partition, Some(ended));
         // Else the server would keep the partition for the pulls that ended.
         if let Some(stream) = owned.take() {
+            fleet.shared().metrics.partitions.dec();
             hand_over(&stream, partition).await;
         }
         tokio::select! {
@@ -125,6 +126,7 @@ async fn follow_once(
         };
         if owned.is_none() {
             *owned = Some(stream.clone());
+            fleet.shared().metrics.partitions.inc();
         }
         take(fleet, message, &bus_epoch).await;
     }
