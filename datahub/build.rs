@@ -23,14 +23,13 @@ fn main() -> io::Result<()> {
         println!("cargo::rerun-if-changed={}", web.display());
         println!("cargo::warning=the hub is built without its pages; `make pages` builds them");
     }
+    let out = env::var_os("OUT_DIR").map(PathBuf::from);
+    let out = out.ok_or_else(|| io::Error::other("cargo sets OUT_DIR"))?;
     let mut table = String::from("&[\n");
     for file in &files {
-        table.push_str(&entry(&dist, file)?);
+        table.push_str(&entry(&dist, &out, file)?);
     }
     table.push_str("]\n");
-    let out = env::var_os("OUT_DIR")
-        .map(PathBuf::from)
-        .unwrap_or_default();
     fs::write(out.join("pages.rs"), table)
 }
 
@@ -51,18 +50,20 @@ fn collect(dist: &Path, folder: &Path, files: &mut Vec<String>) -> io::Result<()
     Ok(())
 }
 
-fn entry(dist: &Path, name: &str) -> io::Result<String> {
-    let path = dist.join(name);
+/// Copies a file and its compressed forms, so that pages built meanwhile disturb no compilation, and
+/// names them.
+fn entry(dist: &Path, out: &Path, name: &str) -> io::Result<String> {
     let mut hasher = DefaultHasher::new();
-    fs::read(&path)?.hash(&mut hasher);
-    let path = path.canonicalize()?;
-    let path = path.to_string_lossy();
+    fs::read(dist.join(name))?.hash(&mut hasher);
+    let copy = |ending: &str| -> io::Result<PathBuf> {
+        let copy = out.join(format!("{}{ending}", name.replace('/', "+")));
+        fs::copy(dist.join(format!("{name}{ending}")), &copy)?;
+        Ok(copy)
+    };
+    let (plain, gzip, brotli) = (copy("")?, copy(".gz")?, copy(".br")?);
     Ok(format!(
-        "    File {{ name: {name:?}, etag: \"\\\"{:016x}\\\"\",\n        plain: include_bytes!({:?}),\n        \
-         gzip: include_bytes!({:?}),\n        brotli: include_bytes!({:?}) }},\n",
+        "    File {{ name: {name:?}, etag: \"\\\"{:016x}\\\"\",\n        plain: include_bytes!({plain:?}),\n        \
+         gzip: include_bytes!({gzip:?}),\n        brotli: include_bytes!({brotli:?}) }},\n",
         hasher.finish(),
-        path,
-        format!("{path}.gz"),
-        format!("{path}.br"),
     ))
 }

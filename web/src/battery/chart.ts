@@ -123,7 +123,7 @@ export class Chart {
   }
 
   redraw(): void {
-    this.plot?.redraw(false, true);
+    this.plot?.redraw(true, true);
   }
 
   /** Lays out x by the view and y by what is in sight. */

@@ -64,6 +64,13 @@ export class Estimators {
     this.showBody();
   }
 
+  /** Changes whenever the estimators got on. */
+  progress(): string {
+    return Object.values(this.statuses)
+      .map((status) => `${status.revision}.${status.rows}`)
+      .join();
+  }
+
   private showNothing(text: string, canRegister: boolean): void {
     this.names = this.said = "";
     const link = canRegister && h("a", { href: `/register?battery=${encodeURIComponent(this.battery)}` }, "Register one");

@@ -21,6 +21,8 @@ import type { Axis } from "./view";
 const NEWEST_MS = 2000;
 const SLOW_MS = 10_000;
 const STATUS_MS = 3000;
+/** How often estimates are asked for again after rows or estimators got on: they come a little later. */
+const SETTLING = 3;
 
 export function openBattery(name: string): void {
   new BatteryPage(name).start();
@@ -47,6 +49,8 @@ class BatteryPage {
   private epoch: number | null = null;
   private loadedSeq = 0;
   private slowAt = 0;
+  private seen = "";
+  private settling = 0;
 
   constructor(private readonly name: string) {
     this.page = openPage(name);
@@ -119,6 +123,8 @@ class BatteryPage {
         this.say("");
         this.changed();
         void this.repeat(NEWEST_MS, () => this.advance());
+        // Cycles are counted a while after their rows came.
+        void this.repeat(SLOW_MS, async () => this.loadPart("cycles"));
         return;
       }
       this.showParts(false);
@@ -201,16 +207,21 @@ class BatteryPage {
     const place = places(newest, this.view.axis)[0];
     if (place != null) this.view.extent[1] = Math.max(this.view.extent[1], place);
     const isNew = newest.seq[0]! > this.loadedSeq;
+    const seen = `${newest.seq[0]} ${this.estimators.progress()}`;
+    if (seen !== this.seen) [this.seen, this.settling] = [seen, SETTLING];
     this.toolbar.show(isNew && !this.view.isFollowing() ? newest.seq[0]! - this.loadedSeq : 0);
-    if (!isNew || !this.view.isFollowing() || this.loads.history.isBusy) return;
+    if (!this.view.isFollowing()) return;
+    if (this.settling > 0 && !this.loads.estimates.isBusy) {
+      this.settling--;
+      this.loadPart("estimates");
+    }
+    if (!isNew || this.loads.history.isBusy) return;
     this.loadedSeq = newest.seq[0]!;
     this.loadPart("history");
     if (performance.now() - this.slowAt > SLOW_MS && !this.loads.histograms.isBusy) {
       this.slowAt = performance.now();
       this.loadPart("histograms");
-      this.loadPart("cycles");
     }
-    if (!this.loads.estimates.isBusy) this.loadPart("estimates");
   }
 
   private changed(): void {
