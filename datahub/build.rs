@@ -55,10 +55,10 @@ fn collect(dist: &Path, folder: &Path, files: &mut Vec<String>) -> io::Result<()
 fn entry(dist: &Path, out: &Path, name: &str) -> io::Result<String> {
     let mut hasher = DefaultHasher::new();
     fs::read(dist.join(name))?.hash(&mut hasher);
-    let copy = |ending: &str| -> io::Result<PathBuf> {
+    let copy = |ending: &str| -> io::Result<String> {
         let copy = out.join(format!("{}{ending}", name.replace('/', "+")));
         fs::copy(dist.join(format!("{name}{ending}")), &copy)?;
-        Ok(copy)
+        Ok(copy.to_string_lossy().into_owned())
     };
     let (plain, gzip, brotli) = (copy("")?, copy(".gz")?, copy(".br")?);
     Ok(format!(
