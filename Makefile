@@ -1,7 +1,7 @@
 # The commands of README.md; each installs what it needs first.
-.PHONY: demo test check faults bench build tools clean
+.PHONY: demo test check faults bench build pages tools clean
 
-demo: tools
+demo: pages
 	cargo build --release --bins
 	scripts/demo.sh
 
@@ -9,7 +9,7 @@ test: tools
 	scripts/test.sh
 
 # Formatting, lints and documentation, with warnings denied; documents name only what exists.
-check: tools
+check: pages
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
 	scripts/check_docs.sh
@@ -22,8 +22,12 @@ faults: tools
 bench: tools
 	scripts/bench.sh
 
-build: tools
+build: pages
 	cargo build --release --bins
+
+# What the hub shows in browsers, from web/ into web/dist, which the build of the hub embeds.
+pages: tools
+	scripts/build_pages.sh
 
 # System packages and nats-server, where they are missing.
 tools:
@@ -32,3 +36,4 @@ tools:
 
 clean:
 	cargo clean
+	rm -rf web/dist web/node_modules

@@ -94,6 +94,7 @@ if [ "${KEEP:-}" = 1 ]; then
   trap - EXIT
   echo "The stack goes on; stop it by: kill $stack"
   cat <<WHERE
+  $ROVI_URL                   all batteries, as a page; $ROVI_URL/dashboard/$cell this one
   $ROVI_URL/online/status     the newest estimates
   $ROVI_URL/db/stats          what is stored
   $ROVI_URL/docs              the hub's interface
@@ -101,6 +102,6 @@ if [ "${KEEP:-}" = 1 ]; then
 WHERE
   sed -n '/^  PostgreSQL/p' "$data/up.log"
 else
-  echo "\`make demo KEEP=1\` leaves the stack up: pages at $ROVI_URL/docs, estimates at $ROVI_URL/online/status,"
+  echo "\`make demo KEEP=1\` leaves the stack up: pages at $ROVI_URL, estimates at $ROVI_URL/online/status,"
   echo "tables in PostgreSQL. Data and logs of this run stay in $data; \`target/release/rovicli up --data $data\` opens them again."
 fi

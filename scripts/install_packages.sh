@@ -17,6 +17,10 @@ need libpq-dev library libpq
 need libhdf5-dev library hdf5
 need postgresql postgres
 need python3 python3 --version
+need nodejs node --version
+need npm npm --version
+need chromium chromium --version
+need chromium-driver chromedriver --version
 need python3-pip python3 -m pip --version
 [ ${#missing[@]} -eq 0 ] && exit 0
 

@@ -3,6 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+scripts/build_pages.sh
 # System tests run the binaries themselves.
 cargo build --workspace --all-features --bins
 if cargo nextest --version >/dev/null 2>&1; then

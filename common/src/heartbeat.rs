@@ -31,6 +31,8 @@ pub struct Load {
     pub lag: BTreeMap<String, i64>,
     /// What waits in queues.
     pub queues: BTreeMap<String, i64>,
+    /// What was done since the start.
+    pub totals: BTreeMap<String, i64>,
 }
 
 /// What says the heartbeats of one run of a service.
@@ -100,6 +102,7 @@ impl Pulse {
             problems,
             lag: load.lag,
             queues: load.queues,
+            totals: load.totals,
         }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Reading order: what a battery and its rows are ([`name`], [`rows`]), how they travel
 //! ([`frame`], [`subjects`], [`streams`], [`registration`], [`alerts`], [`news`]), and what every
-//! service is made of ([`config`], [`lifecycle`], [`telemetry`], [`heartbeat`], [`http`]), who may do
-//! what ([`auth`]);
+//! service is made of ([`config`], [`lifecycle`], [`telemetry`], [`heartbeat`], [`services`],
+//! [`http`]), who may do what ([`auth`]);
 //! [`filter`] is how people choose batteries.
 //!
 //! Nothing here knows PostgreSQL tables or estimators.
@@ -27,6 +27,7 @@ pub mod name;
 pub mod news;
 pub mod registration;
 pub mod rows;
+pub mod services;
 pub mod streams;
 pub mod subjects;
 pub mod telemetry;

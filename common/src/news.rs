@@ -271,6 +271,9 @@ pub struct Heartbeat {
     pub lag: BTreeMap<String, i64>,
     /// What waits in its queues, by queue.
     pub queues: BTreeMap<String, i64>,
+    /// What it did since its start, by what: two heartbeats tell how fast.
+    #[serde(default)]
+    pub totals: BTreeMap<String, i64>,
 }
 
 fn known_version(v: u32) -> serde_json::Result<()> {

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use prometheus::{
     Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder, core::Collector,
+    Registry, TextEncoder, core::Collector, proto::MetricFamily,
 };
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
@@ -107,6 +107,23 @@ impl Metrics {
             reason = "both count whole things, which fit"
         )]
         Some(value as i64)
+    }
+
+    /// Reads a family of counters by one label: the label's values with what was counted.
+    pub fn read_by_label(&self, name: &str) -> Vec<(String, i64)> {
+        let families = self.registry.gather();
+        let family = families.iter().find(|family| family.name() == name);
+        let metrics = family.map(MetricFamily::get_metric).unwrap_or_default();
+        let read = metrics.iter().filter_map(|metric| {
+            let label = metric.get_label().first()?.value().to_owned();
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "counters count whole things, which fit"
+            )]
+            let counted = metric.get_counter().get_value() as i64;
+            Some((label, counted))
+        });
+        read.collect()
     }
 
     /// Writes all metrics in Prometheus' text form.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rovi_common::services::Services;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -38,6 +39,8 @@ pub struct Hub {
     pub corrections: Arc<Corrections>,
     /// How far batteries are on the bus.
     pub board: Arc<Board>,
+    /// The services that were heard on the bus.
+    pub services: Arc<Services>,
     /// The metrics.
     pub metrics: HubMetrics,
     /// Makes rollups of batteries whose history is reduced.

@@ -41,4 +41,5 @@ mod history;
 pub mod hub;
 mod metadata;
 pub mod metrics;
+mod pages;
 mod prepare;

@@ -1,6 +1,7 @@
 //! The composition root: everything is made and wired here, and stopped in order.
 
 use std::{
+    collections::BTreeMap,
     net::{SocketAddr, TcpListener},
     sync::Arc,
     time::Duration,
@@ -17,6 +18,7 @@ use rovi_common::{
     heartbeat::{self, Load, Pulse},
     http::{self, Readiness},
     lifecycle::Lifecycle,
+    services::Services,
     streams,
     telemetry::Metrics,
 };
@@ -120,6 +122,9 @@ impl Service {
 
         prepare::start(&settings, &pool, &lifecycle, &readiness);
         start_pulse(&nats, &settings, &readiness, &registry, &lifecycle);
+        let services = Arc::new(Services::default());
+        let heard = Arc::clone(&services).listen(nats.clone(), lifecycle.stop_token());
+        lifecycle.supervise("services", heard);
         let bus = Arc::new(Bus::new(nats, settings.bus.clone()));
         let checks =
             Arc::clone(&bus).keep_checking(pool.clone(), readiness.clone(), lifecycle.stop_token());
@@ -154,6 +159,7 @@ impl Service {
             deletions,
             corrections,
             board,
+            services,
             metrics,
             stop: lifecycle.stop_token(),
             sockets: TaskTracker::new(),
@@ -306,6 +312,7 @@ fn start_pulse(
                 named("batteries_parked", "datahub_batteries_parked"),
             ]
             .into(),
+            totals: totals(&metrics),
         }
     };
     lifecycle.supervise("pulse", pulse.beat(load, lifecycle.stop_token()));
@@ -313,6 +320,20 @@ fn start_pulse(
 
 /// What decides about callers, and what keeps it.
 type AccessData = (web::Data<Gate>, web::Data<AccessKeeper>);
+
+/// What the hub did since its start; what it refused by who refused it.
+fn totals(metrics: &Metrics) -> BTreeMap<String, i64> {
+    let named = |name: &str, metric| (name.to_owned(), metrics.read(metric).unwrap_or(0));
+    let refused = metrics
+        .read_by_label("datahub_rows_rejected_total")
+        .into_iter();
+    let refused = refused.map(|(by, rows)| (format!("refused_by_{by}"), rows));
+    let counted = [
+        named("rows", "datahub_rows_stored_total"),
+        named("frames_refused", "datahub_frames_refused_total"),
+    ];
+    refused.chain(counted).collect()
+}
 
 fn serve(
     listener: TcpListener,

@@ -23,6 +23,7 @@ use rovi_common::{
     frame::RowFrame,
     name::{BatteryName, EstimatorName},
     registration::{Champion, Registration},
+    services::Services,
     subjects,
 };
 use tokio::{
@@ -41,7 +42,7 @@ use crate::{
     events::Events,
     filter::Position,
     hub::Hub,
-    live::{Board, Services, Watchers},
+    live::{Board, Watchers},
     metrics::TwinMetrics,
     overview::MetadataAnswers,
     state::{
@@ -83,7 +84,7 @@ pub struct Shared {
     /// How many watch it.
     pub watchers: Watchers,
     /// The services that live.
-    pub services: Services,
+    pub services: Arc<Services>,
     /// Which twin owns each partition.
     pub owners: Owners,
     /// The stream of rows.

@@ -12,6 +12,7 @@ use std::{
 
 use actix_web::{App, HttpServer, dev::ServerHandle, middleware, web};
 use async_nats::jetstream;
+use prometheus::IntCounter;
 use rovi_common::{
     auth::{self, Gate, gate::read_token},
     config::{self, ServiceArgs},
@@ -39,7 +40,7 @@ use crate::{
     events::Events,
     fleet::{Fleet, Shared},
     hub::Hub,
-    live::{self, Services, Watchers},
+    live::{self, Watchers},
     metrics::TwinMetrics,
     overview::MetadataAnswers,
     registrations, share,
@@ -168,7 +169,7 @@ impl Service {
             outlet: Outlet::default(),
             board: Arc::default(),
             watchers: Watchers::default(),
-            services: Services::default(),
+            services: Arc::default(),
             owners: Owners::default(),
             rows_stream: RowsStream::default(),
             documents: Documents::default(),
@@ -310,7 +311,8 @@ impl Service {
         lifecycle.supervise("state", state::publish(Arc::clone(fleet)));
         let followed = live::follow(Arc::clone(fleet), self.readiness.clone());
         lifecycle.supervise("live", followed);
-        let heard = live::listen(Arc::clone(fleet), self.nats.clone());
+        let services = Arc::clone(&shared.services);
+        let heard = services.listen(self.nats.clone(), shared.stop.clone());
         lifecycle.supervise("services", heard);
         let answered = ask::answer(Arc::clone(fleet), self.nats.clone());
         lifecycle.supervise("answers", answered);
@@ -324,8 +326,8 @@ impl Service {
             readiness: self.readiness.clone(),
             interval: shared.settings.heartbeat_interval,
         };
-        let metrics = shared.metrics.clone();
-        let beating = pulse.beat(move || load(&metrics), shared.stop.clone());
+        let (metrics, registry) = (shared.metrics.clone(), self.metrics.clone());
+        let beating = pulse.beat(move || load(&metrics, &registry), shared.stop.clone());
         lifecycle.supervise("pulse", beating);
         lifecycle.supervise("events", async move {
             let (jetstream, bus) = (shared.jetstream.clone(), shared.settings.bus.clone());
@@ -384,8 +386,13 @@ fn hooks(settings: &AlertSettings) -> Result<Hooks, StartError> {
 }
 
 /// How far the twin is behind, for its heartbeats.
-fn load(metrics: &TwinMetrics) -> Load {
+fn load(metrics: &TwinMetrics, registry: &Metrics) -> Load {
     let named = |name: &str, value| (name.to_owned(), value);
+    let counted = |counter: &IntCounter| i64::try_from(counter.get()).unwrap_or(i64::MAX);
+    let skipped = registry
+        .read_by_label("twin_rows_skipped_total")
+        .into_iter();
+    let skipped = skipped.map(|(reason, rows)| (format!("skipped_{reason}"), rows));
     Load {
         lag: [
             named("rows_behind", metrics.rows_behind.get()),
@@ -398,6 +405,9 @@ fn load(metrics: &TwinMetrics) -> Load {
             named("partitions", metrics.partitions.get()),
         ]
         .into(),
+        totals: skipped
+            .chain([named("rows", counted(&metrics.rows))])
+            .collect(),
     }
 }
 

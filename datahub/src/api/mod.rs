@@ -16,6 +16,7 @@ mod history;
 mod intervals;
 mod lineage;
 mod list_batteries;
+mod list_services;
 mod metadata;
 mod register_battery;
 mod rejected;
@@ -36,8 +37,8 @@ use rovi_common::{http::Problem, name::BatteryName};
 use utoipa::OpenApi;
 
 pub(crate) use self::forward::TwinProxy;
-use self::history::{export_rows, read_rows, read_statistics, signals};
-use crate::{metadata::MAX_BYTES, upload};
+use self::history::{export_rows, histogram, read_rows, read_statistics, signals};
+use crate::{metadata::MAX_BYTES, pages, upload};
 
 /// The routes' documentation.
 #[derive(OpenApi)]
@@ -53,6 +54,8 @@ use crate::{metadata::MAX_BYTES, upload};
         register_battery::register_battery,
         list_batteries::list_batteries,
         find_batteries::find_batteries,
+        list_services::list_services,
+        histogram::read_histogram,
         delete_battery::delete_battery,
         metadata::read_metadata,
         metadata::list_versions,
@@ -108,7 +111,6 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
             let problem = Problem::bad_request(format!("the body is wrong: {error}"));
             InternalError::from_response(error, problem_response(&problem)).into()
         }))
-        .route("/", web::get().to(front_page))
         .service(
             web::resource("/db/register")
                 .app_data(web::PayloadConfig::new(MAX_BYTES))
@@ -126,6 +128,7 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
             "/db/batteries",
             web::get().to(find_batteries::find_batteries),
         )
+        .route("/db/services", web::get().to(list_services::list_services))
         .route(
             "/db/{battery}",
             web::delete().to(delete_battery::delete_battery),
@@ -134,6 +137,7 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
         .configure(battery_routes)
         .configure(history_routes)
         .configure(TwinProxy::routes)
+        .configure(pages::routes)
         .default_service(web::to(no_such_path));
 }
 
@@ -257,6 +261,10 @@ fn history_routes(config: &mut web::ServiceConfig) {
             web::get().to(read_statistics::read_statistics),
         )
         .route(
+            "/db/{battery}/histogram",
+            web::get().to(histogram::read_histogram),
+        )
+        .route(
             "/db/{battery}/estimates",
             web::get().to(read_rows::read_estimates),
         )
@@ -291,13 +299,6 @@ fn revision_routes(config: &mut web::ServiceConfig) {
             "/db/{battery}/estimators/{estimator}/files/{digest}",
             web::get().to(lineage::read_file),
         );
-}
-
-/// Tells where to look.
-async fn front_page() -> HttpResponse {
-    HttpResponse::Ok()
-        .content_type("text/plain; charset=utf-8")
-        .body("Data Hub. Batteries: /db/stats. How to ask for more: /docs/. State: /ready.\n")
 }
 
 async fn no_such_path(request: HttpRequest) -> HttpResponse {

@@ -14,6 +14,7 @@ pub(crate) mod export;
 pub(crate) mod files;
 pub(crate) mod format;
 
+pub(crate) mod histogram;
 pub(crate) mod reduce;
 pub(crate) mod roller;
 pub(crate) mod statistics;

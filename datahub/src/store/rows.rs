@@ -153,8 +153,12 @@ pub fn page(
     if source.is_empty() {
         return Ok(Selected::default());
     }
-    if source.is_rows() && selection.is_by_seq() && !limits.descending {
-        let seq = (*selection.seq.start(), *selection.seq.end());
+    if source.is_rows()
+        && !limits.descending
+        && let [one] = parts
+        && one.is_by_seq()
+    {
+        let seq = (*one.seq.start(), *one.seq.end());
         return copy_out::page(connection, &source.line.name, seq, columns, limits);
     }
     // One more tells whether there are more.

@@ -294,6 +294,7 @@ async fn the_documentation_lists_every_call() {
         [
             "/db/batteries",
             "/db/register",
+            "/db/services",
             "/db/stats",
             "/db/upload/{battery}",
             "/db/{battery}",
@@ -302,6 +303,7 @@ async fn the_documentation_lists_every_call() {
             "/db/{battery}/cycles",
             "/db/{battery}/estimates",
             "/db/{battery}/estimates/export",
+            "/db/{battery}/histogram",
             "/db/{battery}/intervals",
             "/db/{battery}/intervals/{label}",
             "/db/{battery}/metadata",

@@ -11,7 +11,6 @@ mod follow;
 mod inbox;
 mod query;
 mod resume;
-mod services;
 mod shape;
 mod socket;
 mod stream;
@@ -22,13 +21,9 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-pub use self::{
-    board::{Board, Place, Version},
-    services::Services,
-};
+pub use self::board::{Board, Place, Version};
 pub(crate) use self::{
     follow::{READY_PART, follow},
-    services::listen,
     socket::{__path_get_socket, get_socket},
     stream::{__path_get_events, get_events},
 };

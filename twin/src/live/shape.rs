@@ -16,8 +16,10 @@ const BASIC: [&str; 3] = ["voltage", "current", "temperature"];
 /// What the champion says, with `__std` for its standard deviation.
 const ESTIMATED: [&str; 2] = ["state_of_charge", "state_of_health"];
 /// Names that are ours; a column of such a name is shown as `<name>_`.
-const OURS: [&str; 13] = [
+const OURS: [&str; 15] = [
     "timestamp",
+    "estimator_phase",
+    "estimator_error",
     "epoch",
     "seq",
     "segment",
@@ -194,10 +196,26 @@ pub(crate) fn shape(state: &BatteryState) -> Map<String, Value> {
     if state.omitted > 0 {
         shape.insert("omitted".to_owned(), state.omitted.into());
     }
+    // For lists, which have no room for all that the estimators say.
+    let worst = (state.estimators.values()).max_by_key(|one| gravity(&one.phase));
+    let phase = worst.map(|one| one.phase.clone());
+    let error = state.estimators.values().find_map(|one| one.error.clone());
+    shape.insert("estimator_phase".to_owned(), phase.into());
+    shape.insert("estimator_error".to_owned(), error.into());
     let estimates = serde_json::to_value(&state.estimators).unwrap_or_default();
     shape.insert("estimates".to_owned(), estimates);
     shape.insert("champion".to_owned(), champion.as_str().into());
     shape
+}
+
+/// How much a phase asks for somebody's eye.
+fn gravity(phase: &str) -> u8 {
+    match phase {
+        "live" => 0,
+        "catching_up" => 1,
+        "starting" => 2,
+        _ => 3,
+    }
 }
 
 #[cfg(test)]
@@ -261,6 +279,23 @@ mod tests {
         version.state.received = i64::MAX;
         let message = parse(&version.message(&Arc::default()));
         assert_eq!(message["battery:b7:data"]["latency_ms"], 0);
+    }
+
+    #[test]
+    fn the_gravest_phase_stands_for_all_estimators_and_its_error_is_told() {
+        let mut version = version();
+        let state = |phase: &str, error: Option<&str>| EstimatorState {
+            phase: phase.to_owned(),
+            error: error.map(str::to_owned),
+            ..EstimatorState::default()
+        };
+        let estimators = &mut version.state.estimators;
+        estimators.insert("a".parse().unwrap(), state("broken", Some("no such file")));
+        estimators.insert("default".parse().unwrap(), state("live", None));
+        let message = parse(&version.message(&Arc::default()));
+        let data = &message["battery:b7:data"];
+        assert_eq!(data["estimator_phase"], "broken");
+        assert_eq!(data["estimator_error"], "no such file");
     }
 
     #[test]

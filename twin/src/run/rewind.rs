@@ -17,7 +17,7 @@ use rovi_common::{clock::now_us, corrections::Corrections, fault, frame::RowFram
 
 use super::{Run, Taken};
 use crate::{
-    checkpoint::{CHECKPOINT_VERSION, Checkpoint, CheckpointError, Origin, Entry},
+    checkpoint::{CHECKPOINT_VERSION, Checkpoint, CheckpointError, Entry, Origin},
     filter::{Position, Progress},
     order::{Late, LateRow},
     ring::{Kept, ROWS_APART, ROWS_AT_MOST, Reason, Recomputation, Ring},

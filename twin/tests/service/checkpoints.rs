@@ -40,7 +40,12 @@ fn checkpoint(seq: i64, bytes: usize) -> Checkpoint {
         v: CHECKPOINT_VERSION,
         revision: 1,
         generation: 1,
+        by: String::new(),
         origin: Origin::default(),
+        corrections: 0,
+        late: Default::default(),
+        ring: Default::default(),
+        recomputation: None,
         progress: Progress {
             position: Position { epoch: 1, seq },
             segment: Some(1),
@@ -52,6 +57,7 @@ fn checkpoint(seq: i64, bytes: usize) -> Checkpoint {
             first_step: None,
             last_refusal: None,
             found: None,
+            first_seq: None,
         },
         snapshot: Saved::Python(state),
     }

@@ -1,6 +1,7 @@
-//! History: ranges, exports, reduction, statistics, signals, estimates.
+//! History: ranges, exports, reduction, statistics, histograms, signals, estimates.
 
 mod exports;
+mod histograms;
 mod ranges;
 mod reductions;
 mod signals;

@@ -233,6 +233,7 @@ async fn wrong_questions_are_answered_with_what_is_wrong() {
             400,
             "does not go with axis=seq",
         ),
+        ("/db/b7/histogram?bins=1", 400, "bins=1 is outside 2 to 200"),
         ("/db/b7/estimates?estimator=a.b", 400, "'.' at byte 1"),
     ] {
         let (found, problem) = send(&hub, Method::GET, path, "").await;

@@ -1,0 +1,124 @@
+//! Ten thousand batteries on one page.
+
+use async_nats::jetstream;
+use rovi_common::{
+    clock,
+    news::{BatteryState, Estimated, EstimatorState},
+    subjects,
+};
+use system_tests::Stack;
+
+use crate::browser::Browser;
+
+const BATTERIES: u32 = 10_000;
+const FIRST: &str = "document.querySelector('td.name a')?.textContent";
+/// Goes through the list in steps of a hundred lines; returns the longest of them in ms.
+const SCROLL: &str = "
+    const fleet = document.querySelector('.fleet');
+    let worst = 0;
+    for (let at = 0; at < 300000; at += 3000) {
+        const begun = performance.now();
+        fleet.scrollTop = at;
+        fleet.dispatchEvent(new Event('scroll'));
+        fleet.getBoundingClientRect();
+        worst = Math.max(worst, performance.now() - begun);
+    }
+    return worst";
+
+/// A state as a twin would say it, so that no tables have to be made.
+fn state(number: u32) -> BatteryState {
+    let mut state = BatteryState::unknown(format!("cell-{number:05}").parse().unwrap());
+    (state.epoch, state.seq, state.segment) = (1, i64::from(number) + 1, 1);
+    state.received = clock::now_us();
+    let share = f64::from(number % 100) / 100.0;
+    for (column, value) in [
+        ("voltage", 3.0 + share),
+        ("current", share - 0.5),
+        ("temperature", 20.0 + 10.0 * share),
+    ] {
+        state.row.insert(column.to_owned(), value.into());
+    }
+    let estimator = EstimatorState {
+        phase: if number.is_multiple_of(997) {
+            "broken"
+        } else {
+            "live"
+        }
+        .to_owned(),
+        error: (number.is_multiple_of(997)).then(|| "the voltage is stuck".to_owned()),
+        values: [
+            ("state_of_charge".to_owned(), Estimated::new(share, 0.01)),
+            (
+                "state_of_health".to_owned(),
+                Estimated::new(1.0 - share / 5.0, 0.008),
+            ),
+        ]
+        .into(),
+        ..EstimatorState::default()
+    };
+    state
+        .estimators
+        .insert("default".parse().unwrap(), estimator);
+    state
+}
+
+#[tokio::test]
+async fn ten_thousand_batteries_are_scrolled_sorted_and_searched() {
+    let stack = Stack::start().await;
+    let nats = async_nats::connect(stack.nats.server.url()).await.unwrap();
+    let bus = jetstream::new(nats);
+    for number in 0..BATTERIES {
+        say(&bus, &state(number)).await;
+    }
+    let browser = Browser::open(stack.hub_url()).await;
+    browser.go("/").await;
+    browser.reads("10\u{202f}000 batteries").await;
+    browser.sees(&format!("{FIRST} === 'cell-00000'")).await;
+    browser.keep("fleet").await;
+
+    scroll(&browser).await;
+    browser.press("Health ± 2σ").await;
+    browser
+        .sees("document.querySelector('th[aria-sort=descending]').textContent.includes('Health')")
+        .await;
+    browser.sees(&format!("{FIRST} === 'cell-00000'")).await;
+    browser.press("Broken").await;
+    browser.reads("11 of 10\u{202f}000").await;
+    browser.keep("fleet-broken").await;
+    browser.press("All").await;
+    browser.types("input[type=search]", "0777").await;
+    let found = "document.querySelectorAll('td.name a').length === 11";
+    browser.sees(found).await;
+
+    let mut newest = state(7770);
+    newest.seq = 1_000_000;
+    newest.row.insert("voltage".to_owned(), 2.222.into());
+    say(&bus, &newest).await;
+    browser.reads("2.222").await;
+    browser.is_clean().await;
+    browser.close().await;
+}
+
+async fn say(bus: &jetstream::Context, state: &BatteryState) {
+    let subject = subjects::state_of(&state.battery);
+    // Without waiting for each to be stored: what is lost shows in the count on the page.
+    bus.publish(subject, state.encode().into()).await.unwrap();
+}
+
+async fn scroll(browser: &Browser) {
+    browser
+        .run("document.querySelector('.fleet').scrollTop = 1e9")
+        .await;
+    browser
+        .sees("[...document.querySelectorAll('td.name a')].some((a) => a.textContent === 'cell-09999')")
+        .await;
+    let lines = browser
+        .run("return document.querySelectorAll('.fleet tr').length")
+        .await;
+    assert!(lines.as_u64().unwrap() < 100, "{lines} lines are there");
+    let slowest = browser.run(SCROLL).await.as_f64().unwrap();
+    assert!(slowest < 250.0, "a step of scrolling took {slowest} ms");
+    browser
+        .run("document.querySelector('.fleet').scrollTop = 0")
+        .await;
+}

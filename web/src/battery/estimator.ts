@@ -1,0 +1,188 @@
+// The estimators of a battery: what they are doing, how far they may be believed, their documents.
+import { Refusal, getJson } from "../api";
+import { fill, h } from "../dom";
+import { count, fixed, percent, significant } from "../format";
+import { badge, phaseLevel } from "../shell";
+import { describe } from "./estimates";
+
+interface Status {
+  estimator: string;
+  revision: number;
+  phase: string;
+  rows: number;
+  rows_behind: number;
+  steps: number;
+  latest_time?: number;
+  state_names: string[];
+  mean: number[];
+  covariance: number[][];
+  normalised_innovation?: number;
+  trust?: { state: string; reason?: string; since?: number; nis_average?: number; nis_band: [number, number]; autocorrelation?: number };
+  health?: Record<string, number>;
+  initialisation?: { gathered_rows?: number; found: Record<string, unknown>[] };
+  skipped: Record<string, number>;
+  last_error?: string;
+  warnings: string[];
+  valid_from: number;
+  definition: unknown;
+}
+
+const TRUST_LEVELS: Record<string, "good" | "warn" | "bad"> = { healthy: "good", suspect: "warn", diverged: "bad" };
+
+export class Estimators {
+  readonly element = h("section", { class: "card" });
+  private readonly head = h("div", { class: "bar" });
+  private readonly body = h("div", {});
+  private readonly document = h("pre", { tabindex: "0" });
+  private readonly details = h("details", {}, h("summary", {}, "Document"), this.document);
+  private statuses: Record<string, Status> = {};
+  private chosen = "default";
+  private names = "";
+  private said = "";
+
+  constructor(
+    private readonly battery: string,
+    private readonly onChoose: (estimator: string) => void,
+  ) {
+    fill(this.element, this.head, this.body, this.details);
+  }
+
+  async load(): Promise<void> {
+    try {
+      const path = `/online/${encodeURIComponent(this.battery)}`;
+      this.statuses = (await getJson<{ estimators: Record<string, Status> }>(path)).estimators;
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      const isMissing = error.status === 404;
+      if (isMissing) this.statuses = {};
+      this.showNothing(isMissing ? "No estimator is registered. " : "The Digital Twin is away, so the estimators' state is not known. ", isMissing);
+      return;
+    }
+    const names = Object.keys(this.statuses);
+    if (!this.statuses[this.chosen] && names[0]) this.choose(names[0]);
+    this.showHead(names);
+    this.showBody();
+  }
+
+  /** Changes whenever the estimators got on. */
+  progress(): string {
+    return Object.values(this.statuses)
+      .map((status) => `${status.revision}.${status.rows}`)
+      .join();
+  }
+
+  private showNothing(text: string, canRegister: boolean): void {
+    this.names = this.said = "";
+    const link = canRegister && h("a", { href: `/register?battery=${encodeURIComponent(this.battery)}` }, "Register one");
+    fill(this.head, h("h2", {}, "Estimator"));
+    fill(this.body, h("p", { class: "soft" }, text, link));
+    this.details.hidden = true;
+  }
+
+  private choose(name: string): void {
+    this.chosen = name;
+    this.onChoose(name);
+  }
+
+  private showHead(names: string[]): void {
+    if (names.join() === this.names) return;
+    this.names = names.join();
+    const options = names.map((name) => h("option", { value: name, selected: name === this.chosen }, name));
+    const select = h("select", { "aria-label": "Estimator" }, ...options);
+    select.addEventListener("change", () => {
+      this.choose(select.value);
+      this.showBody();
+    });
+    const register = h("a", { class: "push", href: `/register?battery=${encodeURIComponent(this.battery)}` }, "Register another");
+    fill(this.head, h("h2", {}, "Estimator"), names.length > 1 ? select : h("span", { class: "soft" }, names[0]), register);
+  }
+
+  private showBody(): void {
+    const status = this.statuses[this.chosen];
+    if (!status) return;
+    const said = JSON.stringify(status);
+    if (said === this.said) return;
+    this.said = said;
+    const facts: [string, Node | string | null][] = [
+      ["State", phase(status)],
+      ["Trust", trust(status)],
+      ["Consistency", consistency(status)],
+      ["Rows", `${count(status.rows)}, ${count(status.steps)} steps`],
+      ["Skipped", skipped(status)],
+      ...states(status),
+      ...health(status),
+      ["Start from data", initialisation(status)],
+    ];
+    const lines = facts.flatMap(([name, value]) => (value ? [h("dt", {}, name), h("dd", {}, value)] : []));
+    const error = status.last_error ? h("p", { class: "note bad", role: "alert" }, h("strong", {}, "Last error: "), h("span", {}, status.last_error)) : null;
+    if (error) error.style.whiteSpace = "pre-wrap";
+    const warnings = status.warnings.map((warning) => h("p", { class: "note warn" }, warning));
+    fill(this.body, error, ...warnings, h("dl", { class: "facts" }, ...lines));
+    this.details.hidden = false;
+    const { definition } = status;
+    this.document.textContent = typeof definition === "string" ? definition : JSON.stringify(definition, null, 2);
+  }
+}
+
+function phase(status: Status): HTMLElement {
+  const behind = status.rows_behind > 0 ? ` ${count(status.rows_behind)} rows behind` : "";
+  const revision = `, revision ${status.revision}, rows from ${significant(status.valid_from)} s on`;
+  return h("span", {}, badge(status.phase.replace("_", " "), phaseLevel(status.phase)), h("span", { class: "soft" }, behind + revision));
+}
+
+function trust(status: Status): HTMLElement | null {
+  const { trust } = status;
+  if (!trust) return null;
+  const why = trust.reason ? ` ${trust.reason.replaceAll("_", " ")}${trust.since === undefined ? "" : `, since ${significant(trust.since, 6)} s`}` : "";
+  return h("span", {}, badge(trust.state, TRUST_LEVELS[trust.state] ?? "warn"), why);
+}
+
+function consistency(status: Status): string | null {
+  const { trust } = status;
+  if (trust?.nis_average === undefined) return null;
+  const band = `expected ${fixed(trust.nis_band[0], 2)} to ${fixed(trust.nis_band[1], 2)}`;
+  return `normalised innovation squared ${fixed(trust.nis_average, 2)} (${band}), autocorrelation ${fixed(trust.autocorrelation, 2)}`;
+}
+
+function skipped(status: Status): string | null {
+  const said = Object.entries(status.skipped).map(([reason, rows]) => `${count(rows)} ${reason.replaceAll("_", " ")}`);
+  return said.join(", ") || null;
+}
+
+function states(status: Status): [string, string][] {
+  return status.state_names.flatMap((name, at): [string, string][] => {
+    const mean = status.mean[at];
+    if (mean === undefined) return [];
+    const column = name.replaceAll(".", "__").replaceAll(/[[\]]/g, "");
+    const shown = describe(column);
+    const std = Math.sqrt(status.covariance[at]?.[at] ?? NaN) * shown.scale;
+    return [[shown.title, `${significant(mean * shown.scale)} ± ${significant(2 * std, 2)} ${shown.unit}`]];
+  });
+}
+
+function health(status: Status): [string, string | null][] {
+  const { health } = status;
+  if (!health) return [];
+  const share = (name: string) => {
+    const [value, std] = [health[name], health[`${name}_std`]];
+    if (value === undefined) return null;
+    return `${percent(value)}${std === undefined ? "" : ` ± ${percent(2 * std)}`} %`;
+  };
+  return [
+    ["State of health", share("state_of_health")],
+    ["Resistance growth", share("resistance_growth")],
+    ["Charge in, out", `${fixed(health.charged_ah, 2)} A h, ${fixed(health.discharged_ah, 2)} A h`],
+    ["Energy in, out", `${fixed(health.charged_wh, 2)} W h, ${fixed(health.discharged_wh, 2)} W h`],
+    ["Equivalent full cycles", fixed(health.equivalent_full_cycles, 2)],
+    ["Round-trip efficiency", share("round_trip_efficiency")],
+    ["Self-discharge a month", share("self_discharge_per_month")],
+  ];
+}
+
+function initialisation(status: Status): string | null {
+  const found = status.initialisation;
+  if (!found) return null;
+  const gathered = found.gathered_rows === undefined ? [] : [`${count(found.gathered_rows)} rows gathered`];
+  const said = found.found.map((one) => `${String(one.what)}: ${one.reason ? String(one.reason) : "found"}`);
+  return [...gathered, ...said].join("; ") || null;
+}

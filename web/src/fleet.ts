@@ -1,0 +1,151 @@
+// What is known of all batteries: the hub's list joined with live news and alerts.
+import { Refusal, getJson } from "./api";
+import { follow, serverNow } from "./live";
+import type { Live, LinkState } from "./live";
+
+export interface Battery {
+  name: string;
+  title: string | null;
+  firstSeq: number;
+  lastSeq: number;
+  live: Live | null;
+  alerts: number;
+  gravest: string | null;
+}
+
+export interface Alert {
+  rule: string;
+  battery: string;
+  severity: string;
+  is_active: boolean;
+  raised: number;
+  cleared: number | null;
+  detail: string;
+}
+
+interface Listed {
+  name: string;
+  title: string | null;
+  first_seq: number;
+  last_seq: number;
+}
+
+const FIELDS =
+  "voltage,current,temperature,state_of_charge,state_of_charge__std,state_of_health," +
+  "state_of_health__std,seq,epoch,estimator_phase,estimator_error";
+const LIST_AGAIN_MS = 30_000;
+const ALERTS_AGAIN_MS = 5000;
+const PAGE = 1000;
+
+export class Fleet {
+  readonly batteries = new Map<string, Battery>();
+  /** Whether the hub's list came at least once. */
+  isListed = false;
+  /** Why it did not. */
+  problem: string | null = null;
+  link: LinkState = "connecting";
+  /** Raised by every change. */
+  version = 0;
+
+  start(onLink: (state: LinkState) => void): void {
+    void this.keepListing();
+    void this.keepAskingAlerts();
+    follow(`?fields=${FIELDS}`, {
+      battery: (name, live) => this.take(name, live),
+      link: (state) => {
+        this.link = state;
+        this.version++;
+        onLink(state);
+      },
+    });
+  }
+
+  private take(name: string, live: Live | null): void {
+    this.version++;
+    if (live === null) {
+      this.batteries.delete(name);
+      return;
+    }
+    const battery = this.battery(name);
+    battery.live = live;
+    battery.lastSeq = Math.max(battery.lastSeq, live.seq ?? 0);
+  }
+
+  private battery(name: string): Battery {
+    let battery = this.batteries.get(name);
+    if (!battery) {
+      battery = { name, title: null, firstSeq: 1, lastSeq: 0, live: null, alerts: 0, gravest: null };
+      this.batteries.set(name, battery);
+    }
+    return battery;
+  }
+
+  private async keepListing(): Promise<void> {
+    try {
+      const seen = await this.list();
+      for (const [name, battery] of this.batteries) {
+        if (!seen.has(name) && !battery.live) this.batteries.delete(name);
+      }
+      this.isListed = true;
+      this.problem = null;
+    } catch (error) {
+      this.problem = error instanceof Refusal ? error.message : String(error);
+    }
+    this.version++;
+    setTimeout(() => void this.keepListing(), this.problem ? 3000 : LIST_AGAIN_MS);
+  }
+
+  private async list(): Promise<Set<string>> {
+    const seen = new Set<string>();
+    let after: string | null = "";
+    while (after !== null) {
+      const path: string = `/db/batteries?limit=${PAGE}&after=${encodeURIComponent(after)}`;
+      const answer: { batteries: Listed[]; next: string | null } = await getJson(path);
+      for (const listed of answer.batteries) {
+        const battery = this.battery(listed.name);
+        battery.title = listed.title;
+        battery.firstSeq = listed.first_seq;
+        battery.lastSeq = Math.max(listed.last_seq, battery.live?.seq ?? 0);
+        seen.add(listed.name);
+      }
+      this.version++;
+      after = answer.next;
+    }
+    return seen;
+  }
+
+  private async keepAskingAlerts(): Promise<void> {
+    try {
+      const alerts = await getJson<Alert[]>("/online/alerts?active=true");
+      for (const battery of this.batteries.values()) {
+        battery.alerts = 0;
+        battery.gravest = null;
+      }
+      for (const alert of alerts) {
+        const battery = this.batteries.get(alert.battery);
+        if (!battery) continue;
+        battery.alerts++;
+        battery.gravest = graver(battery.gravest, alert.severity);
+      }
+      this.version++;
+    } catch {
+      // The head of the page says that the twin is away.
+    }
+    setTimeout(() => void this.keepAskingAlerts(), ALERTS_AGAIN_MS);
+  }
+}
+
+export const SEVERITIES = ["info", "warning", "critical"];
+
+function graver(one: string | null, other: string): string {
+  return one !== null && SEVERITIES.indexOf(one) >= SEVERITIES.indexOf(other) ? one : other;
+}
+
+export function rowsOf(battery: Battery): number {
+  return Math.max(0, battery.lastSeq - battery.firstSeq + 1);
+}
+
+/** Seconds since the newest row; null before the first. */
+export function ageOf(battery: Battery): number | null {
+  return battery.live?.timestamp ? (serverNow() - battery.live.timestamp) / 1000 : null;
+}
