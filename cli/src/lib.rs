@@ -2,8 +2,10 @@
 //! from ([`upload_client`]) and the simulated cell of the demo, tests and benches ([`simulation`]).
 
 pub mod commands;
+pub mod fake;
 pub mod hub;
 pub mod naming;
+pub mod open_files;
 pub mod pace;
 pub mod simulation;
 pub mod stack;

@@ -3,6 +3,7 @@
 mod delete;
 mod estimator;
 mod export;
+mod fake;
 mod metadata;
 mod register;
 mod rejected;
@@ -45,6 +46,8 @@ enum Command {
     Up(up::Args),
     /// Writes a battdat file of a simulated cell, with the truth beside what is measured.
     Simulate(simulate::Args),
+    /// Streams a fleet of simulated cells, or a file again and again, until Ctrl-C.
+    Fake(fake::Args),
     /// Registers the metadata of a battdat file and prints the battery's name.
     Metadata(metadata::Args),
     /// Registers an estimator for a battery.
@@ -104,6 +107,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         match cli.command {
             Command::Up(args) => up::run(args).await,
             Command::Simulate(args) => simulate::run(&args).and(done),
+            Command::Fake(args) => fake::run(&hub?, args).await.and(done),
             Command::Metadata(args) => metadata::run(&hub?, &args).await.and(done),
             Command::Register(args) => register::run(&hub?, args).await.and(done),
             Command::Estimator(args) => estimator::run(&args).and(done),
@@ -166,6 +170,9 @@ mod tests {
         for line in [
             "rovicli up --data /tmp/x --port 9000 --twin-port 9001",
             "rovicli simulate cell.h5 --hours 2 --seed 4 --profile drive --estimator e.json",
+            "rovicli fake --batteries 20 --rate 2 --seed 7 --profile cycling --register",
+            "rovicli fake --fault stuck-sensor --faulty 3 --fault-from 600 --for 60",
+            "rovicli fake --file module.h5 --rate 10",
             "rovicli metadata module.h5 --prefix a",
             "rovicli register module 0. estimator.py coefficients.csv",
             "rovicli register module 0 estimator.json --estimator second",
