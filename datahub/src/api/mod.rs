@@ -29,7 +29,7 @@ use rovi_common::{http::Problem, name::BatteryName};
 use utoipa::OpenApi;
 
 pub(crate) use self::forward::TwinProxy;
-use self::history::{export_rows, read_rows, read_statistics, signals};
+use self::history::{draw_picture, export_rows, read_rows, read_statistics, signals};
 use crate::{metadata::MAX_BYTES, upload};
 
 /// The routes' documentation.
@@ -62,6 +62,7 @@ use crate::{metadata::MAX_BYTES, upload};
         read_statistics::read_statistics,
         read_rows::read_estimates,
         export_rows::export_estimates,
+        draw_picture::draw_picture,
         signals::list_signals,
         signals::put_signal,
         signals::get_signal,
@@ -174,6 +175,10 @@ fn battery_routes(config: &mut web::ServiceConfig) {
 fn history_routes(config: &mut web::ServiceConfig) {
     config
         .route("/db/{battery}/rows", web::get().to(read_rows::read_rows))
+        .route(
+            "/dashboard/{battery}/img/{picture}",
+            web::get().to(draw_picture::draw_picture),
+        )
         .route(
             "/db/{battery}/rows/export",
             web::get().to(export_rows::export_rows),

@@ -1,6 +1,7 @@
 //! History: ranges, exports, reduction, statistics, signals, estimates.
 
 mod exports;
+mod pictures;
 mod ranges;
 mod reductions;
 mod signals;
