@@ -3,8 +3,10 @@
 
 pub mod commands;
 pub mod credentials;
+pub mod fake;
 pub mod hub;
 pub mod naming;
+pub mod open_files;
 pub mod pace;
 pub mod simulation;
 pub mod stack;

@@ -6,6 +6,7 @@
 //! [`Plan`] gives the same rows, bit for bit.
 
 mod cell;
+mod grid;
 mod noise;
 mod profile;
 
@@ -18,7 +19,7 @@ use rovi_estimation::{Cell, Simulator, StepError};
 use self::{noise::gaussian, profile::Load};
 
 pub use self::{
-    cell::{CAPACITY_AH, R0_OHM, R1_OHM, estimator_document},
+    cell::{CAPACITY_AH, R0_OHM, R1_OHM, estimator_document, metadata},
     profile::Profile,
 };
 
@@ -49,6 +50,10 @@ pub struct Plan {
     pub growth: f64,
     /// Standard deviation of the voltage's noise, V.
     pub noise_v: f64,
+    /// State of charge before the first row, from 0 empty to 1 full.
+    pub initial_soc: f64,
+    /// Capacity before the first row, as a share of a new cell's.
+    pub initial_capacity: f64,
 }
 
 impl Default for Plan {
@@ -63,8 +68,26 @@ impl Default for Plan {
             fade: 0.1,
             growth: 0.3,
             noise_v: 0.001,
+            initial_soc: cell::CHARGED_SOC,
+            initial_capacity: 1.0,
         }
     }
+}
+
+/// Sudden damage to a cell, as factors on what its plan says.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Damage {
+    /// Of the capacity.
+    pub capacity: f64,
+    /// Of all resistances.
+    pub resistance: f64,
+}
+
+impl Damage {
+    const NONE: Self = Self {
+        capacity: 1.0,
+        resistance: 1.0,
+    };
 }
 
 /// Why a simulation failed.
@@ -119,31 +142,55 @@ pub struct Simulation {
     load: Load,
     random: ChaCha12Rng,
     row: usize,
+    damage: Damage,
 }
 
 impl Simulation {
-    /// Begins with a charged cell at rest.
+    /// Begins with a cell at rest.
     ///
     /// # Panics
     /// Never: the cell's document is a constant.
     pub fn new(plan: Plan) -> Self {
-        let (cell, _warnings) = Cell::from_json(&cell::true_cell().to_string())
+        let (cell, _warnings) = Cell::from_json(&cell::true_cell(plan.initial_soc).to_string())
             .expect("a test reads this very document");
         Self {
             simulator: Simulator::new(&cell),
             load: Load::new(plan.profile),
             random: ChaCha12Rng::seed_from_u64(plan.seed),
             row: 0,
+            damage: Damage::NONE,
             plan,
         }
+    }
+
+    /// Damages the cell from the next row on; only the latest damage counts.
+    pub fn damage(&mut self, damage: Damage) {
+        self.damage = damage;
+    }
+
+    /// Returns the next `count` rows, also beyond the last of the plan: the cell ages no further there.
+    ///
+    /// # Errors
+    /// The model cannot make the step.
+    pub fn take_rows(&mut self, count: usize) -> Result<Columns, SimulationError> {
+        let mut rows = Vec::with_capacity(count);
+        for _ in 0..count {
+            let row = self.row;
+            rows.push(
+                self.next_row()
+                    .map_err(|source| SimulationError::Step { row, source })?,
+            );
+        }
+        Ok(batch(&rows))
     }
 
     #[expect(clippy::cast_precision_loss, reason = "row numbers are far below 2^52")]
     fn next_row(&mut self) -> Result<Row, StepError> {
         let test_time = self.row as f64 * self.plan.interval_s;
-        let age = self.row as f64 / self.plan.rows.max(2).saturating_sub(1) as f64;
-        let capacity = CAPACITY_AH * (1.0 - self.plan.fade * age);
-        let resistance_scale = 1.0 + self.plan.growth * age;
+        let age = (self.row as f64 / self.plan.rows.max(2).saturating_sub(1) as f64).min(1.0);
+        let new = CAPACITY_AH * self.plan.initial_capacity;
+        let capacity = new * (1.0 - self.plan.fade * age) * self.damage.capacity;
+        let resistance_scale = (1.0 + self.plan.growth * age) * self.damage.resistance;
         self.simulator.set_capacity_ah(capacity);
         self.simulator.set_r0_scale(resistance_scale);
         self.simulator.set_rc_resistance_scale(resistance_scale);
@@ -179,18 +226,11 @@ impl Iterator for Simulation {
         if count == 0 {
             return None;
         }
-        let mut rows = Vec::with_capacity(count);
-        for _ in 0..count {
-            match self.next_row() {
-                Ok(row) => rows.push(row),
-                Err(source) => {
-                    let row = self.row;
-                    self.row = self.plan.rows;
-                    return Some(Err(SimulationError::Step { row, source }));
-                }
-            }
+        let rows = self.take_rows(count);
+        if rows.is_err() {
+            self.row = self.plan.rows;
         }
-        Some(Ok(batch(&rows)))
+        Some(rows)
     }
 }
 
@@ -223,7 +263,7 @@ pub fn write_file(
     path: &std::path::Path,
     mut each: impl FnMut(usize),
 ) -> Result<usize, SimulationError> {
-    let mut file = BattdatWriter::create(path, &cell::metadata(plan).to_string())?;
+    let mut file = BattdatWriter::create(path, &metadata(plan).to_string())?;
     let mut table = file.table(None, "raw_data", &columns())?;
     let mut written = 0;
     for batch in Simulation::new(plan.clone()) {
@@ -239,6 +279,7 @@ pub fn write_file(
 
 #[cfg(test)]
 mod tests {
+    use clap::ValueEnum;
     use rovi_battdat::BattdatFile;
     use rovi_estimation::{Document, Estimator, Observation};
 
@@ -248,6 +289,10 @@ mod tests {
         let mut rows = Columns::default();
         Simulation::new(plan.clone()).for_each(|batch| rows.append(batch.unwrap()));
         rows
+    }
+
+    fn close(a: f64, b: f64) -> bool {
+        (a - b).abs() < 1e-12
     }
 
     fn number(rows: &Columns, name: &str, row: usize) -> f64 {
@@ -312,7 +357,6 @@ mod tests {
             growth: 0.5,
             ..Plan::default()
         });
-        let close = |a: f64, b: f64| (a - b).abs() < 1e-12;
         assert!(close(number(&rows, "true_capacity", 0), CAPACITY_AH));
         assert!(close(
             number(&rows, "true_capacity", 999),
@@ -322,10 +366,41 @@ mod tests {
     }
 
     #[test]
+    fn rows_go_on_beyond_the_plan_without_further_ageing() {
+        let plan = Plan {
+            rows: 10,
+            fade: 0.2,
+            ..Plan::default()
+        };
+        let mut simulation = Simulation::new(plan);
+        let rows = simulation.take_rows(30).unwrap();
+        assert_eq!(rows.rows(), 30);
+        assert!(close(number(&rows, "true_capacity", 29), 0.8 * CAPACITY_AH));
+        assert!(close(number(&rows, "test_time", 29), 29.0));
+    }
+
+    #[test]
+    fn damage_shows_from_the_next_row_on() {
+        let mut simulation = Simulation::new(Plan {
+            fade: 0.0,
+            growth: 0.0,
+            ..Plan::default()
+        });
+        simulation.take_rows(5).unwrap();
+        simulation.damage(Damage {
+            capacity: 0.8,
+            resistance: 1.5,
+        });
+        let rows = simulation.take_rows(1).unwrap();
+        assert!(close(number(&rows, "true_capacity", 0), 0.8 * CAPACITY_AH));
+        assert!(close(number(&rows, "true_r0", 0), 1.5 * R0_OHM));
+    }
+
+    #[test]
     fn every_profile_keeps_the_cell_between_empty_and_full() {
-        for profile in [Profile::Drive, Profile::Cycle, Profile::Pulse] {
+        for &profile in Profile::value_variants() {
             let rows = all(&Plan {
-                rows: 40_000,
+                rows: 50_000,
                 profile,
                 ..Plan::default()
             });

@@ -14,6 +14,8 @@ mod deletion;
 #[cfg(test)]
 mod export;
 #[cfg(test)]
+mod fake;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod life_of_a_row;

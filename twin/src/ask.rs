@@ -73,11 +73,7 @@ struct Answer {
 
 /// Returns the states of batteries' estimators, all or the champions', whichever twins run them;
 /// one whose twin does not answer is left out.
-pub(crate) async fn statuses(
-    fleet: &Fleet,
-    batteries: &[BatteryName],
-    which: Which,
-) -> Statuses {
+pub(crate) async fn statuses(fleet: &Fleet, batteries: &[BatteryName], which: Which) -> Statuses {
     let shared = fleet.shared();
     let (owners, partitions) = (shared.owners.get(), shared.settings.bus.partitions);
     let mut found = Statuses::new();
@@ -116,10 +112,7 @@ async fn ask(
 ) -> Statuses {
     let mut found = Statuses::new();
     while !batteries.is_empty() {
-        let ask = Ask {
-            which,
-            batteries,
-        };
+        let ask = Ask { which, batteries };
         let answer = match request(fleet, owner, &ask).await {
             Ok(answer) => answer,
             Err(error) => {
@@ -199,10 +192,7 @@ async fn reply(fleet: &Fleet, nats: &async_nats::Client, message: &Message) {
 }
 
 /// Shows the estimators of a battery that run here.
-fn shown(
-    battery: &Battery,
-    which: Which,
-) -> BTreeMap<EstimatorName, Box<RawValue>> {
+fn shown(battery: &Battery, which: Which) -> BTreeMap<EstimatorName, Box<RawValue>> {
     let statuses = match which {
         Which::Champions => battery
             .champion_status()

@@ -8,9 +8,7 @@ use async_nats::jetstream::{
     stream::{LastRawMessageErrorKind, Stream},
 };
 use futures_util::{FutureExt, StreamExt};
-use rovi_common::{
-    corrections::Corrections, fault, frame::RowFrame, name::BatteryName, subjects,
-};
+use rovi_common::{corrections::Corrections, fault, frame::RowFrame, name::BatteryName, subjects};
 
 use crate::{
     catch_up::CatchUpError,

@@ -59,7 +59,8 @@ impl Reproduction {
         (epoch, seq): (i64, i64),
         horizon: f64,
     ) -> Result<Self, Failure> {
-        let (definition, _) = Definition::of(registration, &Documents::default()).map_err(Failure::Other)?;
+        let (definition, _) =
+            Definition::of(registration, &Documents::default()).map_err(Failure::Other)?;
         let definition = match (definition, script) {
             (Definition::Python(_), Some(parts)) => {
                 Definition::Python(Arc::new(ScriptSource::prepared(registration, parts)?))

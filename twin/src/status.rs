@@ -256,7 +256,12 @@ impl EstimatorStatus {
         newest: Option<Position>,
     ) -> Self {
         let report: Arc<Report> = Arc::clone(&link.report.borrow());
-        Self::shown(estimator, (link.registration.revision, role), &report, newest)
+        Self::shown(
+            estimator,
+            (link.registration.revision, role),
+            &report,
+            newest,
+        )
     }
 
     /// Shows an estimator of which nothing is heard, since its twin starts or ends.

@@ -4,6 +4,7 @@ mod audit;
 mod delete;
 mod estimator;
 mod export;
+mod fake;
 mod login;
 mod metadata;
 mod register;
@@ -71,6 +72,8 @@ enum Command {
     Login(login::Args),
     /// Makes, lists and revokes tokens.
     Token(token::Args),
+    /// Streams a fleet of simulated cells, or a file again and again, until Ctrl-C.
+    Fake(fake::Args),
     /// Registers the metadata of a battdat file and prints the battery's name.
     Metadata(metadata::Args),
     /// Registers an estimator for a battery.
@@ -136,6 +139,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
             Command::Audit(args) => audit::run(&hub?, &args).await.and(done),
             Command::Token(args) => token::run(hub, args).await.and(done),
             Command::Simulate(args) => simulate::run(&args).and(done),
+            Command::Fake(args) => fake::run(&hub?, args).await.and(done),
             Command::Metadata(args) => metadata::run(&hub?, &args).await.and(done),
             Command::Register(args) => register::run(&hub?, args).await.and(done),
             Command::Estimator(args) => estimator::run(hub, args).await.and(done),
@@ -211,6 +215,9 @@ mod tests {
         for line in [
             "rovicli up --data /tmp/x --port 9000 --twin-port 9001",
             "rovicli simulate cell.h5 --hours 2 --seed 4 --profile drive --estimator e.json",
+            "rovicli fake --batteries 20 --rate 2 --seed 7 --profile cycling --register",
+            "rovicli fake --fault stuck-sensor --faulty 3 --fault-from 600 --for 60",
+            "rovicli fake --file module.h5 --rate 10",
             "rovicli metadata module.h5 --prefix a",
             "rovicli register module 0. estimator.py coefficients.csv",
             "rovicli register module 0 estimator.json --estimator second",

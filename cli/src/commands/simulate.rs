@@ -98,6 +98,7 @@ impl Args {
             fade: self.fade,
             growth: self.growth,
             noise_v: self.noise,
+            ..Plan::default()
         })
     }
 

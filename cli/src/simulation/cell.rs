@@ -13,7 +13,8 @@ pub const R1_OHM: f64 = 0.015;
 const C1_FARAD: f64 = 2000.0;
 /// How the series resistance falls with temperature, 1/°C.
 const R0_TEMPERATURE_FACTOR: f64 = 0.01;
-const INITIAL_SOC: f64 = 0.9;
+/// State of charge of a charged cell.
+pub(super) const CHARGED_SOC: f64 = 0.9;
 /// Open-circuit voltage at state of charge 0, 0.1 … 1, V: that of a nickel-manganese-cobalt cell.
 const OCV_V: [f64; 11] = [
     3.0, 3.42, 3.52, 3.59, 3.63, 3.68, 3.77, 3.88, 3.98, 4.08, 4.2,
@@ -29,11 +30,11 @@ const GUESSED_SOC_ERROR: f64 = -0.1;
 const GUESS_DEVIATION: f64 = 0.3;
 
 /// The cell as it is when new, for `rovi_estimation::Cell`.
-pub(super) fn true_cell() -> Value {
+pub(super) fn true_cell(initial_soc: f64) -> Value {
     json!({
         "current_behavior": "constant",
         "asoh": asoh([CAPACITY_AH, R0_OHM, R1_OHM]),
-        "initial_transients": transients(INITIAL_SOC),
+        "initial_transients": transients(initial_soc),
     })
 }
 
@@ -60,7 +61,7 @@ pub fn estimator_document(plan: &Plan) -> Value {
         "current_behavior": "constant",
         "normalize_asoh": true,
         "asoh": asoh(guesses),
-        "initial_transients": transients(INITIAL_SOC + GUESSED_SOC_ERROR),
+        "initial_transients": transients(plan.initial_soc + GUESSED_SOC_ERROR),
         "covariance_transient": diagonal([1e-2, 1e-4, 1e-10]),
         "covariance_asoh": diagonal(unsure),
         "transient_process_noise": diagonal([1e-10, 1e-8, 1e-14]),
@@ -70,8 +71,8 @@ pub fn estimator_document(plan: &Plan) -> Value {
     })
 }
 
-/// Metadata of battery-data-toolkit's form.
-pub(super) fn metadata(plan: &Plan) -> Value {
+/// Makes metadata of battery-data-toolkit's form for a simulated cell.
+pub fn metadata(plan: &Plan) -> Value {
     json!({
         "name": plan.name,
         "comments": format!(
@@ -79,7 +80,7 @@ pub(super) fn metadata(plan: &Plan) -> Value {
             plan.profile, plan.seed, plan.interval_s, plan.fade * 100.0, plan.growth * 100.0
         ),
         "is_measurement": false,
-        "battery": {"nominal_capacity": CAPACITY_AH},
+        "battery": {"nominal_capacity": CAPACITY_AH, "cathode": {"name": "NMC532"}},
         "modeling": {
             "name": "rovicli simulate",
             "version": env!("CARGO_PKG_VERSION"),
@@ -153,7 +154,8 @@ mod tests {
 
     #[test]
     fn the_true_cell_is_read_without_a_warning() {
-        let (cell, warnings) = rovi_estimation::Cell::from_json(&true_cell().to_string()).unwrap();
+        let (cell, warnings) =
+            rovi_estimation::Cell::from_json(&true_cell(CHARGED_SOC).to_string()).unwrap();
         assert!(warnings.is_empty(), "{warnings:?}");
         assert_eq!(cell.transient_names(), ["soc", "i_rc", "hyst"]);
     }

@@ -2,21 +2,26 @@
 
 use rand::Rng;
 
+use super::grid::Grid;
+
 /// Kinds of use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Profile {
     /// A car in town: random acceleration, cruising, braking and stops; charged at C/2 when empty.
     Drive,
     /// Constant current: discharged at 1C, charged at C/2, with pauses.
+    #[value(alias = "cycling")]
     Cycle,
     /// Steps down with pulses of 1C for half a minute between pauses; charged at C/2.
     Pulse,
+    /// Storage of a grid: follows the frequency, gives in the evening, takes at night.
+    Grid,
 }
 
 /// Discharging ends here.
-const EMPTY_SOC: f64 = 0.12;
+pub(super) const EMPTY_SOC: f64 = 0.12;
 /// Charging ends here.
-const FULL_SOC: f64 = 0.92;
+pub(super) const FULL_SOC: f64 = 0.92;
 /// Charging and the steady discharge, 1/h.
 const CHARGE_RATE: f64 = 0.5;
 const DISCHARGE_RATE: f64 = -1.0;
@@ -55,6 +60,7 @@ pub(super) struct Load {
     discharging_s: f64,
     /// What is left of the present manoeuvre of [`Profile::Drive`], s, and its rate.
     manoeuvre: (f64, f64),
+    grid: Grid,
 }
 
 impl Load {
@@ -69,16 +75,23 @@ impl Load {
             cycle: 0,
             discharging_s: 0.0,
             manoeuvre: (0.0, 0.0),
+            grid: Grid::default(),
         }
     }
 
-    /// Returns the number of the cycle, which begins with its discharge.
+    /// Returns the number of the cycle, which begins with its discharge; of storage, the day.
     pub(super) fn cycle(&self) -> i64 {
-        self.cycle
+        match self.profile {
+            Profile::Grid => self.grid.day(),
+            _ => self.cycle,
+        }
     }
 
     /// Returns the rate for the next `dt` seconds.
     pub(super) fn rate(&mut self, dt: f64, soc: f64, random: &mut impl Rng) -> f64 {
+        if self.profile == Profile::Grid {
+            return self.grid.rate(dt, soc, random);
+        }
         self.change_phase(dt, soc);
         match self.phase {
             Phase::Charging => CHARGE_RATE,
@@ -120,6 +133,7 @@ impl Load {
     fn discharge_rate(&mut self, dt: f64, random: &mut impl Rng) -> f64 {
         match self.profile {
             Profile::Cycle => DISCHARGE_RATE,
+            Profile::Grid => 0.0,
             Profile::Pulse => {
                 let within = self.discharging_s % PULSE_ROUND_S;
                 let part = PULSE_ROUND.iter().find(|(end, _)| within < *end);

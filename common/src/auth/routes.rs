@@ -96,6 +96,8 @@ pub const HUB: &[Line] = &[
     ("GET", "/db/{battery}/statistics", Battery(Reader)),
     ("GET", "/db/{battery}/estimates", Battery(Reader)),
     ("GET", "/db/{battery}/estimates/export", Battery(Reader)),
+    ("GET", "/db/{battery}/histogram", Battery(Reader)),
+    ("GET", "/dashboard/{battery}/img/{picture}", Battery(Reader)),
     ("GET", "/db/{battery}/signals", Battery(Reader)),
     ("GET", "/db/{battery}/signals/{signal}", Battery(Reader)),
     ("PUT", "/db/{battery}/signals/{signal}", Battery(Engineer)),

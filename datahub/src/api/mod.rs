@@ -37,7 +37,7 @@ use rovi_common::{http::Problem, name::BatteryName};
 use utoipa::OpenApi;
 
 pub(crate) use self::forward::TwinProxy;
-use self::history::{export_rows, histogram, read_rows, read_statistics, signals};
+use self::history::{draw_picture, export_rows, histogram, read_rows, read_statistics, signals};
 use crate::{metadata::MAX_BYTES, pages, upload};
 
 /// The routes' documentation.
@@ -78,6 +78,7 @@ use crate::{metadata::MAX_BYTES, pages, upload};
         read_statistics::read_statistics,
         read_rows::read_estimates,
         export_rows::export_estimates,
+        draw_picture::draw_picture,
         signals::list_signals,
         signals::put_signal,
         signals::get_signal,
@@ -231,6 +232,10 @@ fn history_routes(config: &mut web::ServiceConfig) {
                 .route(web::get().to(read_rows::read_rows))
                 .route(web::delete().to(row::delete_rows))
                 .default_service(only("GET, DELETE")),
+        )
+        .route(
+            "/dashboard/{battery}/img/{picture}",
+            web::get().to(draw_picture::draw_picture),
         )
         .route(
             "/db/{battery}/rows/export",

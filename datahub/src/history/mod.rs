@@ -9,6 +9,7 @@ pub(crate) mod range;
 
 pub(crate) mod pages;
 pub(crate) mod picks;
+pub(crate) mod picture;
 
 pub(crate) mod export;
 pub(crate) mod files;

@@ -73,7 +73,10 @@ pub(super) async fn get_status(
     }
     let query = web::Query::<StatusQuery>::from_query(request.query_string());
     let query = query.map_err(Problem::bad_request)?.into_inner();
-    Ok(tagged(&request, &overview::page(&fleet, query, &access).await?))
+    Ok(tagged(
+        &request,
+        &overview::page(&fleet, query, &access).await?,
+    ))
 }
 
 /// The states of all champions that the caller may see, whichever twins run them.
@@ -89,8 +92,11 @@ async fn all(fleet: &Fleet, access: &Access) -> BTreeMap<BatteryName, Box<RawVal
     let shown = registered
         .into_iter()
         .filter_map(|(battery, registration)| {
-            let status = found.get_mut(&battery).and_then(|all| all.remove(&registration.estimator));
-            let status = status.or_else(|| raw(&EstimatorStatus::unknown(&registration, Role::Champion)))?;
+            let status = found
+                .get_mut(&battery)
+                .and_then(|all| all.remove(&registration.estimator));
+            let status =
+                status.or_else(|| raw(&EstimatorStatus::unknown(&registration, Role::Champion)))?;
             Some((battery, status))
         });
     shown.collect()
@@ -150,7 +156,11 @@ pub(super) async fn get_battery(
     let mut found = found.remove(&battery).unwrap_or_default();
     let estimators = registered.into_iter().filter_map(|(name, registration)| {
         let status = found.remove(&name);
-        let role = || known.as_ref().map_or(Role::Shadow, |known| known.role(&name));
+        let role = || {
+            known
+                .as_ref()
+                .map_or(Role::Shadow, |known| known.role(&name))
+        };
         let status = status.or_else(|| raw(&EstimatorStatus::unknown(&registration, role())))?;
         Some((name, details(&status, &registration)?))
     });

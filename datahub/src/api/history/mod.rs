@@ -1,5 +1,6 @@
 //! What is asked of history over HTTP; see `docs/PROTOCOL.md`.
 
+pub(super) mod draw_picture;
 pub(super) mod export_rows;
 pub(super) mod histogram;
 pub(super) mod question;

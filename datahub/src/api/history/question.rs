@@ -180,6 +180,11 @@ impl Question {
         self.axis.is_some()
     }
 
+    /// Tells whether columns were named.
+    pub(super) fn names_columns(&self) -> bool {
+        self.names.is_some()
+    }
+
     /// Returns the columns that are asked for.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 mod exports;
 mod histograms;
+mod pictures;
 mod ranges;
 mod reductions;
 mod signals;

@@ -6,9 +6,8 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use futures_util::{SinkExt, StreamExt, TryStreamExt, stream};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use system_tests::Stack;
 use tokio::{
     sync::Barrier,
@@ -29,25 +28,6 @@ const OPENING: usize = 64;
 const ROUNDS: usize = 7;
 /// How long the hub rests between the making of tables and the measurement.
 const SETTLING: Duration = Duration::from_secs(5);
-
-/// Allows this program, and the hub that it starts, as many open files as the system lets it.
-pub(crate) fn allow_sockets(batteries: usize) -> anyhow::Result<()> {
-    let limits = getrlimit(Resource::Nofile);
-    let most = limits.maximum;
-    let needed = 2 * batteries as u64;
-    ensure!(
-        most.is_none_or(|most| most >= needed),
-        "{most:?} open files are allowed, {needed} are needed: raise the hard limit (ulimit -Hn)"
-    );
-    setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: most,
-            maximum: most,
-        },
-    )?;
-    Ok(())
-}
 
 /// Opens a socket for each battery.
 async fn open(stack: &Stack, batteries: usize) -> anyhow::Result<Vec<Socket>> {

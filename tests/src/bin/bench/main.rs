@@ -70,7 +70,7 @@ async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let wanted = |one| args.only.is_empty() || args.only.contains(&one);
     let mut summary = Summary::default();
-    fleet::allow_sockets(args.batteries)?;
+    rovicli::open_files::allow(2 * args.batteries as u64)?;
     if wanted(Measurement::Filter) {
         filter_steps(&mut summary)?;
     }

@@ -1,0 +1,13 @@
+//! Charts for reports: lines over a common axis, one panel below the other, as SVG or PNG.
+//!
+//! Drawing needs no display, no fonts of the system and no files.
+
+mod chart;
+mod draw;
+mod look;
+
+pub use self::{
+    chart::{Chart, Line, Panel, Point},
+    draw::{DrawError, png, svg},
+    look::{Look, Size, SizeError, Theme},
+};
