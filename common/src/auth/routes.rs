@@ -92,10 +92,36 @@ pub const HUB: &[Line] = &[
     ("PATCH", "/db/{battery}/columns", Battery(Uploader)),
     ("GET", "/db/{battery}/changes", Battery(Reader)),
     ("GET", "/db/{battery}/rows", Battery(Reader)),
+    ("DELETE", "/db/{battery}/rows", Battery(Engineer)),
+    ("GET", "/db/{battery}/rows/{seq}", Battery(Reader)),
+    ("PUT", "/db/{battery}/rows/{seq}", Battery(Engineer)),
+    ("GET", "/db/{battery}/corrections", Battery(Reader)),
+    (
+        "GET",
+        "/db/{battery}/corrections/{revision}",
+        Battery(Reader),
+    ),
     ("GET", "/db/{battery}/rows/export", Battery(Reader)),
     ("GET", "/db/{battery}/statistics", Battery(Reader)),
     ("GET", "/db/{battery}/estimates", Battery(Reader)),
     ("GET", "/db/{battery}/estimates/export", Battery(Reader)),
+    ("GET", "/db/{battery}/estimates/lineage", Battery(Reader)),
+    (
+        "GET",
+        "/db/{battery}/estimators/{estimator}/revisions",
+        Battery(Reader),
+    ),
+    (
+        "GET",
+        "/db/{battery}/estimators/{estimator}/revisions/{revision}",
+        Battery(Reader),
+    ),
+    // Scripts and what they read may hold more than a reader is meant to see.
+    (
+        "GET",
+        "/db/{battery}/estimators/{estimator}/files/{digest}",
+        Battery(Engineer),
+    ),
     ("GET", "/db/{battery}/histogram", Battery(Reader)),
     ("GET", "/dashboard/{battery}/img/{picture}", Battery(Reader)),
     ("GET", "/db/{battery}/signals", Battery(Reader)),
@@ -107,6 +133,12 @@ pub const HUB: &[Line] = &[
         Battery(Engineer),
     ),
     ("GET", "/ws", Forwarded),
+    ("GET", "/db/services", All(Reader)),
+    // Pages hold no data: they ask for them as everybody does.
+    ("GET", "/dashboard/{name}", Nothing),
+    ("GET", "/register", Nothing),
+    ("GET", "/status", Nothing),
+    ("GET", "/assets/{file}", Nothing),
 ];
 
 /// Paths that the hub passes on to the twin, whatever follows.
@@ -126,6 +158,24 @@ pub const TWIN: &[Line] = &[
     ("GET", "/online/{battery}", Battery(Reader)),
     ("DELETE", "/online/{battery}", Battery(Engineer)),
     ("DELETE", "/online/{battery}/{estimator}", Battery(Engineer)),
+    (
+        "POST",
+        "/online/{battery}/{estimator}/{action}",
+        Battery(Engineer),
+    ),
+    ("GET", "/online/{battery}/backtest", Battery(Reader)),
+    ("POST", "/online/{battery}/backtest", Battery(Engineer)),
+    ("GET", "/online/{battery}/backtest/{id}", Battery(Reader)),
+    (
+        "DELETE",
+        "/online/{battery}/backtest/{id}",
+        Battery(Engineer),
+    ),
+    (
+        "POST",
+        "/online/{battery}/backtest/{id}/promote",
+        Battery(Engineer),
+    ),
     ("GET", "/ws", Listed(Reader)),
     ("GET", "/events", Listed(Reader)),
 ];
