@@ -108,7 +108,7 @@ impl Lane {
             return self.catch_up().await;
         }
         let rows = frames::after(rows, tail.last_seq);
-        match self.send(rows).await? {
+        match self.send(rows, tail.last_seq).await? {
             Outcome::Done => Ok(()),
             Outcome::Refused => self.catch_up().await,
         }
@@ -157,7 +157,7 @@ impl Lane {
             };
             limit = next_limit(limit, &chunk.rows);
             let last_read = chunk.rows.last().map_or(chunk.last_seq, frames::last_seq);
-            if self.send_all(chunk.rows).await? == Outcome::Refused {
+            if self.send_all(chunk.rows, tail.last_seq).await? == Outcome::Refused {
                 refusals += 1;
                 continue;
             }
@@ -185,20 +185,34 @@ impl Lane {
         self.shared.pool.run(read).await.map_err(RelayError::Store)
     }
 
-    async fn send_all(&mut self, chunks: Vec<StoredRows>) -> Result<Outcome, RelayError> {
+    async fn send_all(
+        &mut self,
+        chunks: Vec<StoredRows>,
+        mut after: i64,
+    ) -> Result<Outcome, RelayError> {
         for rows in chunks {
-            if self.send(rows).await? == Outcome::Refused {
+            let last_seq = frames::last_seq(&rows);
+            if self.send(rows, after).await? == Outcome::Refused {
                 return Ok(Outcome::Refused);
             }
+            after = last_seq;
         }
         Ok(Outcome::Done)
     }
 
-    async fn send(&mut self, rows: StoredRows) -> Result<Outcome, RelayError> {
+    /// Sends rows that were found to follow the row `after` of the stream.
+    ///
+    /// Between two frames the bus may be wiped, and the stream have another end: what does not
+    /// follow that one is as good as refused.
+    async fn send(&mut self, rows: StoredRows, mut after: i64) -> Result<Outcome, RelayError> {
         for frame in Frames::of(rows) {
-            if self.send_frame(&frame).await? == Outcome::Refused {
+            let tail = self.located().await?;
+            if (tail.epoch, tail.last_seq) != (frame.epoch, after)
+                || self.send_frame(&frame).await? == Outcome::Refused
+            {
                 return Ok(Outcome::Refused);
             }
+            after = frame.last_seq;
         }
         Ok(Outcome::Done)
     }

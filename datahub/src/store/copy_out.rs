@@ -73,10 +73,11 @@ impl CopyTarget for SomeRows {
     }
 }
 
-/// Reads rows of a battery's table by a range of `seq`, in ascending order.
+/// Reads rows of a battery's table by a range of `seq`, in ascending order, within a transaction
+/// of the caller's.
 ///
 /// # Errors
-/// As diesel's.
+/// As diesel's; without a transaction.
 pub(super) fn page(
     connection: &mut PgConnection,
     battery: &str,
@@ -84,6 +85,12 @@ pub(super) fn page(
     columns: &Form,
     limits: PageLimits,
 ) -> QueryResult<Selected> {
+    // `COPY` looks at the rows as of before it waits for a table that is just being rewritten, and
+    // would find none of them; holding the table first, it looks after.
+    // The characters of a battery's name need no escaping.
+    connection.batch_execute(&format!(
+        "LOCK TABLE battery.\"{battery}\" IN ACCESS SHARE MODE"
+    ))?;
     let most = i64::try_from(limits.rows).unwrap_or(i64::MAX);
     WANTED.set(Wanted {
         battery: battery.to_owned(),

@@ -447,7 +447,10 @@ fn last_row(
         descending: false,
     };
     let row = [Selection::by_seq(seq..=seq)];
-    Ok(rows::page(connection, &source, &row, source.columns(), limits)?.columns)
+    let page = connection.transaction(|connection| {
+        rows::page(connection, &source, &row, source.columns(), limits)
+    })?;
+    Ok(page.columns)
 }
 
 fn throughput(

@@ -1,10 +1,14 @@
 //! Which rows and columns are answered.
 
+use std::time::Duration;
+
+use diesel::{Connection, PgConnection, connection::SimpleConnection};
 use reqwest::Method;
+use rovi_common::testing;
 use serde_json::{Value, json};
 
 use super::{get, post, send};
-use crate::support::{TestHub, execute, postgres};
+use crate::support::{TestHub, execute, postgres, query};
 
 /// Five rows, a minute apart, the newest taken now; `time` as the battery's own clock has it.
 async fn five(hub: &TestHub, postgres: &rovi_common::testing::TestPostgres, time: &str) {
@@ -243,4 +247,32 @@ async fn wrong_questions_are_answered_with_what_is_wrong() {
             "{path}: {found} {detail}"
         );
     }
+}
+
+#[tokio::test]
+async fn rows_of_a_table_that_is_being_rewritten_are_waited_for_and_found() {
+    let postgres = postgres();
+    let hub = TestHub::start(&postgres).await;
+    post(&hub, &json!([{"n": 1}, {"n": 2}, {"n": 3}])).await;
+    let mut rewrite = PgConnection::establish(&postgres.server.url()).unwrap();
+    rewrite
+        .batch_execute(r#"BEGIN; ALTER TABLE battery."b7" ALTER COLUMN n TYPE double precision"#)
+        .unwrap();
+    let path = hub.url("/db/b7/rows?format=csv");
+    let asked = tokio::spawn(async move { reqwest::get(path).await.unwrap().text().await });
+    let waits = "SELECT count(*) AS count FROM pg_locks WHERE NOT granted";
+    testing::eventually(Duration::from_secs(20), || {
+        let waiting = query(&postgres, waits);
+        async move {
+            if waiting[0]["count"].as_i64() > Some(0) {
+                Ok(())
+            } else {
+                Err(format!("nobody waits for the table: {waiting}"))
+            }
+        }
+    })
+    .await;
+    rewrite.batch_execute("COMMIT").unwrap();
+    let csv = asked.await.unwrap().unwrap();
+    assert_eq!(csv.lines().count(), 4, "{csv}");
 }
