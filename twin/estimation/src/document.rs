@@ -7,6 +7,7 @@
 
 mod asoh;
 mod cell;
+mod current;
 mod error;
 mod filter;
 mod initialise;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use current::with_error_covariance;
 use filter::{join_blocks, read_noise};
 use initialise::read_initialise;
 use matrices::{Entries, read_matrix};
@@ -44,7 +46,7 @@ pub use plan::Kind;
 type Result<T> = std::result::Result<T, DocumentError>;
 
 /// The keys of a document.
-const DOCUMENT_KEYS: [&str; 19] = [
+const DOCUMENT_KEYS: [&str; 20] = [
     "kind",
     "filter",
     "compat",
@@ -59,6 +61,7 @@ const DOCUMENT_KEYS: [&str; 19] = [
     "transient_process_noise",
     "asoh_process_noise",
     "sensor_noise",
+    "current_noise",
     "ukf",
     "nominal_capacity",
     "nominal_capacity_from",
@@ -125,14 +128,17 @@ impl Document {
                 ),
             });
         }
-        let (transient_names, asoh_names) = cell.names.split_at(cell.transients.len());
+        let [transient_names, asoh_names] = cell.given_names();
         let covariance = join_blocks(
-            &read_matrix(
-                &object,
-                "covariance_transient",
-                transient_names,
-                &Entries::Required,
-            )?,
+            &with_error_covariance(
+                read_matrix(
+                    &object,
+                    "covariance_transient",
+                    transient_names,
+                    &Entries::Required,
+                )?,
+                &cell.model,
+            ),
             &read_matrix(&object, "covariance_asoh", asoh_names, &Entries::Required)?,
         );
         let noise = read_noise(&object, &cell, kind, &mut warnings)?;

@@ -130,6 +130,9 @@ impl Estimator {
                 return Ok(None);
             }
             _ => {
+                if self.phase == Phase::Waiting {
+                    self.filter.forget_current_errors(&self.model);
+                }
                 self.begin(input, time);
                 self.previous_voltage = Some(observation.voltage);
                 return Ok(None);

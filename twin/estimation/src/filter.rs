@@ -8,6 +8,7 @@
 //! allocates unless it must repair its covariance.
 
 mod belief;
+mod current;
 mod dual;
 mod extended;
 mod plain;
@@ -16,6 +17,7 @@ mod unscented;
 mod weights;
 
 pub(crate) use belief::{Belief, Noise};
+pub(crate) use current::SETTLED_NOISE;
 pub(crate) use dual::{Dual, Half};
 pub(crate) use extended::Extended;
 pub(crate) use square_root::SquareRoot;
@@ -44,11 +46,18 @@ pub(crate) struct Passage<'a> {
 impl System for Passage<'_> {
     #[inline]
     fn advance(&mut self, state: &mut [f64]) {
-        self.model.advance(self.interval, self.start, state);
+        if self.model.current_noise.is_some() {
+            self.advance_truly(state);
+        } else {
+            self.model.advance(self.interval, self.start, state);
+        }
     }
 
     #[inline]
     fn voltage(&mut self, state: &[f64]) -> f64 {
+        if self.model.current_noise.is_some() {
+            return self.voltage_truly(state);
+        }
         self.model
             .voltage(state, self.interval.current_after, self.end)
     }

@@ -47,6 +47,17 @@ pub(crate) enum CurrentBehavior {
     Linear,
 }
 
+impl CurrentBehavior {
+    /// How many measured currents move a state over one interval, if they have an error.
+    pub(crate) fn current_errors(self, noise: Option<f64>) -> usize {
+        match (noise, self) {
+            (None, _) => 0,
+            (Some(_), Self::Constant) => 1,
+            (Some(_), Self::Linear) => 2,
+        }
+    }
+}
+
 /// A resistance that may fall with temperature: `R(s) * exp(-g (T - T_ref))`, ohm.
 #[derive(Clone, Debug)]
 pub(crate) struct Resistance {
@@ -112,6 +123,8 @@ pub(crate) struct CellModel {
     /// Largest hysteresis, V.
     pub(crate) hysteresis: Curve,
     pub(crate) hysteresis_rate: Scalar,
+    /// Variance of the measured current, A^2; see `filter/current.rs`.
+    pub(crate) current_noise: Option<f64>,
 }
 
 /// Temperature, and what follows from it alone: the same for all sigma points of a row.
@@ -201,6 +214,11 @@ impl CellModel {
     /// The number of transients: the first entries of the state vector.
     pub(crate) fn transients(&self) -> usize {
         2 + usize::from(self.c0.is_some()) + self.rc_pairs.len()
+    }
+
+    /// The number of errors of the current that stand in the state vector behind the transients.
+    pub(crate) fn current_errors(&self) -> usize {
+        self.behavior.current_errors(self.current_noise)
     }
 
     /// Moves the transients of `state`, the whole state vector, over the interval; estimated parameters stay.

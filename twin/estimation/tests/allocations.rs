@@ -33,9 +33,14 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-fn document(kind: &str, filter: Option<&str>, compat: Option<&str>) -> Document {
+fn document(
+    kind: &str,
+    filter: Option<&str>,
+    compat: Option<&str>,
+    current_noise: Option<f64>,
+) -> Document {
     let document = json!({
-        "kind": kind, "filter": filter, "compat": compat,
+        "kind": kind, "filter": filter, "compat": compat, "current_noise": current_noise,
         "asoh": {
             "updatable": ["q_t", "r0"],
             "q_t": {"updatable": ["base_values"], "base_values": 2.0},
@@ -55,16 +60,20 @@ fn document(kind: &str, filter: Option<&str>, compat: Option<&str>) -> Document 
 
 #[test]
 fn a_step_of_any_kind_allocates_nothing() {
-    for (kind, filter, compat) in [
-        ("joint", None, None),
-        ("joint", None, Some("moirae-0.3")),
-        ("joint", Some("ekf"), None),
-        ("joint", Some("square_root_ukf"), None),
-        ("dual", None, None),
-        ("dual", None, Some("moirae-0.3")),
-        ("coulomb_counting", None, None),
+    for (kind, filter, compat, current_noise) in [
+        ("joint", None, None, None),
+        ("joint", None, Some("moirae-0.3"), None),
+        ("joint", Some("ekf"), None, None),
+        ("joint", Some("square_root_ukf"), None, None),
+        ("dual", None, None, None),
+        ("dual", None, Some("moirae-0.3"), None),
+        ("coulomb_counting", None, None, None),
+        ("joint", None, None, Some(1e-4)),
+        ("joint", Some("ekf"), None, Some(1e-4)),
+        ("joint", Some("square_root_ukf"), None, Some(1e-4)),
+        ("dual", None, None, Some(1e-4)),
     ] {
-        let mut estimator = Estimator::new(&document(kind, filter, compat));
+        let mut estimator = Estimator::new(&document(kind, filter, compat, current_noise));
         let before = COUNT.with(Cell::get);
         for k in 0..1000_u32 {
             let current = [1.0, 0.0, -1.0][k as usize / 50 % 3];

@@ -76,6 +76,7 @@ pub(crate) fn read(
     node: &Node<'_>,
     physics: Physics,
     behavior: CurrentBehavior,
+    current_noise: Option<f64>,
     warnings: &mut Vec<Warning>,
 ) -> Result<ReadCell> {
     let asoh = node.object(&ASOH_KEYS)?;
@@ -85,7 +86,7 @@ pub(crate) fn read(
         .map_or(Ok(Vec::new()), |list| list.list())?;
     let transients = 2 + usize::from(asoh.get("c0").is_some()) + rc_nodes.len();
     let mut binder = Binder {
-        first: transients,
+        first: transients + behavior.current_errors(current_noise),
         names: Vec::new(),
         values: Vec::new(),
         warnings,
@@ -122,6 +123,7 @@ pub(crate) fn read(
         rc_pairs,
         hysteresis,
         hysteresis_rate,
+        current_noise,
     };
     Ok(ReadCell {
         model,

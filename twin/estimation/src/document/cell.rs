@@ -1,6 +1,7 @@
 //! The cell that a document describes.
 
 use super::asoh;
+use super::current::{error_names, read_current_noise};
 use super::error::{DocumentError, Warning};
 use super::reader::{self, Node, Object};
 use super::transients::{read_transients, transient_names};
@@ -39,15 +40,18 @@ impl Cell {
     pub(super) fn read(object: &Object<'_>, warnings: &mut Vec<Warning>) -> Result<Self> {
         let physics = read_physics(object)?;
         let behavior = read_behavior(object)?;
+        let current_noise = read_current_noise(object, physics)?;
         let node = object.require("asoh", "the health parameters")?;
         let asoh::ReadCell {
             model,
             names,
             values,
             capacity_ah,
-        } = asoh::read(&node, physics, behavior, warnings)?;
-        let transients = read_transients(object, &model)?;
+        } = asoh::read(&node, physics, behavior, current_noise, warnings)?;
+        let mut transients = read_transients(object, &model)?;
+        transients.resize(transients.len() + model.current_errors(), 0.0);
         let mut all_names = transient_names(&model);
+        all_names.extend(error_names(&model));
         all_names.extend(names);
         Ok(Self {
             model,
@@ -61,6 +65,13 @@ impl Cell {
     /// Names of the transients, in the order of the state vector: `soc`, `q0`, `i_rc[k]`, `hyst`.
     pub fn transient_names(&self) -> &[String] {
         self.names.split_at(self.transients.len()).0
+    }
+
+    /// Names of the transients that the circuit has, and of the estimated parameters.
+    pub(super) fn given_names(&self) -> [&[String]; 2] {
+        let (transients, parameters) = self.names.split_at(self.transients.len());
+        let (given, _) = transients.split_at(self.model.transients());
+        [given, parameters]
     }
 
     /// The capacity the document states, A·h.

@@ -1,7 +1,8 @@
 //! The filter's tuning: spread of the sigma points, process noise, sensor noise.
 
+use super::current::with_error_noise;
 use super::error::{DocumentError, Warning};
-use super::matrices::{Entries, read_matrix, read_sensor_noise};
+use super::matrices::{Entries, read_matrix, read_variance};
 use super::reader::{Node, Object};
 use super::{Cell, Kind};
 use crate::filter::{Noise, Weights, augmented_columns};
@@ -84,7 +85,7 @@ pub(super) fn read_noise(
     kind: Kind,
     warnings: &mut Vec<Warning>,
 ) -> Result<Noise> {
-    let (transient_names, asoh_names) = cell.names.split_at(cell.transients.len());
+    let [transient_names, asoh_names] = cell.given_names();
     // A missing noise is that of the filter's own coordinates, which normalisation scales.
     let scales = read_scales(object, cell)?;
     let default_transient = Entries::Default(vec![DEFAULT_NOISE; transient_names.len()]);
@@ -117,7 +118,9 @@ pub(super) fn read_noise(
             message,
         });
     }
-    let sensor = read_sensor_noise(object, DEFAULT_NOISE)?;
+    let sensor =
+        read_variance(object, "sensor_noise", ("voltage", "V^2"))?.unwrap_or(DEFAULT_NOISE);
+    let transient = with_error_noise(transient, &cell.model);
     Ok(Noise {
         process: join_blocks(&transient, &asoh),
         sensor,

@@ -81,18 +81,24 @@ fn mirrored(rows: &[Vec<f64>]) -> Vec<Vec<f64>> {
         .collect()
 }
 
-/// Reads `sensor_noise`, the variance of the measured voltage in V^2: a number or a 1x1 matrix.
-pub(super) fn read_sensor_noise(object: &Object<'_>, default: f64) -> Result<f64> {
-    let Some(node) = object.get("sensor_noise") else {
-        return Ok(default);
+/// Reads the variance of one measured quantity: a number or a 1x1 matrix.
+pub(super) fn read_variance(
+    object: &Object<'_>,
+    key: &str,
+    (quantity, unit): (&str, &str),
+) -> Result<Option<f64>> {
+    let Some(node) = object.get(key) else {
+        return Ok(None);
     };
     let rows = node.rows()?;
     match rows.as_slice() {
         [row] if row.len() == 1 => {
-            check_entries(&node, &rows, &["voltage".to_owned()])?;
-            Ok(row.iter().sum())
+            check_entries(&node, &rows, &[quantity.to_owned()])?;
+            Ok(Some(row.iter().sum()))
         }
-        _ => Err(node.refuse("expected 1x1 for [voltage]: the variance in V^2")),
+        _ => Err(node.refuse(format!(
+            "expected 1x1 for [{quantity}]: the variance in {unit}"
+        ))),
     }
 }
 

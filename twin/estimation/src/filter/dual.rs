@@ -27,6 +27,8 @@ pub(crate) struct Half {
 pub(crate) struct Dual {
     transients: Unscented,
     parameters: Unscented,
+    /// Variance of the measured voltage, V^2.
+    sensor: f64,
     /// What the parameters' filter works on, times this, is a parameter.
     scale: Vec<f64>,
     /// Both beliefs, in the units of the document; its factor is not used.
@@ -49,6 +51,7 @@ impl Dual {
         let (second_mean, second) = scaled(&scale, mean, covariance);
         divide(&scale, &mut parameters.noise.process);
         let mut dual = Self {
+            sensor: parameters.noise.sensor,
             transients: Unscented::new(
                 transients.weights,
                 &mean[..count],
@@ -125,6 +128,11 @@ impl Dual {
             whole: &mut self.scratch,
         };
         let prediction = self.transients.step_any(&mut system, measured)?;
+        if passage.model.current_noise.is_some() {
+            self.scratch.copy_from_slice(&self.joined.mean);
+            passage.advance_truly(&mut self.scratch);
+            self.parameters.sensor = self.sensor + passage.voltage_noise(&self.scratch);
+        }
         let mut system = WithTransientsFixed {
             passage,
             start: &self.joined.mean,

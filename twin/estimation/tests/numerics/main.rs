@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod cells;
 #[cfg(test)]
+mod current;
+#[cfg(test)]
 mod golden;
 #[cfg(test)]
 mod health;
