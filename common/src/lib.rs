@@ -28,6 +28,7 @@ pub mod news;
 pub mod registration;
 pub mod rows;
 pub mod services;
+pub mod sink;
 pub mod streams;
 pub mod subjects;
 pub mod telemetry;

@@ -93,6 +93,20 @@ pub async fn connect(url: &ServiceUrl, name: &str) -> Result<Client, async_nats:
         .await
 }
 
+/// Makes a client that never connects, for a service that runs without the bus: what waits for the
+/// bus waits for good.
+///
+/// # Errors
+/// The URL's credentials are unusable.
+pub async fn unconnected(url: &ServiceUrl) -> Result<Client, async_nats::ConnectError> {
+    ConnectOptions::new()
+        .retry_on_initial_connect()
+        // The first attempt waits for this, too.
+        .reconnect_delay_callback(|_attempt| Duration::MAX)
+        .connect(url.expose())
+        .await
+}
+
 /// Tells why the bus cannot be used now, or nothing.
 pub fn problem(client: &Client) -> Option<String> {
     if client.connection_state() != async_nats::connection::State::Connected {

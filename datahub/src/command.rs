@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use rovi_common::{
     config::{self, ServiceArgs, ServiceUrl},
     name::BatteryName,
+    sink::SinkArgs,
     telemetry,
 };
 use serde::Serialize;
@@ -28,6 +29,9 @@ pub struct Command {
     #[arg(long, value_name = "URL")]
     #[serde(skip_serializing_if = "Option::is_none")]
     twin_url: Option<url::Url>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    sink: SinkArgs,
     /// What to do instead of serving.
     #[command(subcommand)]
     #[serde(skip)]

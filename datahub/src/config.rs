@@ -4,11 +4,16 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
     time::Duration,
 };
 
 use rovi_common::{
-    auth::AuthSettings, config::ServiceUrl, frame::MAX_ROW_BYTES, streams::BusSettings,
+    auth::AuthSettings,
+    config::ServiceUrl,
+    frame::MAX_ROW_BYTES,
+    sink::{self, Sink},
+    streams::BusSettings,
     telemetry::LogFormat,
 };
 use serde::{Deserialize, Serialize};
@@ -42,6 +47,11 @@ pub struct Settings {
     pub database_url: ServiceUrl,
     /// NATS, the news.
     pub nats_url: ServiceUrl,
+    /// Where news go: `png` keeps the newest picture of each battery in the folder `out`, and
+    /// leaves the bus alone.
+    pub sink: Sink,
+    /// Folder of the pictures, for `sink = "png"`.
+    pub out: Option<PathBuf>,
     /// The twin, to which `/online/*` and its like are forwarded.
     pub twin_url: Url,
     /// How log lines look.
@@ -138,6 +148,8 @@ impl Default for Settings {
             auth: AuthSettings::default(),
             database_url: DEFAULT_DATABASE_URL.parse().expect(url),
             nats_url: DEFAULT_NATS_URL.parse().expect(url),
+            sink: Sink::default(),
+            out: None,
             twin_url: DEFAULT_TWIN_URL.parse().expect(url),
             log_format: LogFormat::default(),
             log_filter: "info".to_owned(),
@@ -182,6 +194,7 @@ impl Settings {
         let listening = self.auth.check_listen(self.listen, self.insecure_listen);
         let mut problems = self.auth.problems();
         problems.extend(listening.err());
+        problems.extend(sink::problem(self.sink, self.out.as_deref()).map(str::to_owned));
         let mut need = |holds: bool, problem: &str| {
             if !holds {
                 problems.push(problem.to_owned());

@@ -43,3 +43,4 @@ mod metadata;
 pub mod metrics;
 mod pages;
 mod prepare;
+mod sink;

@@ -19,9 +19,11 @@ use rovi_common::{
     http::{self, Readiness},
     lifecycle::Lifecycle,
     services::Services,
+    sink::Sink,
     streams,
     telemetry::Metrics,
 };
+use rovi_pictures::{Folder, FolderError};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 use utoipa::OpenApi;
@@ -45,14 +47,16 @@ use crate::{
     relay::{READY_RELAY, Relay, RelayParts},
     relayed::Board,
     retention::Retention,
+    sink::Pictures,
     store::Pool,
     stored::StoredSender,
     upload::{bodies::Bodies, open::OpenUploads, room::Rooms},
     writer::Writers,
 };
 
-/// Parts that readiness tells about.
+/// Parts that readiness tells about; those of the bus only where it is used.
 const PARTS: [&str; 3] = ["postgresql", READY_NATS, READY_RELAY];
+const PARTS_WITHOUT_BUS: [&str; 1] = ["postgresql"];
 /// Groups of committed rows between writers and relay; the relay only hands them on.
 const STORED_QUEUE: usize = 256;
 
@@ -80,6 +84,9 @@ pub enum ServiceError {
     /// The URL of NATS is unusable.
     #[error("the URL of NATS is unusable")]
     Nats(#[source] async_nats::ConnectError),
+    /// The folder of pictures cannot be used.
+    #[error("pictures cannot be kept")]
+    Folder(#[source] FolderError),
 }
 
 /// The service, listening.
@@ -107,28 +114,25 @@ impl Service {
     /// See [`ServiceError`].
     pub async fn from_config(settings: Settings) -> Result<Self, ServiceError> {
         settings.check().map_err(ServiceError::Settings)?;
-        let gate = Gate::new(auth::Service::Hub, &settings.auth);
-        let gate = gate.map_err(ServiceError::Settings)?;
+        let gate = Gate::new(auth::Service::Hub, &settings.auth).map_err(ServiceError::Settings)?;
         let listener = listen(settings.listen)?;
         let address = listener.local_addr().map_err(ServiceError::Start)?;
         let lifecycle = Lifecycle::new();
-        let readiness = Readiness::new(&PARTS);
+        let folder = folder(&settings)?;
+        let readiness = readiness(folder.as_ref());
         let registry = Metrics::new();
         let metrics = HubMetrics::new(&registry);
         let pool = Pool::new(&settings.database_url, settings.pool_size);
-        let nats = streams::connect(&settings.nats_url, "datahub")
-            .await
-            .map_err(ServiceError::Nats)?;
+        let nats = connect(&settings, folder.as_ref()).await?;
 
         prepare::start(&settings, &pool, &lifecycle, &readiness);
-        start_pulse(&nats, &settings, &readiness, &registry, &lifecycle);
         let services = Arc::new(Services::default());
-        let heard = Arc::clone(&services).listen(nats.clone(), lifecycle.stop_token());
-        lifecycle.supervise("services", heard);
         let bus = Arc::new(Bus::new(nats, settings.bus.clone()));
-        let checks =
-            Arc::clone(&bus).keep_checking(pool.clone(), readiness.clone(), lifecycle.stop_token());
-        lifecycle.supervise("bus", checks);
+        // Without these nobody hears of the hub, and it never takes the bus to be there.
+        if folder.is_none() {
+            start_pulse(&bus.client(), &settings, &readiness, &registry, &lifecycle);
+            start_bus(&bus, &services, &pool, &readiness, &lifecycle);
+        }
         AlertRules::new(Arc::clone(&bus), pool.clone()).start(&lifecycle);
         let keeper = start_access(&gate, &bus, &pool, &lifecycle);
         let uploads = Arc::new(OpenUploads::default());
@@ -138,15 +142,11 @@ impl Service {
         Cycles::new(pool.clone(), settings.cycles.clone(), &registry).start(&lifecycle);
         let corrections = Corrections::new(Arc::clone(&bus), pool.clone());
         corrections.start(&lifecycle);
-        let relay = RelayParts {
-            bus,
-            pool: pool.clone(),
-            settings: settings.relay.clone(),
-            readiness: readiness.clone(),
-        };
+        let publishes = folder.is_none();
+        let relay = publishes.then(|| relay_parts(bus, &pool, &settings, &readiness));
         let (board, stored) = start_relay(relay, &registry, &lifecycle);
-        let writers = Writers::start(&settings, &lifecycle, Some(stored), &metrics)
-            .map_err(ServiceError::Start)?;
+        let writers =
+            Writers::start(&settings, &lifecycle, stored, &metrics).map_err(ServiceError::Start)?;
         let hub = web::Data::new(Hub {
             bodies: Bodies::new(&settings, metrics.body_bytes.clone()),
             rooms: Rooms::new(settings.queue_bytes, settings.battery_queue_bytes),
@@ -164,6 +164,7 @@ impl Service {
             stop: lifecycle.stop_token(),
             sockets: TaskTracker::new(),
         });
+        start_pictures(&hub, folder, &lifecycle);
         let access = (auth::guard::data(&gate), web::Data::from(keeper));
         let server = serve(listener, (hub.clone(), access), &readiness, &registry)?;
         Ok(Self {
@@ -239,6 +240,52 @@ fn listen(address: SocketAddr) -> Result<TcpListener, ServiceError> {
     TcpListener::bind(address).map_err(|source| ServiceError::Listen { address, source })
 }
 
+/// Returns what must answer before the hub is ready.
+fn readiness(folder: Option<&Folder>) -> Readiness {
+    match folder {
+        Some(_) => Readiness::new(&PARTS_WITHOUT_BUS),
+        None => Readiness::new(&PARTS),
+    }
+}
+
+/// Connects to NATS, unless pictures are kept instead of publishing.
+async fn connect(
+    settings: &Settings,
+    folder: Option<&Folder>,
+) -> Result<async_nats::Client, ServiceError> {
+    let nats = match folder {
+        Some(_) => streams::unconnected(&settings.nats_url).await,
+        None => streams::connect(&settings.nats_url, "datahub").await,
+    };
+    nats.map_err(ServiceError::Nats)
+}
+
+/// Starts listening to services, and looking whether the bus is there.
+fn start_bus(
+    bus: &Arc<Bus>,
+    services: &Arc<Services>,
+    pool: &Pool,
+    readiness: &Readiness,
+    lifecycle: &Lifecycle,
+) {
+    let heard = Arc::clone(services).listen(bus.client(), lifecycle.stop_token());
+    lifecycle.supervise("services", heard);
+    let stop = lifecycle.stop_token();
+    let checks = Arc::clone(bus).keep_checking(pool.clone(), readiness.clone(), stop);
+    lifecycle.supervise("bus", checks);
+}
+
+/// Opens the folder of pictures, where the hub shall keep them instead of publishing.
+fn folder(settings: &Settings) -> Result<Option<Folder>, ServiceError> {
+    let out = settings
+        .out
+        .as_deref()
+        .filter(|_| settings.sink == Sink::Png);
+    out.map(Folder::open)
+        .transpose()
+        .map_err(ServiceError::Folder)
+}
+
 /// Starts what keeps tokens, and who did what.
 fn start_access(
     gate: &Gate,
@@ -270,12 +317,37 @@ fn start_deletions(
     deletions
 }
 
+/// Starts drawing, where pictures are kept.
+fn start_pictures(hub: &web::Data<Hub>, folder: Option<Folder>, lifecycle: &Lifecycle) {
+    if let Some(folder) = folder {
+        lifecycle.supervise("pictures", Pictures::new(hub.clone(), folder).keep());
+    }
+}
+
+fn relay_parts(
+    bus: Arc<Bus>,
+    pool: &Pool,
+    settings: &Settings,
+    readiness: &Readiness,
+) -> RelayParts {
+    RelayParts {
+        bus,
+        pool: pool.clone(),
+        settings: settings.relay.clone(),
+        readiness: readiness.clone(),
+    }
+}
+
 /// Starts the relay; returns how far batteries are on the bus, and the way to it for stored rows.
 fn start_relay(
-    parts: RelayParts,
+    parts: Option<RelayParts>,
     metrics: &Metrics,
     lifecycle: &Lifecycle,
-) -> (Arc<Board>, StoredSender) {
+) -> (Arc<Board>, Option<StoredSender>) {
+    // Rows stay in the tables until a hub that publishes finds them there.
+    let Some(parts) = parts else {
+        return (Arc::default(), None);
+    };
     let pool = parts.pool.clone();
     let relay = Relay::new(parts, metrics);
     let board = relay.board();
@@ -283,7 +355,7 @@ fn start_relay(
     lifecycle.supervise("relayed", asking);
     let (stored, inbox) = mpsc::channel(STORED_QUEUE);
     relay.start(lifecycle, inbox);
-    (board, stored)
+    (board, Some(stored))
 }
 
 /// Says on the bus that the hub lives, and how much waits in it.

@@ -18,6 +18,8 @@ mod fake;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod grafana;
+#[cfg(test)]
 mod life_of_a_row;
 #[cfg(test)]
 mod live;

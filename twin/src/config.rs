@@ -3,7 +3,11 @@
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, str::FromStr, time::Duration};
 
 use rovi_common::{
-    auth::AuthSettings, config::ServiceUrl, streams::BusSettings, telemetry::LogFormat,
+    auth::AuthSettings,
+    config::ServiceUrl,
+    sink::{self, Sink},
+    streams::BusSettings,
+    telemetry::LogFormat,
 };
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -23,6 +27,11 @@ pub struct Settings {
     pub auth: AuthSettings,
     /// The bus.
     pub nats_url: ServiceUrl,
+    /// Whether this twin estimates (`nats`), or only draws what others say: `png` keeps the newest
+    /// picture of each battery in the folder `out`.
+    pub sink: Sink,
+    /// Folder of the pictures, for `sink = "png"`.
+    pub out: Option<PathBuf>,
     /// The hub, for rows that the bus no longer holds.
     pub hub_url: Url,
     /// How streams and buckets are made where they are missing; must equal the hub's.
@@ -143,6 +152,8 @@ impl Default for Settings {
             insecure_listen: false,
             auth: AuthSettings::default(),
             nats_url: url("nats://127.0.0.1:4222"),
+            sink: Sink::default(),
+            out: None,
             hub_url: url("http://127.0.0.1:8000"),
             bus: BusSettings::default(),
             checkpoint_interval: Duration::from_secs(2),
@@ -174,6 +185,7 @@ impl Settings {
         if let Err(problem) = self.auth.check_listen(self.listen, self.insecure_listen) {
             problems.push(format!("listen: {problem}"));
         }
+        problems.extend(sink::problem(self.sink, self.out.as_deref()).map(str::to_owned));
         if self.bus.partitions == 0 {
             problems.push("bus.partitions: must be 1 or more".to_owned());
         }

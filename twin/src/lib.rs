@@ -9,6 +9,8 @@
 //! worker missed, [`checkpoint`] keeps what it knows, [`corrections`] says which rows were changed,
 //! [`order`] where late ones belong, [`ring`] where to go back to.
 //!
+//! [`sink`] is another service beside all that: one that only draws what twins say.
+//!
 //! The numerics live in `rovi_estimation`, scripts run by `rovi_python` ([`runner`] is the seam); rows and registrations belong to the Data Hub.
 
 mod access;
@@ -42,6 +44,7 @@ mod run;
 pub mod runner;
 pub mod service;
 pub mod share;
+pub mod sink;
 pub mod state;
 pub mod status;
 pub mod subscribe;

@@ -19,10 +19,12 @@ use rovi_common::{
     heartbeat::{self, Load, Pulse},
     http::{self, Readiness},
     lifecycle::Lifecycle,
+    sink::{Sink, SinkArgs},
     streams,
     telemetry::{self, Metrics},
 };
 use rovi_python::Python;
+use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
 
 use crate::{
@@ -43,7 +45,7 @@ use crate::{
     live::{self, Watchers},
     metrics::TwinMetrics,
     overview::MetadataAnswers,
-    registrations, share,
+    registrations, share, sink,
     state::{self, Outlet},
     status::{self, Phase},
     subscribe::{self, RowsStream},
@@ -57,7 +59,7 @@ const HTTP_WORKERS: usize = 2;
 const SCRIPT_CHECKS: usize = 2;
 
 /// The command line of the service.
-#[derive(Debug, clap::Parser)]
+#[derive(Debug, clap::Parser, Serialize)]
 #[command(
     name = "twin",
     version,
@@ -66,7 +68,12 @@ const SCRIPT_CHECKS: usize = 2;
 pub struct Flags {
     /// The flags that every service takes.
     #[command(flatten)]
+    #[serde(flatten)]
     pub service: ServiceArgs,
+    /// Where news go.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub sink: SinkArgs,
 }
 
 /// Why the service does not start.
@@ -90,6 +97,9 @@ pub enum StartError {
     /// Nothing can be made that runs scripts.
     #[error(transparent)]
     Python(#[from] rovi_python::Unavailable),
+    /// The folder of pictures cannot be used.
+    #[error("pictures cannot be kept")]
+    Folder(#[from] rovi_pictures::FolderError),
     /// The HTTP client or server cannot be made.
     #[error("HTTP cannot be used: {0}")]
     Http(String),
@@ -101,7 +111,7 @@ pub enum StartError {
 /// The settings are wrong or the address is taken.
 pub async fn start(flags: Flags) -> anyhow::Result<ExitCode> {
     let args = &flags.service;
-    let loaded = match config::load::<Settings>(ENV_PREFIX, args, args) {
+    let loaded = match config::load::<Settings>(ENV_PREFIX, args, &flags) {
         Ok(loaded) => loaded,
         Err(error) => {
             telemetry::init(telemetry::LogFormat::default(), "info");
@@ -117,7 +127,11 @@ pub async fn start(flags: Flags) -> anyhow::Result<ExitCode> {
     if args.check {
         return Ok(ExitCode::SUCCESS);
     }
-    let clean = Service::from_config(loaded.settings).await?.run().await?;
+    let settings = loaded.settings;
+    let clean = match settings.sink {
+        Sink::Nats => Service::from_config(settings).await?.run().await?,
+        Sink::Png => sink::Service::from_config(settings).await?.run().await?,
+    };
     Ok(if clean {
         ExitCode::SUCCESS
     } else {

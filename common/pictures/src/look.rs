@@ -55,6 +55,15 @@ impl Default for Size {
     }
 }
 
+/// Chooses the unit that suits a span of time: its name and its length, both in terms of seconds.
+pub fn time_unit(most_seconds: f64) -> (&'static str, f64) {
+    match most_seconds {
+        most if most > 10.0 * 86_400.0 => ("d", 86_400.0),
+        most if most > 3.0 * 3600.0 => ("h", 3600.0),
+        _ => ("s", 1.0),
+    }
+}
+
 /// Colours.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Theme {

@@ -7,6 +7,7 @@
 pub(crate) mod expression;
 pub(crate) mod range;
 
+pub(crate) mod draw;
 pub(crate) mod pages;
 pub(crate) mod picks;
 pub(crate) mod picture;

@@ -1,7 +1,7 @@
 //! What a picture of history shows: a panel for each column, over one axis.
 
 use rovi_common::http::Problem;
-use rovi_pictures::{Chart, Line, Panel, Point};
+use rovi_pictures::{Chart, Line, Panel, Point, time_unit};
 
 use super::{picks::Picks, range::Axis};
 use crate::store::{rows::Selected, source::Source, tables::ColumnType};
@@ -174,11 +174,7 @@ impl Places {
     fn of_seconds(mut values: Vec<f64>, what: &str) -> Self {
         let finite = || values.iter().filter(|x| x.is_finite());
         let most = finite().fold(0.0, |most: f64, x| most.max(x.abs()));
-        let (unit, seconds) = match most {
-            most if most > 10.0 * 86_400.0 => ("d", 86_400.0),
-            most if most > 3.0 * 3600.0 => ("h", 3600.0),
-            _ => ("s", 1.0),
-        };
+        let (unit, seconds) = time_unit(most);
         for x in &mut values {
             *x /= seconds;
         }

@@ -15,6 +15,8 @@ mod estimates;
 #[cfg(test)]
 mod hub;
 #[cfg(test)]
+mod pictures;
+#[cfg(test)]
 mod rebuild;
 #[cfg(test)]
 mod registrations;

@@ -164,7 +164,7 @@ impl Bus {
         estimates
     }
 
-    async fn estimate_frames(&self) -> Vec<EstimateFrame> {
+    pub(crate) async fn estimate_frames(&self) -> Vec<EstimateFrame> {
         let name = subjects::ESTIMATES_STREAM;
         let stream = self.jetstream.get_stream(name).await.unwrap();
         let mut left = stream.cached_info().state.messages;

@@ -19,6 +19,8 @@ mod live;
 #[cfg(test)]
 mod path;
 #[cfg(test)]
+mod pictures;
+#[cfg(test)]
 mod python;
 #[cfg(test)]
 mod recovery;

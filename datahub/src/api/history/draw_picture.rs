@@ -15,20 +15,13 @@ use super::{
 };
 use crate::{
     api::battery_name,
-    history::{pages::Pages, picture, range::Axis, reduce},
+    history::{draw, picture, range::Axis},
     hub::Hub,
-    store::{
-        rows::Selected,
-        source::{Of, Source},
-        tables::ColumnType,
-    },
+    store::source::{Of, Source},
 };
 
 /// Pictures that are drawn at a time; each may take 64 MiB.
 static DRAWING: Semaphore = Semaphore::const_new(2);
-/// Points read for each pixel of width and column: least and greatest.
-const POINTS_A_PIXEL: usize = 2;
-const MOST_POINTS: usize = 20_000;
 
 /// How it looks.
 #[expect(dead_code, reason = "documents the query; `look` reads it")]
@@ -137,29 +130,15 @@ async fn chart(
     let (source, signals) = question.open(hub, battery, of).await?;
     let selection = question.selection(&source)?;
     let axis = match question.axis(&source)? {
-        Axis::Seq if !question.names_axis() && has_numbers(source.test_time()) => Axis::TestTime,
+        Axis::Seq if !question.names_axis() => draw::usual_axis(&source),
         axis => axis,
     };
-    let mut picks = if question.names_columns() {
+    let picks = if question.names_columns() {
         question.picks(&source, &signals)?.numeric()
     } else {
         picture::usual(&source)
     };
-    let shown = picture::shown(&picks, &source)?;
-    for column in picture::beside(&shown, axis, &source) {
-        picks.add_column(column);
-    }
-    if shown.is_empty() {
-        let chart = picture::chart(&source, axis, &[], &Selected::default());
-        return Ok((source, chart));
-    }
-    let points = POINTS_A_PIXEL * picks.iter().count() * look.size.width() as usize;
-    let pages = Pages::new(&hub.pool, &hub.stop, &source, &Arc::new(picks), selection);
-    let rows = reduce::rows(pages, &hub.roller, axis, points.min(MOST_POINTS)).await?;
-    let chart = picture::chart(&source, axis, &shown, &rows);
+    let chosen = (axis, picks);
+    let chart = draw::chart(hub, &source, chosen, selection, look).await?;
     Ok((source, chart))
-}
-
-fn has_numbers(kind: Option<&ColumnType>) -> bool {
-    matches!(kind, Some(ColumnType::Int | ColumnType::Float))
 }

@@ -1,0 +1,14 @@
+-- The role by which Grafana reads, for psql as the owner of the tables; safe to run again.
+-- It reads rows, estimates and what describes them; no tokens, no audit, no bodies of uploads.
+DO $$ BEGIN
+    CREATE ROLE grafana LOGIN;
+EXCEPTION WHEN duplicate_object THEN NULL;
+END $$;
+ALTER ROLE grafana SET default_transaction_read_only = on;
+-- A question that reads too much ends; uploads go first.
+ALTER ROLE grafana SET statement_timeout = '30s';
+GRANT USAGE ON SCHEMA hub, battery, estimates TO grafana;
+GRANT SELECT ON hub.batteries, hub.champions, hub.cycles TO grafana;
+GRANT SELECT ON ALL TABLES IN SCHEMA battery, estimates TO grafana;
+-- Tables of batteries that come later.
+ALTER DEFAULT PRIVILEGES IN SCHEMA battery, estimates GRANT SELECT ON TABLES TO grafana;
