@@ -1,8 +1,9 @@
 //! Where everybody has to say who they are: signing in, by it reading and writing, and its end.
 
+use std::time::Duration;
+
 use rovi_common::testing::eventually;
 use serde_json::{Value, json};
-use std::time::Duration;
 use system_tests::Stack;
 
 use crate::browser::Browser;
@@ -51,6 +52,13 @@ async fn make_token(stack: &Stack, name: &str, grant: &str) -> (String, String) 
     (id, token)
 }
 
+async fn upload(stack: &Stack, battery: &str) {
+    let rows = json!([{"test_time": 1.0, "current": 1.0, "voltage": 3.5}]);
+    let url = format!("{}/db/upload/{battery}", stack.hub_url());
+    let request = stack.http().post(url).bearer_auth(ADMIN).json(&rows);
+    assert!(request.send().await.unwrap().status().is_success());
+}
+
 async fn is_at(browser: &Browser, path: &str) {
     let here = json!(path);
     let expression = format!("location.pathname + location.search === {here}");
@@ -85,7 +93,11 @@ async fn a_token_signs_in_until_it_is_revoked() {
         .await;
     browser.click("#metadata button").await;
     browser.reads("Saved for Cell-8").await;
+    upload(&stack, "Cell-8").await;
     browser.go("/").await;
+    browser
+        .sees("document.querySelector('td.name a')?.textContent === 'Cell-8'")
+        .await;
     browser
         .sees("document.querySelector('.link-state').dataset.state === 'live'")
         .await;
@@ -139,5 +151,11 @@ async fn where_nobody_is_asked_nobody_has_to_sign_in() {
     browser.reads("Nobody has to sign in here.").await;
     browser.click("#said a").await;
     is_at(&browser, "/status").await;
+
+    // A cookie of another time, when somebody was asked, does no harm.
+    let url = format!("{}/db/stats", stack.hub_url());
+    let request = stack.http().get(url).header("cookie", "rovi_session=x");
+    let answer = request.header("sec-fetch-site", "same-site").send().await;
+    assert_eq!(answer.unwrap().status().as_u16(), 200);
     browser.close().await;
 }

@@ -30,7 +30,7 @@ export async function showWho(place: HTMLElement): Promise<void> {
     const me = await whoAmI();
     if (!me.required) return;
     const button = h("button", { type: "button", onclick: () => void signOut() }, "Sign out");
-    fill(place, h("span", { class: "soft who", title: "signed in" }, me.name), " ", button);
+    fill(place, h("span", { class: "soft who", title: "signed in" }, me.name), button);
   } catch {
     // 401 leads to the login; whoever is away is told of above the page.
   }

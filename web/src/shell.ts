@@ -27,7 +27,7 @@ export function openPage(title: string): Page {
   document.title = title;
   const state = h("span", { class: "link-state soft", role: "status", hidden: true });
   const away = h("div", { class: "away", role: "status", hidden: true });
-  const who = h("span", {});
+  const who = h("span", { class: "bar" });
   const main = h("main", { id: "content", tabindex: "-1" });
   const links = PAGES.map(([path, text]) =>
     h("a", { href: path, "aria-current": path === location.pathname ? "page" : null }, text),

@@ -51,6 +51,7 @@ pub async fn guard(
         return next.call(request).await;
     }
     if let Some(cookie) = cookie
+        && gate.is_required()
         && !request.headers().contains_key(header::AUTHORIZATION)
     {
         session::check_own_page(&request)?;
