@@ -13,8 +13,11 @@ use actix_web::{
     HttpRequest, HttpResponse, ResponseError,
     body::MessageBody,
     dev::{ServiceRequest, ServiceResponse},
-    http::{Method, StatusCode, header},
-    middleware::{DefaultHeaders, Next},
+    http::{
+        Method, StatusCode,
+        header::{self, HeaderMap, HeaderValue},
+    },
+    middleware::Next,
     web,
 };
 use serde::Serialize;
@@ -134,7 +137,10 @@ impl ResponseError for Problem {
             response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
         }
         let body = serde_json::to_string(self).unwrap_or_default();
-        response.content_type("application/problem+json").body(body)
+        let mut response = response.content_type("application/problem+json").body(body);
+        // Middleware that refuses a request ends it before headers are added to its answer.
+        add_careful(response.headers_mut(), DATA_POLICY);
+        response
     }
 }
 
@@ -239,12 +245,42 @@ pub fn docs(openapi: utoipa::openapi::OpenApi) -> impl FnOnce(&mut web::ServiceC
     }
 }
 
-/// Middleware: headers by which browsers keep what is answered to themselves.
-pub fn careful_headers() -> DefaultHeaders {
-    DefaultHeaders::new()
-        .add((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
-        .add((header::X_FRAME_OPTIONS, "DENY"))
-        .add((header::REFERRER_POLICY, "no-referrer"))
+/// What may come of an answer that is no page: nothing, should a browser ever take it for one.
+const DATA_POLICY: &str = "default-src 'none'; base-uri 'none'; form-action 'none'; \
+     frame-ancestors 'none'";
+/// The page with the API's documentation sets styles by itself and has pictures in its style sheet.
+const DOCS_POLICY: &str = "default-src 'none'; script-src 'self'; \
+     style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; \
+     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// Middleware: headers by which browsers keep what is answered to themselves; those that an answer
+/// has stay.
+///
+/// # Errors
+/// What the handler says.
+pub async fn careful_headers(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    let is_docs = request.path().starts_with("/docs/");
+    let mut answer = next.call(request).await?;
+    let policy = if is_docs { DOCS_POLICY } else { DATA_POLICY };
+    add_careful(answer.headers_mut(), policy);
+    Ok(answer)
+}
+
+fn add_careful(headers: &mut HeaderMap, policy: &'static str) {
+    let careful = [
+        (header::CONTENT_SECURITY_POLICY, policy),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ];
+    for (name, value) in careful {
+        if !headers.contains_key(&name) {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+    }
 }
 
 /// Middleware: refuses state-changing calls and sockets from a page of another origin.

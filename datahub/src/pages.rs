@@ -1,4 +1,5 @@
-//! The pages that people look at: `/`, `/dashboard/{name}`, `/register`, `/status`.
+//! The pages that people look at: `/`, `/dashboard/{name}`, `/login`, `/register`,
+//! `/status`.
 //!
 //! One document serves all of them and asks the hub's interface for the rest (`web/`). Its files
 //! are embedded, already compressed; their names change with their content, so a browser asks for
@@ -11,7 +12,7 @@ use actix_web::{
 };
 use rovi_common::http::Problem;
 
-const PAGES: [&str; 4] = ["/", "/dashboard/{name}", "/register", "/status"];
+const PAGES: [&str; 5] = ["/", "/dashboard/{name}", "/login", "/register", "/status"];
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
      img-src 'self' data: blob:; connect-src 'self'; form-action 'self'; base-uri 'none'; \
      frame-ancestors 'none'";

@@ -422,7 +422,7 @@ fn serve(
         App::new()
             .wrap(from_fn(auth::guard))
             .wrap(from_fn(http::same_origin))
-            .wrap(http::careful_headers())
+            .wrap(from_fn(http::careful_headers))
             .app_data(gate.clone())
             .app_data(keeper.clone())
             .app_data(hub.clone())

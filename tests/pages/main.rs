@@ -12,4 +12,6 @@ mod demo;
 #[cfg(test)]
 mod fleet;
 #[cfg(test)]
+mod login;
+#[cfg(test)]
 mod register;

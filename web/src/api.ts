@@ -16,10 +16,15 @@ export class Refusal extends Error {
   }
 }
 
-/** Who is not known is asked to say who they are, and comes back here afterwards. */
-function signIn(): void {
+/**
+ * Who is not known is asked to say who they are, and comes back here afterwards. A twin that has not
+ * heard of a new token yet is no reason: so the hub is asked.
+ */
+async function askToSignIn(): Promise<void> {
+  if (location.pathname === "/login") return;
+  const me = await fetch("/auth/me").catch(() => null);
   const here = location.pathname + location.search;
-  if (!location.pathname.startsWith("/login")) location.assign(`/login?next=${encodeURIComponent(here)}`);
+  if (me?.status === 401) location.assign(`/login?next=${encodeURIComponent(here)}`);
 }
 
 /** Sends a request; what is not 2xx becomes a [`Refusal`]. */
@@ -31,7 +36,7 @@ export async function request(path: string, init: RequestInit = {}): Promise<Res
     if ((error as Error).name === "AbortError") throw error;
     throw new Refusal(0, "the Data Hub does not answer");
   }
-  if (response.status === 401) signIn();
+  if (response.status === 401) void askToSignIn();
   if (!response.ok) throw await refusal(response.status, await response.text());
   return response;
 }
@@ -55,7 +60,7 @@ export function sendWithProgress(
     sending.upload.addEventListener("progress", (event) => progress(event.loaded, event.total));
     sending.addEventListener("error", () => reject(new Refusal(0, "the Data Hub does not answer")));
     sending.addEventListener("load", () => {
-      if (sending.status === 401) signIn();
+      if (sending.status === 401) void askToSignIn();
       if (sending.status >= 200 && sending.status < 300) {
         resolve({ text: sending.responseText, header: (name) => sending.getResponseHeader(name) });
       } else {

@@ -31,6 +31,8 @@ const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 10_000;
 /** Close code of a battery that has no row yet. */
 const NO_SUCH_BATTERY = 4404;
+/** Close code of a token that counts no more. */
+const ENDED = 4401;
 
 /** Follows all batteries or one; the newest state comes again after each connection. */
 export function follow(query: string, listener: Listener): void {
@@ -52,7 +54,7 @@ export function follow(query: string, listener: Listener): void {
     socket.addEventListener("close", (event) => {
       const isWaiting = event.code === NO_SUCH_BATTERY;
       listener.link(isWaiting ? "connecting" : "away");
-      if (!opened) void checkSignedIn();
+      if (!opened || event.code === ENDED) void checkSignedIn();
       setTimeout(connect, wait);
       wait = Math.min(wait * 2, isWaiting ? 2000 : LONGEST_WAIT_MS);
     });

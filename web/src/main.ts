@@ -11,6 +11,9 @@ async function open(): Promise<void> {
   } else if (path === "/") {
     const { openHome } = await import("./home");
     openHome();
+  } else if (path === "/login") {
+    const { openLogin } = await import("./login");
+    openLogin();
   } else if (path === "/register") {
     const { openRegister } = await import("./register/page");
     openRegister();

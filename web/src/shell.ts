@@ -2,6 +2,7 @@
 import { Refusal, getJson, request } from "./api";
 import { fill, h, setText } from "./dom";
 import type { LinkState } from "./live";
+import { showWho } from "./session";
 
 export interface Page {
   main: HTMLElement;
@@ -26,6 +27,7 @@ export function openPage(title: string): Page {
   document.title = title;
   const state = h("span", { class: "link-state soft", role: "status", hidden: true });
   const away = h("div", { class: "away", role: "status", hidden: true });
+  const who = h("span", { class: "bar" });
   const main = h("main", { id: "content", tabindex: "-1" });
   const links = PAGES.map(([path, text]) =>
     h("a", { href: path, "aria-current": path === location.pathname ? "page" : null }, text),
@@ -35,7 +37,7 @@ export function openPage(title: string): Page {
     { class: "top" },
     h("a", { class: "mark", href: "/" }, "ROVI"),
     h("nav", { "aria-label": "Pages" }, ...links),
-    h("span", { class: "right" }, state, themeButton()),
+    h("span", { class: "right" }, state, who, themeButton()),
   );
   document.body.replaceChildren(
     h("a", { class: "skip", href: "#content" }, "Skip to the content"),
@@ -44,6 +46,7 @@ export function openPage(title: string): Page {
     main,
   );
   void keepAsking(away);
+  if (!isLogin()) void showWho(who);
   return {
     main,
     link: (how) => {
@@ -79,10 +82,15 @@ async function problems(): Promise<string[]> {
   if (parts["nats"] || parts["relay"]) {
     said.push(`The bus is away: ${parts["nats"] ?? parts["relay"]}. Stored history can be read; nothing is live.`);
   }
-  if (await twinIsAway()) {
+  // The twin tells strangers nothing, so they do not ask.
+  if (!isLogin() && (await twinIsAway())) {
     said.push("The Digital Twin is away. Stored history and estimates can be read; nothing is live, and nothing can be registered.");
   }
   return said;
+}
+
+function isLogin(): boolean {
+  return location.pathname === "/login";
 }
 
 async function readyProblems(): Promise<Record<string, string>> {

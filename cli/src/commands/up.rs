@@ -172,6 +172,7 @@ fn keep(made: &MadeToken, plan: &Plan, credentials: Option<&Credentials>) -> Res
         credentials.file().display()
     );
     println!("For others: rovicli token create <name> --grant reader");
+    println!("Pages ask for it at {}/login", plan.hub_url());
     Ok(())
 }
 

@@ -42,7 +42,11 @@ impl From<Refused> for Problem {
             Refused::Over(Ended::Expired) => "this token has expired",
             Refused::Over(_) => "this token was revoked",
         };
-        Self::new(StatusCode::UNAUTHORIZED, detail)
+        let problem = Self::new(StatusCode::UNAUTHORIZED, detail);
+        if refused == Refused::Nothing {
+            return problem.at("Authorization");
+        }
+        problem
     }
 }
 

@@ -8,7 +8,7 @@ use actix_web::{
     dev::{Path, ResourceDef, ServiceRequest, ServiceResponse},
     http::{
         StatusCode, Uri,
-        header::{self, HeaderName, HeaderValue},
+        header::{self, HeaderMap, HeaderName, HeaderValue},
     },
     middleware::Next,
     web,
@@ -19,6 +19,7 @@ use super::{
     audit::Entry,
     gate::Gate,
     routes::{FORWARDED, Need, Service},
+    session,
 };
 use crate::{clock, http::Problem, name::BatteryName};
 
@@ -44,11 +45,19 @@ pub async fn guard(
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
     take_from_subprotocols(&mut request);
     take_from_query(&mut request)?;
-    let shown = bearer(&request);
+    let cookie = session::take(&mut request);
     let wanted = wanted(gate.service(), &request);
     if gate.is_required() && wanted.need == Some(Need::Nothing) {
         return next.call(request).await;
     }
+    if let Some(cookie) = cookie
+        && gate.is_required()
+        && !request.headers().contains_key(header::AUTHORIZATION)
+    {
+        session::check_own_page(&request)?;
+        authorise(&mut request, &cookie);
+    }
+    let shown = bearer(request.headers());
     let access = gate.check(shown.as_deref()).await.map_err(Problem::from)?;
     if access.is_everyone() {
         request.extensions_mut().insert(access);
@@ -221,12 +230,8 @@ impl Wanted {
 }
 
 /// Returns the credential of `Authorization`.
-fn bearer(request: &ServiceRequest) -> Option<String> {
-    let value = request
-        .headers()
-        .get(header::AUTHORIZATION)?
-        .to_str()
-        .ok()?;
+pub(super) fn bearer(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     // Something that is no bearer's is as good as a wrong token.
     Some(if scheme.eq_ignore_ascii_case("bearer") {

@@ -3,7 +3,7 @@
 use actix_web::{HttpResponse, web};
 use serde::Serialize;
 
-use super::{access::Access, gate::Gate, role::Grant, ticket::TICKET_S};
+use super::{access::Access, gate::Gate, role::Grant, session, ticket::TICKET_S};
 use crate::http::Problem;
 
 /// Who the caller is.
@@ -17,9 +17,10 @@ struct Me {
     required: bool,
 }
 
-/// Adds `/auth/me` and `/auth/ticket`.
+/// Adds `/auth/me`, `/auth/session` and `/auth/ticket`.
 pub fn routes(config: &mut web::ServiceConfig) {
     config
+        .configure(session::routes)
         .route("/auth/me", web::get().to(me))
         .route("/auth/ticket", web::post().to(ticket));
 }

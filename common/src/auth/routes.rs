@@ -50,6 +50,9 @@ pub const SHARED: &[Line] = &[
     ("GET", "/docs", Nothing),
     ("GET", "/docs/{_:.*}", Nothing),
     ("GET", "/auth/me", Known),
+    ("POST", "/auth/session", Known),
+    // Whoever is not known any more signs out, too.
+    ("DELETE", "/auth/session", Nothing),
     ("POST", "/auth/ticket", Known),
 ];
 
@@ -136,6 +139,7 @@ pub const HUB: &[Line] = &[
     ("GET", "/db/services", All(Reader)),
     // Pages hold no data: they ask for them as everybody does.
     ("GET", "/dashboard/{name}", Nothing),
+    ("GET", "/login", Nothing),
     ("GET", "/register", Nothing),
     ("GET", "/status", Nothing),
     ("GET", "/assets/{file}", Nothing),

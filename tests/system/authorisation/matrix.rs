@@ -17,6 +17,16 @@ struct Credential {
     name: &'static str,
     token: Option<String>,
     gives: Gives,
+    /// Where it is the cookie of a browser: what that says of the page that asks.
+    site: Option<&'static str>,
+}
+
+impl Credential {
+    /// The same as a browser shows it for a page.
+    fn in_browser(self, name: &'static str, site: &'static str) -> Self {
+        let site = Some(site);
+        Self { name, site, ..self }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -29,6 +39,8 @@ enum Gives {
     Elsewhere,
     /// Everything.
     All(Role),
+    /// Nothing to the page that asks.
+    NotHere,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,8 +78,14 @@ async fn credentials(secure: &Secure) -> Vec<Credential> {
         name,
         token: Some(token.to_owned()),
         gives: Gives::Nothing,
+        site: None,
     };
-    let with = |name, token, gives| Credential { name, token, gives };
+    let with = |name, token, gives| Credential {
+        name,
+        token,
+        gives,
+        site: None,
+    };
     vec![
         with("none", None, Gives::Nothing),
         some("malformed", "rovi_x"),
@@ -89,6 +107,17 @@ async fn credentials(secure: &Secure) -> Vec<Credential> {
             &issuer.signed_with_public_key(),
         ),
         some("revoked", &revoked),
+        some("", &revoked).in_browser("session of a revoked token", "same-origin"),
+        with(
+            "",
+            made("engineer:tenant=acme").await,
+            Gives::Tenant(Role::Engineer),
+        )
+        .in_browser("session of an engineer", "same-origin"),
+        with("", Some(ADMIN.to_owned()), Gives::NotHere)
+            .in_browser("session of an admin, another port asking", "same-site"),
+        with("", Some(ADMIN.to_owned()), Gives::NotHere)
+            .in_browser("session of an admin, another site asking", "cross-site"),
         with(
             "reader",
             made("reader:tenant=acme").await,
@@ -126,6 +155,8 @@ async fn credentials(secure: &Secure) -> Vec<Credential> {
             Gives::All(Role::Reader),
         ),
         with("admin", Some(ADMIN.to_owned()), Gives::All(Role::Admin)),
+        with("", Some(ADMIN.to_owned()), Gives::All(Role::Admin))
+            .in_browser("session of an admin", "same-origin"),
         with(
             "JWT of an admin",
             Some(issuer.jwt(&json!({}))),
@@ -146,6 +177,7 @@ fn expected(need: Need, path: &str, gives: Gives) -> Expected {
     }
     let has = match gives {
         Gives::Nothing => return Unknown,
+        Gives::NotHere => return Forbidden,
         Gives::Tenant(role) | Gives::All(role) => Some(role),
         Gives::Elsewhere => None,
     };
@@ -245,7 +277,12 @@ async fn ask(
     let client = secure.stack.http();
     let mut request = client.request(method.parse().unwrap(), &url);
     if let Some(token) = &credential.token {
-        request = request.bearer_auth(token);
+        request = match credential.site {
+            Some(site) => request
+                .header("cookie", format!("rovi_session={token}"))
+                .header("sec-fetch-site", site),
+            None => request.bearer_auth(token),
+        };
     }
     let request = match (method, path) {
         ("POST", "/auth/tokens") => request.json(&json!({

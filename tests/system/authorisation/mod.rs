@@ -4,5 +4,6 @@
 mod audit;
 mod live;
 mod matrix;
+mod session;
 mod support;
 mod tenants;
