@@ -28,6 +28,8 @@ mod overview;
 #[cfg(test)]
 mod python;
 #[cfg(test)]
+mod reproduce;
+#[cfg(test)]
 mod restart;
 #[cfg(test)]
 mod restore;
