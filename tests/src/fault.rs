@@ -87,6 +87,10 @@ pub enum Fault {
     TwinsHubAway,
     /// Checkpoints are written and their acknowledgements are lost.
     CheckpointAnswerLost,
+    /// The hub dies while it corrects or deletes rows that two twins have estimated.
+    HubKilledCorrecting,
+    /// One of two twins dies as it goes back before corrected and deleted rows.
+    TwinKilledGoingBack,
     /// A client sends rows and never reads.
     DeafClient,
     /// A client sends one byte at a time.
@@ -150,6 +154,8 @@ impl Fault {
                 | Self::TwinsNatsWiped
                 | Self::TwinsHubAway
                 | Self::CheckpointAnswerLost
+                | Self::HubKilledCorrecting
+                | Self::TwinKilledGoingBack
         )
     }
 
@@ -196,7 +202,9 @@ impl Fault {
             | Self::TwinsRolling
             | Self::TwinsNatsWiped
             | Self::TwinsHubAway
-            | Self::CheckpointAnswerLost => {}
+            | Self::CheckpointAnswerLost
+            | Self::HubKilledCorrecting
+            | Self::TwinKilledGoingBack => {}
             Self::HubKilled => trial.until_a_hub_died().await?,
             Self::HubKilledAnytime => restart_hub(trial).await,
             Self::PostgresKilled => {

@@ -20,6 +20,8 @@ use rovicli::{
 use tokio::{sync::watch, task::JoinSet};
 use uuid::Uuid;
 
+mod corrections;
+
 use crate::{
     Stack,
     estimates::{self, Uninterrupted},
@@ -79,11 +81,15 @@ struct TwinTrial {
 pub async fn run(fault: Fault, seed: u64) -> Result<Seen> {
     let points = points(fault, seed);
     let twins = if fault == Fault::TwinKilled { 1 } else { 2 };
-    let mut trial = TwinTrial::start(twins, seed).await?;
+    let (hub, twin) = match fault {
+        Fault::HubKilledCorrecting => (points.as_str(), ""),
+        _ => ("", points.as_str()),
+    };
+    let mut trial = TwinTrial::start((twins, hub), seed).await?;
     trial.upload();
     trial.register().await?;
     // A twin that is armed meets its fault while it catches up or follows.
-    trial.start_twins(&points);
+    trial.start_twins(twin);
     if points.is_empty() {
         trial.under_way().await;
     }
@@ -92,7 +98,7 @@ pub async fn run(fault: Fault, seed: u64) -> Result<Seen> {
     let is_armed = points.contains("kill");
     ensure!(
         !is_armed || found.deaths == 1,
-        "the twin did not die at {points}, but {} times",
+        "nobody died once at {points}, but {} times",
         found.deaths
     );
     Ok(found)
@@ -107,15 +113,17 @@ fn points(fault: Fault, seed: u64) -> String {
             let lost = |passing: u64| format!("twin.after_checkpoint=fail@{passing}");
             [2, 3, 5 + seed % 20, 30].map(lost).join(",")
         }
+        Fault::HubKilledCorrecting | Fault::TwinKilledGoingBack => corrections::points(fault, seed),
         _ => String::new(),
     }
 }
 
 impl TwinTrial {
-    async fn start(twins: usize, seed: u64) -> Result<Self> {
+    /// Starts everything but the twins; the hub is armed.
+    async fn start((twins, faults): (usize, &str), seed: u64) -> Result<Self> {
         let stack = Stack::servers();
         let mut hub = HubProcess::new(&stack, 0, &HUB_SETTINGS);
-        hub.start("");
+        hub.start(faults);
         hub.ready().await;
         let twins =
             (0..twins).map(|number| TwinProcess::new(&stack, number, &hub.url(), &SETTINGS));
@@ -221,6 +229,7 @@ impl TwinTrial {
                 tokio::time::sleep(TIMEOUT).await;
                 self.hub.start("");
             }
+            Fault::HubKilledCorrecting | Fault::TwinKilledGoingBack => self.correct().await?,
             // The others meet their points by themselves.
             _ => {}
         }
@@ -302,7 +311,7 @@ impl TwinTrial {
         Ok(Seen {
             rows,
             connections: self.twins.len(),
-            deaths: self.twins.iter().map(|twin| twin.deaths).sum(),
+            deaths: self.deaths(),
             peak_kib: self.hub.peak_kib(),
         })
     }
@@ -311,7 +320,7 @@ impl TwinTrial {
     async fn caught_up(&mut self, battery: &str, deadline: Instant) -> Result<()> {
         for place in 0..self.twins.len() {
             loop {
-                self.twins.iter_mut().for_each(TwinProcess::revive);
+                self.revive();
                 let twin = self.twins.get(place).context("a trial has twins")?;
                 let shown = twin
                     .get(&format!("/online/{battery}"))
@@ -364,7 +373,7 @@ impl TwinTrial {
     ) -> Result<()> {
         for place in 0..self.twins.len() {
             loop {
-                self.twins.iter_mut().for_each(TwinProcess::revive);
+                self.revive();
                 let twin = self.twins.get(place).context("a trial has twins")?;
                 let shown = twin
                     .get(&format!("/online/{battery}"))

@@ -30,6 +30,8 @@ mod overview;
 #[cfg(test)]
 mod python;
 #[cfg(test)]
+mod reproduce;
+#[cfg(test)]
 mod restart;
 #[cfg(test)]
 mod restore;

@@ -235,10 +235,31 @@ impl Checkpoints {
     /// # Errors
     /// [`CheckpointError::Away`].
     pub async fn put(&self, key: &str, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
-        let bytes = rmp_serde::to_vec_named(checkpoint)
-            .map_err(|error| CheckpointError::Away(error.to_string()))?;
-        let put = self.bucket().await?.put(key, bytes.into()).await;
+        let bytes = encode(checkpoint)?;
+        if bytes.len() <= MAX_ENTRY_BYTES {
+            // An object that the entry may have pointed to is swept.
+            return self.put_entry(key, bytes).await;
+        }
+        let before = self.object_of(key).await?;
+        let pointer = self.large.put(key, &bytes).await?;
+        self.put_entry(key, encode(&pointer)?).await?;
+        if let Some(before) = before {
+            self.large.remove(&before).await;
+        }
+        Ok(())
+    }
+
+    async fn put_entry(&self, key: &str, value: Bytes) -> Result<(), CheckpointError> {
+        let put = self.bucket().await?.put(key, value).await;
         put.map(drop).map_err(|error| self.away(&error))
+    }
+
+    /// Returns the object that an entry points to, if it does.
+    async fn object_of(&self, key: &str) -> Result<Option<String>, CheckpointError> {
+        let entry = self.bucket().await?.entry(key).await;
+        let entry = entry.map_err(|error| self.away(&error))?;
+        let pointer = entry.and_then(|entry| pointer(&entry.value));
+        Ok(pointer.map(|pointer| pointer.object))
     }
 
     /// Removes a checkpoint of before.
@@ -246,8 +267,13 @@ impl Checkpoints {
     /// # Errors
     /// [`CheckpointError::Away`]; one that stays is not used.
     pub async fn forget(&self, key: &str) -> Result<(), CheckpointError> {
+        let object = self.object_of(key).await?;
         let removed = self.bucket().await?.purge(key).await;
-        removed.map_err(|error| self.away(&error))
+        removed.map_err(|error| self.away(&error))?;
+        if let Some(object) = object {
+            self.large.remove(&object).await;
+        }
+        Ok(())
     }
 
     /// Removes a checkpoint unless it was changed since `entry`.

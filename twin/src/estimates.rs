@@ -141,18 +141,24 @@ impl Outbox {
         self
     }
 
-    /// Notes that every row up to `seq` of `epoch` was dealt with, of which `rows_from` was the
-    /// first, so that what older generations said of them is over.
-    pub(crate) fn reached(&mut self, (epoch, seq): (i64, i64), rows_from: Option<i64>) {
-        if let (Some(lineage), Some(rows_from)) = (&mut self.lineage, rows_from) {
-            lineage.rows_from = rows_from;
+    /// Says of all that follows which row was the first that it is made of.
+    pub(crate) fn made_from(&mut self, seq: i64) {
+        if let Some(lineage) = &mut self.lineage {
+            lineage.rows_from = seq;
         }
+    }
+
+    /// Notes that every row up to `seq` of `epoch` was dealt with, so that what older generations
+    /// said of them is over.
+    pub(crate) fn reached(&mut self, (epoch, seq): (i64, i64)) {
         if let Some((first, last)) = self.to_replace
             && first <= seq
         {
             let until = seq.min(last);
             self.epoch = epoch;
-            self.replaced = Some((first, until));
+            // What was reached before and is not said yet: rows that were deleted, for example.
+            let from = self.replaced.map_or(first, |(from, _)| from);
+            self.replaced = Some((from, until));
             self.to_replace = (until < last).then_some((until + 1, last));
         }
     }

@@ -14,6 +14,7 @@
 //! The numerics live in `rovi_estimation`, scripts run by `rovi_python` ([`runner`] is the seam); rows and registrations belong to the Data Hub.
 
 mod access;
+mod ahead;
 pub mod alerts;
 pub mod api;
 pub mod ask;

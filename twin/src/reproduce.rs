@@ -13,11 +13,11 @@ use rovi_common::{
 use rovi_python::{Python, ScriptFile};
 
 use crate::{
+    ahead::Ahead,
     documents::Documents,
     estimates::{Outbox, Sender},
-    filter::{Progress, Rules},
+    filter::Rules,
     inputs::Inputs,
-    order::{Late, LateRow},
     python::ScriptSource,
     runner::{Definition, Failure, Runner},
 };
@@ -37,12 +37,9 @@ pub struct ScriptParts {
 #[derive(Debug)]
 pub struct Reproduction {
     seq: i64,
-    rules: Rules,
-    scan: Progress,
+    ahead: Ahead,
     /// Place of the row: its segment and `test_time`.
     place: Option<(i32, f64)>,
-    found: Vec<LateRow>,
-    late: Late,
     runner: Runner,
     outbox: Outbox,
 }
@@ -84,11 +81,8 @@ impl Reproduction {
         };
         Ok(Self {
             seq,
-            rules,
-            scan: Progress::at_start_of(epoch),
+            ahead: Ahead::new(rules, epoch),
             place: None,
-            found: Vec::new(),
-            late: Late::default(),
             runner,
             outbox,
         })
@@ -96,35 +90,16 @@ impl Reproduction {
 
     /// Looks for late rows among the next ones; tells whether all that matter are found.
     pub fn look(&mut self, frames: &[Arc<RowFrame>]) -> bool {
-        self.found
-            .extend(self.late.find(&self.scan, frames, self.rules));
+        self.ahead.look(frames);
         for frame in frames {
-            self.pass(frame);
-        }
-        let Some((segment, time)) = self.place else {
-            return false;
-        };
-        let largest = self.scan.largest_test_time;
-        self.scan.segment > Some(segment)
-            || largest.is_some_and(|largest| largest - time > self.rules.horizon)
-    }
-
-    fn pass(&mut self, frame: &RowFrame) {
-        if self.scan.segment != Some(frame.segment) {
-            (self.scan.segment, self.scan.largest_test_time) = (Some(frame.segment), None);
-        }
-        let inputs = Inputs::of(frame);
-        for (row, seq) in (frame.first_seq..=frame.last_seq()).enumerate() {
-            self.scan.position.seq = seq;
-            let Ok(time) = inputs.test_time.read(row) else {
-                continue;
-            };
-            if seq == self.seq {
+            let row = usize::try_from(self.seq - frame.first_seq).ok();
+            let time = row.and_then(|row| Inputs::of(frame).test_time.read(row).ok());
+            if let Some(time) = time.filter(|_| self.seq <= frame.last_seq()) {
                 self.place = Some((frame.segment, time));
             }
-            let largest = self.scan.largest_test_time.get_or_insert(time);
-            *largest = largest.max(time);
         }
+        self.place
+            .is_some_and(|place| self.ahead.has_all_before(place))
     }
 
     /// Takes the next rows, from the first on; returns the columns of the estimate once it is made.
@@ -133,17 +108,7 @@ impl Reproduction {
     /// [`Failure`], only of scripts.
     pub fn take(&mut self, frames: &[Arc<RowFrame>]) -> Result<Option<Columns>, Failure> {
         for frame in frames {
-            // Late rows whose place is not far are enough: so few are known at once.
-            let end = largest_of(frame);
-            let is_near = |row: &LateRow| !row.follows(Some(frame.segment), end, i64::MAX);
-            let (near, far) = std::mem::take(&mut self.found)
-                .into_iter()
-                .partition(is_near);
-            self.found = far;
-            self.late.add(near);
-            self.late.take(&mut self.runner, frame, &mut self.outbox)?;
-            let position = self.runner.position().seq;
-            self.late.retain(|seq| seq > position);
+            self.ahead.take(&mut self.runner, frame, &mut self.outbox)?;
             for bytes in self.outbox.take().0 {
                 let said = EstimateFrame::decode(&bytes)
                     .map_err(|error| Failure::Other(error.to_string()))?;
@@ -154,13 +119,6 @@ impl Reproduction {
         }
         Ok(None)
     }
-}
-
-/// Returns the largest `test_time` of a frame.
-fn largest_of(frame: &RowFrame) -> Option<f64> {
-    let inputs = Inputs::of(frame);
-    let times = (0..frame.received.len()).filter_map(|row| inputs.test_time.read(row).ok());
-    times.max_by(f64::total_cmp)
 }
 
 fn row_of(mut said: EstimateFrame, seq: i64) -> Option<Columns> {

@@ -31,6 +31,8 @@ pub enum Reason {
     LateRows,
     /// Rows were corrected or deleted.
     CorrectedRows,
+    /// No checkpoint tells what was said of such rows before, if anything was.
+    UnknownPast,
 }
 
 /// Rows that are, or were, estimated anew.

@@ -231,11 +231,8 @@ impl<'a> Run<'a> {
         if let Some(steps) = &mut self.steps
             && steps.runner.position().seq < up_to
         {
-            let rows_from = steps.runner.progress().first_seq;
             steps.runner.pass_over(up_to);
-            steps
-                .outbox
-                .reached((steps.runner.position().epoch, up_to), rows_from);
+            steps.outbox.reached((steps.runner.position().epoch, up_to));
             self.unsaved_since.get_or_insert_with(Instant::now);
         }
     }
@@ -391,6 +388,7 @@ impl<'a> Run<'a> {
         if self.look_for_late(&frames).await? == Taken::WentBack {
             return Ok(Taken::WentBack);
         }
+        let rows_from = first.first_seq;
         let Some(mut steps) = self.steps.take() else {
             return Ok(Taken::All);
         };
@@ -403,11 +401,13 @@ impl<'a> Run<'a> {
                 outbox,
                 late,
             } = &mut *steps;
+            // Frames of estimates may be closed before all rows are dealt with.
+            outbox.made_from(runner.progress().first_seq.unwrap_or(rows_from));
             for frame in &frames {
                 late.take(runner, frame, outbox)?;
             }
             let Position { epoch, seq } = runner.position();
-            outbox.reached((epoch, seq), runner.progress().first_seq);
+            outbox.reached((epoch, seq));
             let estimates = steps.outbox.take();
             Ok((steps, estimates))
         };

@@ -220,12 +220,14 @@ pub struct RecomputationStatus {
 }
 
 impl RecomputationStatus {
+    /// Returns nothing where nobody knows whether anything was estimated before.
     fn of(report: &Report) -> Option<Self> {
+        let is_known = |anew: &Recomputation| anew.reason != Reason::UnknownPast;
         let Recomputation {
             reason,
             from_seq,
             to_seq,
-        } = report.recomputation?;
+        } = report.recomputation.filter(is_known)?;
         Some(Self {
             reason,
             from_seq,

@@ -49,7 +49,7 @@ pub(super) async fn compare(
     let (mut ours, mut theirs) = (Sums::default(), Sums::default());
     let mut pages = pin!(history.pages());
     while let Some(page) = pages.next().await {
-        let frames = Arc::new(page.map_err(|error| error.to_string())?);
+        let frames = page.map_err(|error| error.to_string())?;
         let rows: usize = frames.iter().map(|frame| frame.received.len()).sum();
         let other = async {
             match champion {
@@ -59,15 +59,22 @@ pub(super) async fn compare(
         };
         let (one, other) = tokio::join!(candidate.take(Arc::clone(&frames)), other);
         (candidate, champion) = (one?, other?);
-        match &mut champion {
-            Some(champion) => {
-                meet((&mut candidate, &mut ours), (champion, &mut theirs));
-            }
-            None => candidate.shown.drain(..).for_each(|shown| ours.add(&shown)),
-        }
+        meet(
+            (&mut candidate, &mut ours),
+            (champion.as_mut(), &mut theirs),
+        );
         let rows = u64::try_from(rows).unwrap_or(0);
         done.fetch_add(rows, Ordering::Relaxed);
     }
+    candidate = candidate.finish().await?;
+    champion = match champion {
+        Some(champion) => Some(champion.finish().await?),
+        None => None,
+    };
+    meet(
+        (&mut candidate, &mut ours),
+        (champion.as_mut(), &mut theirs),
+    );
     Ok(Comparison {
         rows_compared: ours.steps(),
         candidate: candidate.side(&ours),
@@ -75,8 +82,12 @@ pub(super) async fn compare(
     })
 }
 
-/// Adds what both showed of the same rows; what only one showed is left out.
-fn meet((one, ours): (&mut Lane, &mut Sums), (other, theirs): (&mut Lane, &mut Sums)) {
+/// Adds what both showed of the same rows; what only one showed is left out. Without another, all
+/// counts.
+fn meet((one, ours): (&mut Lane, &mut Sums), (other, theirs): (Option<&mut Lane>, &mut Sums)) {
+    let Some(other) = other else {
+        return one.shown.drain(..).for_each(|shown| ours.add(&shown));
+    };
     while let (Some(a), Some(b)) = (one.shown.front(), other.shown.front()) {
         let (first, second) = (a.seq, b.seq);
         if first <= second

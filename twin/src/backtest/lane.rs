@@ -5,16 +5,23 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use rovi_common::{frame::RowFrame, registration::Registration};
+use rovi_common::registration::Registration;
 
-use super::figures::{Side, Sums};
+use super::{
+    figures::{Side, Sums},
+    read::Page,
+};
 use crate::{
+    ahead::{Ahead, largest_of},
     estimates::{Outbox, Sender, Shown},
     filter::Rules,
     fleet::Shared,
-    runner::{Definition, Runner},
+    runner::{Definition, Failure, Runner},
     state::values_of,
 };
+
+/// Pages that wait for late rows at most: rows that come later than so many pages are left out.
+const MOST_PAGES: usize = 16;
 
 /// Breaks a script's work off when nobody waits for it any more.
 struct BreakOff(Option<rovi_python::Cancel>);
@@ -33,6 +40,9 @@ pub(super) struct Lane {
     registration: Arc<Registration>,
     runner: Runner,
     outbox: Outbox,
+    ahead: Ahead,
+    /// Pages before whose end late rows may yet be found.
+    waiting: VecDeque<Page>,
     /// What its steps showed and the other side has yet to show.
     pub(super) shown: VecDeque<Shown>,
 }
@@ -64,35 +74,67 @@ impl Lane {
             registration,
             runner: definition.begin(rules, epoch),
             outbox: Outbox::tap(sender),
+            ahead: Ahead::new(rules, epoch),
+            waiting: VecDeque::new(),
             shown: VecDeque::new(),
         })
     }
 
-    /// Takes rows on another thread.
+    /// Takes the next rows on another thread.
     ///
     /// # Errors
     /// Why the estimator cannot go on, a panic among the reasons.
-    pub(super) async fn take(mut self, frames: Arc<Vec<RowFrame>>) -> Result<Self, String> {
+    pub(super) async fn take(self, frames: Page) -> Result<Self, String> {
+        let take = |lane: &mut Self| {
+            lane.ahead.look(&frames);
+            lane.waiting.push_back(frames);
+            lane.go_on(MOST_PAGES)
+        };
+        self.elsewhere(take).await
+    }
+
+    /// Deals with what waits for late rows that might have come.
+    ///
+    /// # Errors
+    /// As [`Lane::take`].
+    pub(super) async fn finish(self) -> Result<Self, String> {
+        self.elsewhere(|lane| lane.go_on(0)).await
+    }
+
+    /// Deals with pages before whose end no late row can have its place any more, and with more
+    /// where too many wait.
+    fn go_on(&mut self, most: usize) -> Result<(), Failure> {
+        while let Some(page) = self.waiting.front() {
+            let end = page.last();
+            let end = end.and_then(|frame| Some((frame.segment, largest_of(frame)?)));
+            let is_due = end.is_none_or(|end| self.ahead.has_all_before(end));
+            if !is_due && self.waiting.len() <= most {
+                break;
+            }
+            let page = self.waiting.pop_front().unwrap_or_default();
+            for frame in page.iter() {
+                self.ahead.take(&mut self.runner, frame, &mut self.outbox)?;
+            }
+            self.shown.extend(self.outbox.take_shown());
+        }
+        Ok(())
+    }
+
+    /// Works on another thread.
+    async fn elsewhere(
+        mut self,
+        work: impl FnOnce(&mut Self) -> Result<(), Failure> + Send + 'static,
+    ) -> Result<Self, String> {
         let name = self.name();
         let _broken_off = BreakOff(self.runner.canceller());
         let (sender, answer) = tokio::sync::oneshot::channel();
         let work = tokio::task::spawn_blocking(move || {
-            let mut failed = None;
-            for frame in frames.iter() {
-                if let Err(failure) = self.runner.take(frame, &mut self.outbox) {
-                    failed = Some(failure.to_string());
-                    break;
-                }
-            }
-            self.shown.extend(self.outbox.take_shown());
+            let done = work(&mut self);
             // Whoever asked may have been cancelled meanwhile.
-            let _gone = sender.send(match failed {
-                None => Ok(self),
-                Some(reason) => Err(reason),
-            });
+            let _gone = sender.send(done.map(|()| self));
         });
         match (work.await, answer.await) {
-            (Ok(()), Ok(done)) => done.map_err(|reason| format!("{name}: {reason}")),
+            (Ok(()), Ok(done)) => done.map_err(|failure| format!("{name}: {failure}")),
             _ => Err(format!("{name} failed; the service's log says where")),
         }
     }

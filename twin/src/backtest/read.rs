@@ -1,5 +1,7 @@
 //! A battery's rows from the hub, page after page, the next ones on their way while one is worked on.
 
+use std::sync::Arc;
+
 use futures_util::{Stream, StreamExt, stream};
 use rovi_common::{frame::RowFrame, name::BatteryName};
 use tokio::task::JoinSet;
@@ -12,6 +14,9 @@ const PAGE_ROWS: u32 = 32_768;
 const PAGES_AHEAD: usize = 2;
 /// What native estimators read.
 const INPUTS: [&str; 4] = ["test_time", "current", "voltage", "temperature"];
+
+/// Some rows, shared by those that deal with them.
+pub(super) type Page = Arc<Vec<Arc<RowFrame>>>;
 
 /// Rows of one battery and epoch.
 #[derive(Debug, Clone)]
@@ -64,7 +69,7 @@ impl History {
     }
 
     /// Reads the rows in order.
-    pub(super) fn pages(&self) -> impl Stream<Item = Result<Vec<RowFrame>, HubError>> + use<> {
+    pub(super) fn pages(&self) -> impl Stream<Item = Result<Page, HubError>> + use<> {
         let history = self.clone();
         let page = usize::try_from(PAGE_ROWS).unwrap_or(usize::MAX);
         let starts = stream::iter((history.first..=history.last).step_by(page));
@@ -86,7 +91,7 @@ impl History {
     }
 
     /// Reads some rows, in several answers where they are large.
-    async fn read(self, first: i64, last: i64) -> Result<Vec<RowFrame>, HubError> {
+    async fn read(self, first: i64, last: i64) -> Result<Page, HubError> {
         let columns: Vec<&str> = self.columns.iter().map(String::as_str).collect();
         let (mut from, mut frames) = (first, Vec::new());
         while from <= last {
@@ -101,8 +106,8 @@ impl History {
                 break;
             };
             from = end + 1;
-            frames.extend(page);
+            frames.extend(page.into_iter().map(Arc::new));
         }
-        Ok(frames)
+        Ok(Arc::new(frames))
     }
 }

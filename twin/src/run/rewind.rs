@@ -303,10 +303,21 @@ impl Run<'_> {
         } else {
             0
         };
+        let reached = self.recomputation.map_or(0, |anew| anew.to_seq);
         self.recomputation = None;
         self.ring.clear();
-        // A run that left no checkpoint may have told of the rows as they were before.
-        if self.corrections > 0 && !self.is_alone {
+        if self.corrections == 0 {
+            return;
+        }
+        // A run that left no checkpoint may have told of the rows as they were before, and of such
+        // that are gone.
+        let last = told.since(0).map(|range| range.last).max();
+        self.recomputation = Some(Recomputation {
+            reason: Reason::UnknownPast,
+            from_seq: 1,
+            to_seq: last.unwrap_or(0).max(reached),
+        });
+        if !self.is_alone {
             self.generation = (self.generation + 1).max(now_us());
             self.is_alone = true;
         }

@@ -1,6 +1,6 @@
 //! A bus of its own, and the hub's part on it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use async_nats::{
     HeaderMap,
@@ -129,9 +129,18 @@ impl Bus {
 
     /// Reads what the estimates table would hold: of each row what its newest generation says.
     pub(crate) async fn newest_estimates(&self) -> Estimates {
+        self.newest_estimates_of("default").await
+    }
+
+    /// The same of any estimator.
+    pub(crate) async fn newest_estimates_of(&self, estimator: &str) -> Estimates {
         let mut table: BTreeMap<(i64, i64), (i64, Bits)> = BTreeMap::new();
-        for frame in self.estimate_frames().await {
+        let mut all = self.estimate_frames().await;
+        all.retain(|frame| frame.estimator.as_str() == estimator);
+        let mut replaced = Vec::new();
+        for frame in all {
             if let Some((first, last)) = frame.replaces {
+                replaced.push((first..=last, frame.generation));
                 let is_replaced = |seq: i64, generation: i64| {
                     (first..=last).contains(&seq) && generation < frame.generation
                 };
@@ -140,6 +149,13 @@ impl Bus {
             let mut said = Estimates::new();
             add_estimates(&mut said, &frame);
             for (row, bits) in said {
+                // A frame that is late does not bring back what a newer one took away.
+                let is_over = |(rows, by): &(RangeInclusive<i64>, i64)| {
+                    rows.contains(&row.1) && *by > frame.generation
+                };
+                if replaced.iter().any(is_over) {
+                    continue;
+                }
                 let known = table.get(&row);
                 if let Some((_, before)) = known.filter(|known| known.0 == frame.generation) {
                     assert_eq!(*before, bits, "{row:?} differs within one generation");

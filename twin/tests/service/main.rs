@@ -15,6 +15,8 @@ mod http;
 #[cfg(test)]
 mod hub;
 #[cfg(test)]
+mod interactions;
+#[cfg(test)]
 mod live;
 #[cfg(test)]
 mod path;
