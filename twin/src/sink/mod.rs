@@ -139,7 +139,7 @@ impl Service {
             App::new()
                 .wrap(middleware::from_fn(auth::guard))
                 .wrap(middleware::from_fn(http::same_origin))
-                .wrap(http::careful_headers())
+                .wrap(middleware::from_fn(http::careful_headers))
                 .app_data(gate.clone())
                 .configure(http::operations("twin", readiness.clone(), metrics.clone()))
         });
