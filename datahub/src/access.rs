@@ -2,7 +2,7 @@
 //! follow.
 //!
 //! A change made here counts here at once and goes to the bucket at once. Changes of other hubs are
-//! found in the tables within [`LOOK_EVERY`]; the bucket is compared with the tables after each
+//! found in the tables within `LOOK_EVERY`; the bucket is compared with the tables after each
 //! change, on each new life of the bus, and now and then.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};

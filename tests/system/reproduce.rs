@@ -195,7 +195,7 @@ async fn estimates_of_late_corrected_and_deleted_rows_are_reproduced_as_the_newe
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scripts_estimate_is_reproduced_with_the_file_that_it_was_registered_with() {
     let stack = Stack::start().await;
-    upload(&stack, "cell", (1, &[0..ROWS])).await;
+    upload(&stack, "cell", (1, std::slice::from_ref(&(0..ROWS)))).await;
     let write = |name: &str, text: &str| std::fs::write(stack.folder().join(name), text).unwrap();
     write("counting.py", COUNTING);
     write("start.py", "FIRST = 1000.1\n");

@@ -7,7 +7,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -43,6 +43,7 @@ const FRAMES_PER_PULL: usize = 64;
 /// How long the stream need not be opened again.
 const STREAM_KEPT: Duration = Duration::from_millis(200);
 const OPEN_AGAIN: Duration = Duration::from_millis(500);
+const LOOK_AT_CONNECTION: Duration = Duration::from_millis(500);
 
 /// What keeps partitions from being followed, for the readiness.
 #[derive(Debug)]
@@ -134,6 +135,7 @@ async fn follow_once(
     partitions: &Partitions,
     owned: &mut Option<Owned>,
 ) -> String {
+    let connection = connection(fleet);
     let (stream, mut messages) = match open(fleet, partition).await {
         Ok(opened) => opened,
         Err(problem) => return problem,
@@ -144,14 +146,31 @@ async fn follow_once(
     });
     partitions.tell(partition, None);
     let bus_epoch = bus_epoch(&stream);
-    while let Some(message) = messages.next().await {
-        let message = match message {
-            Ok(message) => message,
-            Err(error) => return format!("partition {partition} is opened again: {error}"),
+    let mut look = tokio::time::interval(LOOK_AT_CONNECTION);
+    loop {
+        let message = tokio::select! {
+            message = messages.next() => message,
+            // Behind a new connection stands maybe another server, which knows neither the pulls
+            // nor the pin of before; what it says to them may be as quiet as no rows.
+            _ = look.tick() => {
+                if self::connection(fleet) == connection {
+                    continue;
+                }
+                return format!("partition {partition} is opened again: NATS was away");
+            }
         };
-        take(fleet, message, &bus_epoch).await;
+        match message {
+            Some(Ok(message)) => take(fleet, message, &bus_epoch).await,
+            Some(Err(error)) => return format!("partition {partition} is opened again: {error}"),
+            None => return format!("partition {partition} is opened again: its pulls ended"),
+        }
     }
-    format!("partition {partition} is opened again: its pulls ended")
+}
+
+/// Counts the connections to NATS so far.
+fn connection(fleet: &Fleet) -> u64 {
+    let client = fleet.shared().jetstream.client();
+    client.statistics().connects.load(Ordering::Relaxed)
 }
 
 async fn open(fleet: &Fleet, partition: u32) -> Result<(Stream, pull::Stream), String> {

@@ -3,7 +3,7 @@
 //! Reading order: what is granted ([`role`]), what each route needs ([`routes`]: the one place that
 //! says it), what a service knows of tokens and batteries ([`record`], [`known`]), what callers
 //! show ([`secret`], [`ticket`], [`jwt`], [`session`]), who decides ([`gate`] makes an [`Access`] of what was
-//! shown, [`guard`] asks the table before any handler runs), what is kept of it ([`audit`]).
+//! shown, [`mod@guard`] asks the table before any handler runs), what is kept of it ([`audit`]).
 //!
 //! Every decision is made by the name of a battery alone, before anybody looks whether there is such
 //! a battery: so neither words nor time tell apart what one may not know from what does not exist.

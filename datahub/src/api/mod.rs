@@ -241,26 +241,12 @@ fn history_routes(config: &mut web::ServiceConfig) {
             "/db/{battery}/rows/export",
             web::get().to(export_rows::export_rows),
         )
-        .service(
-            web::resource("/db/{battery}/rows/{seq}")
-                .app_data(web::PayloadConfig::new(MAX_BYTES))
-                .route(web::get().to(row::read_row))
-                .route(web::put().to(row::correct_row))
-                .default_service(only("GET, PUT")),
-        )
         .route(
             "/db/{battery}/estimates/lineage",
             web::get().to(lineage::read_lineage),
         )
         .configure(revision_routes)
-        .route(
-            "/db/{battery}/corrections",
-            web::get().to(corrections::list_corrections),
-        )
-        .route(
-            "/db/{battery}/corrections/{revision}",
-            web::get().to(corrections::read_before),
-        )
+        .configure(correction_routes)
         .route(
             "/db/{battery}/statistics",
             web::get().to(read_statistics::read_statistics),
@@ -286,6 +272,26 @@ fn history_routes(config: &mut web::ServiceConfig) {
                 .route(web::put().to(signals::put_signal))
                 .route(web::get().to(signals::get_signal))
                 .route(web::delete().to(signals::delete_signal)),
+        );
+}
+
+/// Adds what changes single rows after they were stored, and what tells of it.
+fn correction_routes(config: &mut web::ServiceConfig) {
+    config
+        .service(
+            web::resource("/db/{battery}/rows/{seq}")
+                .app_data(web::PayloadConfig::new(MAX_BYTES))
+                .route(web::get().to(row::read_row))
+                .route(web::put().to(row::correct_row))
+                .default_service(only("GET, PUT")),
+        )
+        .route(
+            "/db/{battery}/corrections",
+            web::get().to(corrections::list_corrections),
+        )
+        .route(
+            "/db/{battery}/corrections/{revision}",
+            web::get().to(corrections::read_before),
         );
 }
 

@@ -64,9 +64,11 @@ async fn pictures_are_kept_nothing_is_published_and_rows_are_relayed_by_the_next
     assert!(deleted.status().is_success(), "{deleted:?}");
     upload(&hub, "b8", 0..40).await;
     picture(&folder.path().join("history_b8.png"), b"").await;
-    eventually(PATIENCE, async || match file.exists() {
-        true => Err("the picture of a deleted battery stays"),
-        false => Ok(()),
+    eventually(PATIENCE, async || {
+        if file.exists() {
+            return Err("the picture of a deleted battery stays");
+        }
+        Ok(())
     })
     .await;
     hub.stop().await;

@@ -102,6 +102,7 @@ async fn a_session_counts_for_both_services_and_ends_with_its_token() {
     );
 }
 
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 #[tokio::test]
 async fn a_session_counts_for_own_pages_alone() {
     let secure = Secure::start().await;

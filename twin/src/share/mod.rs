@@ -1,7 +1,7 @@
 //! Which partitions this twin owns, so that the twins share the work through NATS alone.
 //!
 //! A twin claims partitions in a bucket (`claims.rs`) up to its fair share (`balance.rs`), follows
-//! the frames of those it owns ([`subscribe`](crate::subscribe)) and runs their batteries' estimators.
+//! the frames of those it owns ([`subscribe`]) and runs their batteries' estimators.
 //! One with more than its share, since another joined, gives the surplus up: no more frames, last
 //! checkpoints, acknowledgements, then the partition. Claims of a twin that dies end after
 //! `priority_timeout`. A frozen one that goes on hears that others have its partitions; until then

@@ -43,8 +43,8 @@ fn checkpoint(seq: i64, bytes: usize) -> Checkpoint {
         by: String::new(),
         origin: Origin::default(),
         corrections: 0,
-        late: Default::default(),
-        ring: Default::default(),
+        late: twin::order::Late::default(),
+        ring: twin::ring::Ring::default(),
         recomputation: None,
         progress: Progress {
             position: Position { epoch: 1, seq },

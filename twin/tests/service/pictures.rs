@@ -4,6 +4,7 @@ use std::{fs, path::Path};
 
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use rovi_common::{sink::Sink, subjects, testing::eventually};
+use tokio::task::JoinSet;
 use twin::{config::Settings, sink::Service};
 
 use crate::{
@@ -56,7 +57,8 @@ async fn a_twin_with_pictures_draws_what_others_say_and_says_nothing_itself() {
     .unwrap();
     let ready = format!("http://{}/ready", drawing.address().unwrap());
     let lifecycle = drawing.lifecycle();
-    let drawing = tokio::spawn(drawing.run());
+    let mut running = JoinSet::new();
+    running.spawn(drawing.run());
 
     bus.publish(&frames("b7", &drive(100), 1, 50)).await;
     twin.reached("b7", 100).await;
@@ -98,7 +100,7 @@ async fn a_twin_with_pictures_draws_what_others_say_and_says_nothing_itself() {
     assert_eq!(messages, 3, "two frames of rows, one of estimates");
 
     lifecycle.stop();
-    assert!(drawing.await.unwrap().unwrap());
+    assert!(running.join_next().await.unwrap().unwrap().unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,12 +116,13 @@ async fn rows_that_came_while_only_pictures_were_drawn_are_all_left_to_the_twin(
     .await
     .unwrap();
     let lifecycle = drawing.lifecycle();
-    let drawing = tokio::spawn(drawing.run());
+    let mut running = JoinSet::new();
+    running.spawn(drawing.run());
     bus.publish(&frames("b7", &drive(100), 1, 50)).await;
     let twin = Twin::start(settings(&bus));
     twin.reached("b7", 100).await;
     picture(&folder.path().join("estimates_b7.png"), b"").await;
     lifecycle.stop();
-    assert!(drawing.await.unwrap().unwrap());
+    assert!(running.join_next().await.unwrap().unwrap().unwrap());
     assert!(twin.stop());
 }

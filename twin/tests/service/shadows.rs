@@ -60,12 +60,13 @@ fn metric(text: &str, name: &str) -> String {
     line.unwrap_or_else(|| panic!("{name}: {text}")).to_owned()
 }
 
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 #[tokio::test]
 async fn a_promoted_shadow_runs_on_and_every_twin_shows_its_numbers() {
     let bus = Bus::start().await;
     let twin = Twin::start(settings(&bus));
     twin.ready("nats").await;
-    with_hub(&bus, async {
+    Box::pin(with_hub(&bus, async {
         register_both(&twin).await;
         let rows = frames("b7", &drive(60), 1, 10);
         bus.publish(&rows[..3]).await;
@@ -125,7 +126,7 @@ async fn a_promoted_shadow_runs_on_and_every_twin_shows_its_numbers() {
             estimates, expected,
             "each row once in effect, none left out"
         );
-    })
+    }))
     .await;
 }
 
@@ -134,7 +135,7 @@ async fn a_paused_estimator_stands_still_alone_and_goes_on_where_it_was() {
     let bus = Bus::start().await;
     let twin = Twin::start(settings(&bus));
     twin.ready("nats").await;
-    with_hub(&bus, async {
+    Box::pin(with_hub(&bus, async {
         register_both(&twin).await;
         let rows = frames("b7", &drive(60), 1, 10);
         bus.publish(&rows[..2]).await;
@@ -168,7 +169,7 @@ async fn a_paused_estimator_stands_still_alone_and_goes_on_where_it_was() {
         let (code, problem) = post(&twin, "/online/b7/default/explode").await;
         assert_eq!(code, 404, "{problem}");
         assert_eq!(post(&twin, "/online/b7/nobody/pause").await.0, 404);
-    })
+    }))
     .await;
 }
 
@@ -215,7 +216,7 @@ async fn commands_by_request_give_the_same_results_and_problems_as_http() {
     let bus = Bus::start().await;
     let twin = Twin::start(settings(&bus));
     twin.ready("nats").await;
-    with_hub(&bus, async {
+    Box::pin(with_hub(&bus, async {
         register_both(&twin).await;
         bus.publish(&frames("b7", &drive(20), 1, 10)).await;
         reached(&twin, "second", 20).await;
@@ -256,6 +257,6 @@ async fn commands_by_request_give_the_same_results_and_problems_as_http() {
         assert_eq!(ask("explode", of("second")).await["status"], 404);
         let removed = ask("remove", of("second")).await;
         assert_eq!(removed["body"], "removed `second` of `b7`");
-    })
+    }))
     .await;
 }

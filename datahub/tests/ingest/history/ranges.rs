@@ -11,7 +11,7 @@ use super::{get, post, send};
 use crate::support::{TestHub, execute, postgres, query};
 
 /// Five rows, a minute apart, the newest taken now; `time` as the battery's own clock has it.
-async fn five(hub: &TestHub, postgres: &rovi_common::testing::TestPostgres, time: &str) {
+async fn five(hub: &TestHub, postgres: &testing::TestPostgres, time: &str) {
     let rows: Vec<Value> = (1..=5).map(|n| json!({"n": n, "time": 0.5})).collect();
     post(hub, &Value::Array(rows)).await;
     execute(
@@ -259,20 +259,22 @@ async fn rows_of_a_table_that_is_being_rewritten_are_waited_for_and_found() {
         .batch_execute(r#"BEGIN; ALTER TABLE battery."b7" ALTER COLUMN n TYPE double precision"#)
         .unwrap();
     let path = hub.url("/db/b7/rows?format=csv");
-    let asked = tokio::spawn(async move { reqwest::get(path).await.unwrap().text().await });
+    let asked = async { reqwest::get(path).await.unwrap().text().await.unwrap() };
     let waits = "SELECT count(*) AS count FROM pg_locks WHERE NOT granted";
-    testing::eventually(Duration::from_secs(20), || {
-        let waiting = query(&postgres, waits);
-        async move {
-            if waiting[0]["count"].as_i64() > Some(0) {
-                Ok(())
-            } else {
-                Err(format!("nobody waits for the table: {waiting}"))
+    let commits = async {
+        testing::eventually(Duration::from_secs(20), || {
+            let waiting = query(&postgres, waits);
+            async move {
+                if waiting[0]["count"].as_i64() > Some(0) {
+                    Ok(())
+                } else {
+                    Err(format!("nobody waits for the table: {waiting}"))
+                }
             }
-        }
-    })
-    .await;
-    rewrite.batch_execute("COMMIT").unwrap();
-    let csv = asked.await.unwrap().unwrap();
+        })
+        .await;
+        rewrite.batch_execute("COMMIT").unwrap();
+    };
+    let (csv, ()) = tokio::join!(asked, commits);
     assert_eq!(csv.lines().count(), 4, "{csv}");
 }

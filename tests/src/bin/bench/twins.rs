@@ -9,7 +9,7 @@ use rovi_common::{
     clock,
     frame::{FRAME_VERSION, RowFrame, SEQ_HEADER},
     local::Signal,
-    registration::Registration,
+    registration::{Registration, Standing},
     rows::{Column, Columns},
     streams::{self, BusSettings, PRIORITY_TIMEOUT},
     subjects,
@@ -97,7 +97,7 @@ impl Fleet {
                     files: Vec::new(),
                     deleted: false,
                     changed: 0,
-                    standing: Default::default(),
+                    standing: Standing::default(),
                 };
                 let key = subjects::estimator_key(&registration.battery, &registration.estimator);
                 bucket
