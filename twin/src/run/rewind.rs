@@ -149,7 +149,10 @@ impl Run<'_> {
         self.recomputation = Some(Recomputation {
             reason,
             from_seq: runner.position().seq + 1,
-            to_seq: newest.map_or(0, |newest| newest.seq).max(reached.seq),
+            to_seq: newest
+                .map_or(0, |newest| newest.seq)
+                .max(reached.seq)
+                .max(self.told_up_to(reached.epoch)),
         });
         self.begin(runner);
         if let Some(steps) = &mut self.steps {
@@ -160,6 +163,18 @@ impl Run<'_> {
         fault::passed("twin.generation.after_checkpoint");
         self.is_alone = true;
         Ok(())
+    }
+
+    /// Returns how far runs of before may have told of rows that are gone: a twin that takes over
+    /// knows the newest row from no frame yet.
+    fn told_up_to(&self, epoch: i64) -> i64 {
+        let before = self.recomputation.map_or(0, |anew| anew.to_seq);
+        let told: Arc<Corrections> = self.worker.battery.corrections();
+        let corrected = told.since(0).map(|range| range.last).max();
+        match corrected.filter(|_| told.epoch == epoch) {
+            Some(last) => last.max(before),
+            None => before,
+        }
     }
 
     /// Writes the checkpoint of a new generation, unless somebody else wrote one meanwhile.
