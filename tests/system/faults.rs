@@ -108,11 +108,6 @@ async fn a_twin_that_stood_still_while_another_took_over_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_bus_wiped_under_two_twins_changes_no_estimate() {
-    survives(Fault::TwinsNatsWiped, 1).await;
-}
-
-#[tokio::test]
 async fn a_hub_killed_between_a_correction_and_telling_it_loses_no_recomputation() {
     survives(Fault::HubKilledCorrecting, 1).await;
 }
