@@ -116,3 +116,8 @@ async fn a_hub_killed_between_a_correction_and_telling_it_loses_no_recomputation
 async fn a_twin_killed_as_it_goes_back_leaves_no_estimate_of_a_deleted_row() {
     survives(Fault::TwinKilledGoingBack, 1).await;
 }
+
+#[tokio::test]
+async fn a_bus_wiped_under_two_twins_changes_no_estimate() {
+    survives(Fault::TwinsNatsWiped, 1).await;
+}

@@ -288,6 +288,14 @@ impl Battery {
         }
     }
 
+    /// Has live workers look whether rows went past them.
+    fn look_again(&self) {
+        for link in self.state().links.values_mut().filter(|link| link.is_live) {
+            link.is_live = false;
+            link.fell_behind.notify_one();
+        }
+    }
+
     /// From now on the worker gets every frame; returns the newest row known at that moment.
     pub fn go_live(&self, estimator: &EstimatorName) -> Option<Position> {
         let mut state = self.state();
@@ -536,6 +544,14 @@ impl Fleet {
         }
         workers.close();
         workers.wait().await;
+    }
+
+    /// Has the estimators of a partition look whether rows went past them: another twin may have
+    /// had its frames for a while.
+    pub fn look_again(&self, partition: u32) {
+        for battery in self.of_partition(partition) {
+            battery.look_again();
+        }
     }
 
     fn of_partition(&self, partition: u32) -> Vec<Arc<Battery>> {

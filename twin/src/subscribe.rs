@@ -140,10 +140,13 @@ async fn follow_once(
         Ok(opened) => opened,
         Err(problem) => return problem,
     };
-    *owned = Some(Owned {
+    let before = owned.replace(Owned {
         stream: stream.clone(),
         partition,
     });
+    if before.is_some() {
+        fleet.look_again(partition);
+    }
     partitions.tell(partition, None);
     let bus_epoch = bus_epoch(&stream);
     let mut look = tokio::time::interval(LOOK_AT_CONNECTION);

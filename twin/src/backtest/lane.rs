@@ -126,14 +126,17 @@ impl Lane {
         work: impl FnOnce(&mut Self) -> Result<(), Failure> + Send + 'static,
     ) -> Result<Self, String> {
         let name = self.name();
-        let _broken_off = BreakOff(self.runner.canceller());
+        let mut break_off = BreakOff(self.runner.canceller());
         let (sender, answer) = tokio::sync::oneshot::channel();
         let work = tokio::task::spawn_blocking(move || {
             let done = work(&mut self);
             // Whoever asked may have been cancelled meanwhile.
             let _gone = sender.send(done.map(|()| self));
         });
-        match (work.await, answer.await) {
+        let done = (work.await, answer.await);
+        // It was waited for: the next work on the same script must not find it broken off.
+        break_off.0 = None;
+        match done {
             (Ok(()), Ok(done)) => done.map_err(|failure| format!("{name}: {failure}")),
             _ => Err(format!("{name} failed; the service's log says where")),
         }

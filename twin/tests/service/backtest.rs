@@ -222,7 +222,9 @@ estimator = Slow()
     let client = reqwest::Client::new();
     let ending = client.delete(&url).send().await.unwrap();
     assert_eq!(ending.status().as_u16(), 200);
-    assert_eq!(ended(&twin, &started["id"]).await["state"], "cancelled");
+    let ending = ending.text().await.unwrap();
+    let shown = ended(&twin, &started["id"]).await;
+    assert_eq!(shown["state"], "cancelled", "{ending}: {shown}");
 
     // Its place is free again, and the oldest that ended make place.
     let mut newest = Value::Null;
