@@ -14,6 +14,7 @@ use crate::{
     ingest,
     rows::frames,
     summary::{Summary, median},
+    twins,
 };
 
 const ROWS: usize = 1_000_000;
@@ -73,28 +74,13 @@ fn ukf4_steps_per_s() -> anyhow::Result<f64> {
     speed.context("examples/ukf_speed tells no speed")
 }
 
-/// A filter with 4 states: charge, hysteresis, capacity and resistance, as `ukf_speed` has it.
+/// A filter with 4 states, as `ukf_speed` has it, that tells of every thousandth row.
 fn document() -> String {
-    let diagonal = |variance: f64| json!([[variance, 0.0], [0.0, variance]]);
-    json!({
-        "kind": "joint",
-        "asoh": {
-            "updatable": ["q_t", "r0"],
-            "q_t": {"updatable": ["base_values"], "base_values": 10.0},
-            "ocv": {"ocv_ref": {"base_values":
-                [2.9, 3.2, 3.3, 3.38, 3.45, 3.54, 3.66, 3.79, 3.93, 4.08, 4.2]}},
-            "r0": {"updatable": ["base_values"], "base_values": 0.02},
-            "h0": {"base_values": 0.01},
-        },
-        "initial_transients": {"soc": 0.5},
-        "covariance_transient": diagonal(1e-4),
-        "covariance_asoh": diagonal(1e-6),
-        "transient_process_noise": diagonal(1e-10),
-        "asoh_process_noise": diagonal(1e-14),
-        "sensor_noise": 1e-6,
-        "every": 1000,
-    })
-    .to_string()
+    let mut document = twins::document();
+    if let Some(keys) = document.as_object_mut() {
+        keys.insert("every".to_owned(), json!(1000));
+    }
+    document.to_string()
 }
 
 /// Runs a backtest; returns the rows a second from its start to its last row.

@@ -310,7 +310,7 @@ fn one_of_each_partition(batteries: usize) -> Vec<usize> {
 }
 
 /// A filter with 4 states: charge, hysteresis, capacity and resistance.
-fn document() -> Value {
+pub(crate) fn document() -> Value {
     let diagonal = |variance: f64| json!([[variance, 0.0], [0.0, variance]]);
     json!({
         "kind": "joint",
