@@ -1,5 +1,5 @@
 # The commands of README.md; each installs what it needs first.
-.PHONY: demo test check faults bench build pages tools clean
+.PHONY: demo test check audit faults bench build pages tools clean
 
 demo: pages
 	cargo build --release --bins
@@ -14,6 +14,10 @@ check: pages
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
 	scripts/check_docs.sh
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --quiet
+
+# Licences, sources and known holes of what we depend on; says what could not be checked.
+audit:
+	scripts/audit.sh
 
 # Faults in real stacks; `scripts/faults.sh --seed 7 --only nats-wiped` runs one again.
 faults: tools
