@@ -84,7 +84,7 @@ def read_away(url):
 
 def exports(url, battery, pid):
     print(f"before exports the hub has {memory(pid) >> 20} MiB")
-    questions = [f"export?format={form}" for form in ("csv", "ndjson", "msgpack", "parquet", "h5")]
+    questions = [f"export?format={form}" for form in ("csv", "ndjson", "json", "msgpack", "parquet", "h5")]
     for question in [*questions, "?max_points=1000&columns=voltage"]:
         seconds, peak = peak_while(pid, lambda q=question: read_away(
             f"{url}/db/{battery}/rows{q if q.startswith('?') else '/' + q}"))

@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 use diesel::pg::Pg;
-use rovi_common::rows::Column;
+use rovi_common::rows::{Column, Columns};
 
 use crate::{
     estimates,
+    history::{expression::Expression, range, statistics::Every},
     store::{
         statement::{ArrayBind, Element, Statement},
         tables::ColumnType,
@@ -65,6 +66,32 @@ pub fn body(bytes: &[u8], form: u8) -> Result<Decoded, String> {
 /// Why no table takes it.
 pub fn estimates(subject: &str, bytes: &[u8]) -> Result<(), String> {
     estimates::check(subject, bytes)
+}
+
+/// Reads a text as everything that a question may hold; returns the cells of the formula that it
+/// is, if so, over three rows.
+pub fn question(text: &str) -> Option<Vec<Option<f64>>> {
+    const NOW_US: i64 = 1_800_000_000_000_000;
+    let reversed = [
+        range::seq("seq", text).is_ok_and(|(from, to)| from > to),
+        range::numbers("test_time", text).is_ok_and(|(from, to)| from > to),
+        range::seconds("time", text, NOW_US).is_ok_and(|(from, to)| from > to),
+        range::microseconds("received", text, NOW_US).is_ok_and(|(from, to)| from > to),
+    ];
+    assert!(!reversed.contains(&true), "{text:?} ends before it begins");
+    let _refused = Every::parse(text);
+    let columns = Columns::new(vec![
+        (
+            "v".to_owned(),
+            Column::Float(vec![Some(f64::NAN), Some(-2.0), None]),
+        ),
+        (
+            "n".to_owned(),
+            Column::Int(vec![Some(0), Some(i64::MAX), None]),
+        ),
+    ]);
+    let formula: Expression = text.parse().ok()?;
+    Some(formula.evaluate(&columns.ok()?, 3))
 }
 
 /// Returns the text of a statement that names these identifiers one after another.

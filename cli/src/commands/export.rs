@@ -19,12 +19,13 @@ use tokio::time::timeout;
 use crate::hub::Hub;
 
 /// Endings of files and the hub's names of the forms.
-const FORMS: [(&str, &str); 5] = [
+const FORMS: [(&str, &str); 6] = [
     ("h5", "h5"),
     ("hdf5", "h5"),
     ("csv", "csv"),
     ("parquet", "parquet"),
     ("ndjson", "ndjson"),
+    ("json", "json"),
 ];
 /// Silence after which a hub is given up. A battdat file is sent only when it is complete.
 const SILENCE: Duration = Duration::from_mins(30);
@@ -34,7 +35,7 @@ const SILENCE: Duration = Duration::from_mins(30);
 pub(super) struct Args {
     /// The battery.
     battery: BatteryName,
-    /// The file; its ending tells the form: .h5 (battdat), .csv, .parquet or .ndjson.
+    /// The file; its ending tells the form: .h5 (battdat), .csv, .parquet, .ndjson or .json.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Rows by number, `a..b`, inclusive; either side may be missing.
@@ -152,7 +153,7 @@ fn form(out: &Path) -> Result<&'static str> {
         .find(|(known, _)| *known == ending.to_lowercase());
     let (_, form) = found.with_context(|| {
         format!(
-            "{}: the ending tells no form; there are .h5, .csv, .parquet and .ndjson",
+            "{}: the ending tells no form; there are .h5, .csv, .parquet, .ndjson and .json",
             out.display()
         )
     })?;

@@ -228,7 +228,14 @@ pub(crate) async fn read_interval(
     let (name, text) = (battery.clone(), label.clone());
     let read = move |connection: &mut _| intervals::statistics(connection, &name, &text);
     let statistics = hub.pool.run(read).await?;
-    let statistics = statistics.map_err(|error| problem(&battery, &label, &error))?;
+    let statistics = statistics.map_err(|error| match error {
+        // It had some when it was made.
+        IntervalError::Empty(reason) => {
+            let detail = format!("the interval {label:?} of {battery}: {reason}");
+            Problem::not_found(detail).at("label")
+        }
+        error => problem(&battery, &label, &error),
+    })?;
     Ok(web::Json(statistics.into()))
 }
 

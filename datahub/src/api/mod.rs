@@ -172,7 +172,8 @@ fn battery_routes(config: &mut web::ServiceConfig) {
                 .app_data(web::PayloadConfig::new(MAX_BYTES))
                 .route(web::get().to(metadata::read_metadata))
                 .route(web::put().to(metadata::replace_metadata))
-                .route(web::patch().to(metadata::patch_metadata)),
+                .route(web::patch().to(metadata::patch_metadata))
+                .default_service(only("GET, PUT, PATCH")),
         )
         .route(
             "/db/{battery}/metadata/revisions",
@@ -182,7 +183,8 @@ fn battery_routes(config: &mut web::ServiceConfig) {
             web::resource("/db/{battery}/retention")
                 .app_data(web::PayloadConfig::new(MAX_BYTES))
                 .route(web::get().to(retention::read_retention))
-                .route(web::put().to(retention::set_retention)),
+                .route(web::put().to(retention::set_retention))
+                .default_service(only("GET, PUT")),
         )
         .route(
             "/db/{battery}/intervals",
@@ -193,13 +195,15 @@ fn battery_routes(config: &mut web::ServiceConfig) {
                 .app_data(web::PayloadConfig::new(MAX_BYTES))
                 .route(web::get().to(intervals::read_interval))
                 .route(web::put().to(intervals::put_interval))
-                .route(web::delete().to(intervals::delete_interval)),
+                .route(web::delete().to(intervals::delete_interval))
+                .default_service(only("GET, PUT, DELETE")),
         )
         .route("/db/{battery}/tables", web::get().to(tables::list_tables))
         .service(
             web::resource("/db/{battery}/tables/{table}")
                 .route(web::get().to(tables::read_table))
-                .route(web::put().to(tables::put_table)),
+                .route(web::put().to(tables::put_table))
+                .default_service(only("GET, PUT")),
         )
         .route("/db/{battery}/cycles", web::get().to(cycles::list_cycles))
         .service(
@@ -271,7 +275,8 @@ fn history_routes(config: &mut web::ServiceConfig) {
             web::resource("/db/{battery}/signals/{signal}")
                 .route(web::put().to(signals::put_signal))
                 .route(web::get().to(signals::get_signal))
-                .route(web::delete().to(signals::delete_signal)),
+                .route(web::delete().to(signals::delete_signal))
+                .default_service(only("GET, PUT, DELETE")),
         );
 }
 

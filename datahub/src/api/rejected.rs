@@ -261,7 +261,8 @@ fn ids_of(text: Option<&str>) -> Result<Ids, Problem> {
         return Ok(Ids(vec![i64::MIN..=i64::MAX]));
     };
     let wrong = || {
-        let detail = "id must be numbers and ranges a..b, separated by commas, such as 3,7..9";
+        let detail = "id must be numbers and ranges a..b that do not end before they begin, \
+                      separated by commas, such as 3,7..9";
         Problem::bad_request(detail).at("id")
     };
     let bound = |text: &str, open| match text.trim() {
@@ -270,7 +271,10 @@ fn ids_of(text: Option<&str>) -> Result<Ids, Problem> {
     };
     let range = |part: &str| -> Result<RangeInclusive<i64>, Problem> {
         match part.split_once("..") {
-            Some((first, last)) => Ok(bound(first, i64::MIN)?..=bound(last, i64::MAX)?),
+            Some((first, last)) => {
+                let (first, last) = (bound(first, i64::MIN)?, bound(last, i64::MAX)?);
+                (first <= last).then_some(first..=last).ok_or_else(wrong)
+            }
             None if part.trim().is_empty() => Err(wrong()),
             None => bound(part, 0).map(|id| id..=id),
         }
@@ -290,7 +294,7 @@ mod tests {
         let ids = |text: &str| ids_of(Some(text)).map(|ids| ids.0);
         assert_eq!(ids("3,7..9").unwrap(), [3..=3, 7..=9]);
         assert_eq!(ids("..").unwrap(), [i64::MIN..=i64::MAX]);
-        for wrong in ["", "a", "1,,2", "1..b"] {
+        for wrong in ["", "a", "1,,2", "1..b", "9..7"] {
             assert_eq!(ids(wrong).unwrap_err().status.as_u16(), 400, "{wrong}");
         }
     }

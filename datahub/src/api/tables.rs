@@ -15,6 +15,7 @@ use crate::{
     upload::{
         body::{BodyForm, decode_body},
         decode::Limits,
+        post,
     },
 };
 
@@ -96,7 +97,7 @@ pub(crate) async fn put_table(
     let battery = battery_name(&battery)?;
     table_name(&table)?;
     let form = BodyForm::of(request.headers());
-    let body = hub.bodies.read(payload, hub.settings.body_bytes).await?;
+    let body = post::read(&hub, request.headers(), payload).await?;
     // Kept until the table is stored.
     let _room = hub.bodies.room_to_decode(&body).await?;
     let limits = Limits::of_bodies(&hub.settings);

@@ -143,7 +143,7 @@ impl Cycle {
         self.integrate(point);
         let follows = self
             .number
-            .is_some_and(|number| next.cycle == Some(number + 1));
+            .is_some_and(|number| next.cycle.is_some() && next.cycle == number.checked_add(1));
         self.next_start = follows.then_some(point.time);
     }
 

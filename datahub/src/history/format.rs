@@ -10,7 +10,7 @@ use rovi_common::http::Problem;
 /// How rows are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// One object with a list for each column.
+    /// Of a page one object with a list for each column, of an export an array of rows.
     Json,
     /// One object a row, one row a line.
     Ndjson,
@@ -31,6 +31,7 @@ impl Format {
     pub(crate) const EXPORTS: &[Self] = &[
         Self::Csv,
         Self::Ndjson,
+        Self::Json,
         Self::Msgpack,
         Self::Parquet,
         Self::Hdf5,
@@ -190,9 +191,11 @@ mod tests {
             .to_http_request();
         let named = |name| Format::choose(Format::EXPORTS, Some(name), &request);
         assert_eq!(named("h5").unwrap(), Format::Hdf5);
-        let problem = named("json").unwrap_err();
+        let problem = named("xml").unwrap_err();
         assert!(
-            problem.detail.contains("csv, ndjson, msgpack, parquet, h5"),
+            problem
+                .detail
+                .contains("csv, ndjson, json, msgpack, parquet, h5"),
             "{}",
             problem.detail
         );

@@ -206,7 +206,7 @@ fn between(parts: &[Selection], (first, last): (i64, i64)) -> Vec<(i64, i64)> {
 /// Computes the signals of a page.
 pub(crate) fn finish(picks: &Picks, page: Selected) -> Selected {
     Selected {
-        columns: picks.finish(page.columns),
+        columns: picks.finish(page.columns, page.seq.len()),
         ..page
     }
 }

@@ -160,8 +160,8 @@ impl Picks {
         })
     }
 
-    /// Turns what was read into the columns of the answer.
-    pub(crate) fn finish(&self, fetched: Columns) -> Columns {
+    /// Turns what was read of `rows` rows into the columns of the answer.
+    pub(crate) fn finish(&self, fetched: Columns, rows: usize) -> Columns {
         let same = fetched.width() == self.wanted.len()
             && fetched
                 .iter()
@@ -172,7 +172,7 @@ impl Picks {
         }
         let column = |wanted: &Wanted| {
             let column = match &wanted.signal {
-                Some(expression) => Column::Float(expression.evaluate(&fetched)),
+                Some(expression) => Column::Float(expression.evaluate(&fetched, rows)),
                 None => fetched.get(&wanted.name).cloned().unwrap_or_default(),
             };
             (wanted.name.clone(), column)

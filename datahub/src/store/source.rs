@@ -149,6 +149,16 @@ impl Source {
         Ok(line.is_some_and(|line| (line.id, line.epoch) == (self.line.id, self.line.epoch)))
     }
 
+    /// Reads which row is the first now. Asked after rows were read, it tells of all that were
+    /// gone by then: it is moved before they go.
+    ///
+    /// # Errors
+    /// PostgreSQL is away or refuses.
+    pub fn first_seq_now(&self, connection: &mut PgConnection) -> Result<i64, StoreError> {
+        let line = batteries::find(connection, &self.line.name)?;
+        Ok(line.map_or(self.line.first_seq, |line| line.first_seq))
+    }
+
     /// Adds `FROM` and the condition that chooses the lines. `own` is the table that is read; its
     /// rows' times stand in [`Source::times`].
     pub(super) fn from(&self, statement: Statement) -> Statement {

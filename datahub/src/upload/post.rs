@@ -64,10 +64,9 @@ pub(crate) async fn upload_by_post(
 ) -> Result<HttpResponse, Problem> {
     let battery = battery_name(&battery)?;
     let form = BodyForm::of(request.headers());
-    let packing = Packing::of(request.headers())?;
     let session = session_of(&request, &battery)?;
     let hub = hub.into_inner();
-    let body = read(&hub, payload, packing).await;
+    let body = read(&hub, request.headers(), payload).await;
     let body = body.inspect_err(|_| hub.metrics.frames_refused.inc())?;
     let known = known_columns(&hub, &battery, form).await?;
     let mut room = hub.bodies.room_to_decode(&body).await?;
@@ -154,7 +153,15 @@ fn session_of(request: &HttpRequest, battery: &BatteryName) -> Result<Option<Uui
 }
 
 /// Reads and unpacks a whole body.
-async fn read(hub: &Hub, payload: web::Payload, packing: Packing) -> Result<Body, Problem> {
+///
+/// # Errors
+/// 400, 413, 415 or 503 that says what is wrong with it.
+pub(crate) async fn read(
+    hub: &Hub,
+    headers: &header::HeaderMap,
+    payload: web::Payload,
+) -> Result<Body, Problem> {
+    let packing = Packing::of(headers)?;
     let most = hub.settings.body_bytes;
     let body = hub.bodies.read(payload, most).await?;
     if packing == Packing::Plain {

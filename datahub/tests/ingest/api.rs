@@ -319,13 +319,19 @@ async fn a_method_that_a_path_does_not_have_is_refused_with_those_it_has() {
     let postgres = postgres();
     let hub = TestHub::start(&postgres).await;
     let client = reqwest::Client::new();
-    for (path, allowed) in [
-        ("/db/register", "POST"),
-        ("/db/upload/b7", "GET, POST"),
-        ("/db/b7/rejected", "GET, DELETE"),
-        ("/db/b7/columns", "PATCH"),
+    for (method, path, allowed) in [
+        ("PUT", "/db/register", "POST"),
+        ("PUT", "/db/upload/b7", "GET, POST"),
+        ("PUT", "/db/b7/rejected", "GET, DELETE"),
+        ("PUT", "/db/b7/columns", "PATCH"),
+        ("DELETE", "/db/b7/metadata", "GET, PUT, PATCH"),
+        ("DELETE", "/db/b7/retention", "GET, PUT"),
+        ("DELETE", "/db/b7/tables/eis_data", "GET, PUT"),
+        ("POST", "/db/b7/intervals/x", "GET, PUT, DELETE"),
+        ("POST", "/db/b7/signals/x", "GET, PUT, DELETE"),
     ] {
-        let refused = client.put(hub.url(path)).send().await.unwrap();
+        let method = method.parse().unwrap();
+        let refused = client.request(method, hub.url(path)).send().await.unwrap();
         assert_eq!(
             (refused.status().as_u16(), &refused.headers()["Allow"]),
             (405, &allowed.parse().unwrap())

@@ -192,6 +192,22 @@ async fn many_large_bodies_at_once_are_refused_and_small_ones_are_not() {
 }
 
 #[tokio::test]
+async fn the_rows_of_another_table_may_come_packed() {
+    let postgres = postgres();
+    let hub = TestHub::start(&postgres).await;
+    post(&hub, &[], b"[{\"a\": 1}]".to_vec()).await;
+    let put = |packing: &str, body: Vec<u8>| {
+        let table = hub.url("/db/b7/tables/eis_data");
+        let request = reqwest::Client::new().put(table).body(body);
+        request.header("Content-Encoding", packing).send()
+    };
+    let stored = put("gzip", gzip(b"{\"z\": [1.5, 2.5]}")).await.unwrap();
+    assert_eq!(stored.text().await.unwrap(), "2");
+    let refused = put("br", Vec::new()).await.unwrap();
+    assert_eq!(refused.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+}
+
+#[tokio::test]
 async fn a_cell_of_csv_that_does_not_fit_costs_only_its_row() {
     let postgres = postgres();
     let hub = TestHub::start(&postgres).await;

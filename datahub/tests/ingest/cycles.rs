@@ -176,3 +176,17 @@ async fn without_numbers_or_measurements_there_are_cycles_as_far_as_they_are_kno
     let listed = query(&postgres, "SELECT battery FROM hub.cycles ORDER BY battery");
     assert_eq!(listed, json!([{"battery": "b7"}, {"battery": "odd"}]));
 }
+
+#[tokio::test]
+async fn the_largest_number_of_a_cycle_ends_like_any_other() {
+    let postgres = postgres();
+    let hub = start(&postgres).await;
+    let mut rows = rows(0..3);
+    for (row, number) in rows.iter_mut().zip([i64::MAX, i64::MIN, 5]) {
+        row["cycle_number"] = json!(number);
+    }
+    upload(&hub, "b7", &rows).await;
+    let found = cycles(&hub, "b7", 3).await;
+    let numbers: Vec<_> = found.iter().map(|cycle| &cycle["cycle_number"]).collect();
+    assert_eq!(numbers, [&json!(i64::MAX), &json!(i64::MIN), &json!(5)]);
+}

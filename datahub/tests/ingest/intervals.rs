@@ -3,7 +3,7 @@
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
-use crate::support::{TestHub, postgres};
+use crate::support::{TestHub, execute, postgres};
 
 async fn ask(hub: &TestHub, method: Method, path: &str, body: Value) -> (u16, Value) {
     let request = Client::new().request(method, hub.url(path)).json(&body);
@@ -109,6 +109,26 @@ async fn an_interval_without_rows_or_of_no_form_is_refused() {
     let path = "/db/nobody/intervals/x";
     assert_eq!(
         ask(&hub, Method::PUT, path, json!({"seq": [1, 2]})).await.0,
+        404
+    );
+}
+
+#[tokio::test]
+async fn an_interval_whose_rows_went_is_not_found() {
+    let postgres = postgres();
+    let hub = TestHub::start(&postgres).await;
+    upload(&hub).await;
+    let path = "/db/b7/intervals/x";
+    let body = json!({"seq": [1, 2]});
+    assert_eq!(ask(&hub, Method::PUT, path, body).await.0, 204);
+    execute(&postgres, "UPDATE hub.batteries SET first_seq = 3");
+    execute(&postgres, "DELETE FROM battery.b7 WHERE seq < 3");
+    let (status, problem) = ask(&hub, Method::GET, path, Value::Null).await;
+    assert_eq!((status, &problem["field"]), (404, &json!("label")));
+    assert_eq!(
+        ask(&hub, Method::GET, "/db/b7/rows?interval=x", Value::Null)
+            .await
+            .0,
         404
     );
 }

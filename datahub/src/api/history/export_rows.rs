@@ -29,7 +29,7 @@ use crate::{
 #[expect(dead_code, reason = "documents the query")]
 #[derive(Debug, utoipa::IntoParams)]
 pub(crate) struct ExportParams {
-    /// `csv`, `ndjson`, `msgpack`, `parquet` or `h5`; else what `Accept` asks for.
+    /// `csv`, `ndjson`, `json`, `msgpack`, `parquet` or `h5`; else what `Accept` asks for.
     format: Option<String>,
 }
 
@@ -41,8 +41,8 @@ pub(crate) struct ExportParams {
     params(("battery" = String, Path, description = "Name of the battery"), QuestionParams, ExportParams),
     responses(
         (status = 200, description = "The file; a transfer that breaks off is not complete", content(
-            (String = "text/csv"), (String = "application/x-ndjson"), (Vec<u8> = "application/msgpack"),
-            (Vec<u8> = "application/vnd.apache.parquet"), (Vec<u8> = "application/x-hdf5"),
+            (String = "text/csv"), (String = "application/x-ndjson"), (Vec<Object> = "application/json"),
+            (Vec<u8> = "application/msgpack"), (Vec<u8> = "application/vnd.apache.parquet"), (Vec<u8> = "application/x-hdf5"),
         )),
         (status = 400, body = Problem), (status = 404, body = Problem), (status = 406, body = Problem),
         (status = 409, body = Problem), (status = 503, body = Problem),
@@ -69,8 +69,8 @@ pub(crate) async fn export_rows(
     ),
     responses(
         (status = 200, description = "The file; a transfer that breaks off is not complete", content(
-            (String = "text/csv"), (String = "application/x-ndjson"), (Vec<u8> = "application/msgpack"),
-            (Vec<u8> = "application/vnd.apache.parquet"), (Vec<u8> = "application/x-hdf5"),
+            (String = "text/csv"), (String = "application/x-ndjson"), (Vec<Object> = "application/json"),
+            (Vec<u8> = "application/msgpack"), (Vec<u8> = "application/vnd.apache.parquet"), (Vec<u8> = "application/x-hdf5"),
         )),
         (status = 400, body = Problem), (status = 404, body = Problem), (status = 406, body = Problem),
         (status = 409, body = Problem), (status = 503, body = Problem),
@@ -122,7 +122,10 @@ async fn answer(
         .insert_header((header::VARY, "Accept"))
         .insert_header((header::CONTENT_DISPOSITION, name))
         .content_type(format.content_type());
-    let writer = files::writer(format, &source, &picks, &metadata);
+    let writer = match format {
+        Format::Json => Ok(Some(files::json_array())),
+        _ => files::writer(format, &source, &picks, &metadata),
+    };
     if let Some(writer) = writer.map_err(|error| Problem::internal(&error))? {
         return Ok(response.streaming(export::body(pages, writer, permit)));
     }

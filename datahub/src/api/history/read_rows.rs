@@ -200,11 +200,17 @@ async fn answer(
     let mut question = Question::take(&mut pairs)?;
     let form = Form::take(&mut pairs, request)?;
     pairs.end()?;
-    let (source, signals) = question.open(hub, &battery, of).await?;
+    let (mut source, signals) = question.open(hub, &battery, of).await?;
     let selection = question.selection(&source)?;
     let picks = Arc::new(question.picks(&source, &signals)?);
     let (selected, gaps) = match form.max_points {
-        None => page(hub, &source, &picks, selection, form.limits).await?,
+        None => {
+            let (page, first_seq) = page(hub, &source, &picks, selection, form.limits).await?;
+            if first_seq != source.line.first_seq {
+                Arc::make_mut(&mut source).line.first_seq = first_seq;
+            }
+            page
+        }
         Some(points) => {
             let gaps = gaps::within(hub, &source, selection.seq.clone()).await?;
             let axis = question.axis(&source)?;
@@ -229,14 +235,15 @@ async fn answer(
     Ok(response.body(body))
 }
 
-/// Reads one page; rows stored after the battery was looked up are left for the next.
+/// Reads one page, and the battery's first row after that; rows stored after the battery was looked
+/// up are left for the next.
 async fn page(
     hub: &Hub,
     source: &Arc<Source>,
     picks: &Arc<Picks>,
     selection: Selection,
     limits: PageLimits,
-) -> Result<(Selected, Gaps), Problem> {
+) -> Result<((Selected, Gaps), i64), Problem> {
     let (source, picks) = (Arc::clone(source), Arc::clone(picks));
     let gone = ReadError::Gone(source.battery.to_string());
     let newest = source.line.last_seq;
@@ -248,14 +255,10 @@ async fn page(
         let page = pages::current(connection, &source, |connection| {
             let parts = times::narrow(connection, &source, &selection)?;
             let page = rows::page(connection, &source, &parts, picks.fetched(), limits)?;
-            Ok(gaps::of_page(
-                connection,
-                &source,
-                page,
-                (&selection, limits),
-            )?)
+            let page = gaps::of_page(connection, &source, page, (&selection, limits))?;
+            Ok((page, source.first_seq_now(connection)?))
         })?;
-        Ok(page.map(|(page, gaps)| (pages::finish(&picks, page), gaps)))
+        Ok(page.map(|((page, gaps), first)| ((pages::finish(&picks, page), gaps), first)))
     });
     read.await?.ok_or_else(|| gone.into())
 }

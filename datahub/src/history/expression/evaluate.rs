@@ -7,14 +7,15 @@ use super::{Expression, Function, Node, Operator};
 type Cells = Vec<Option<f64>>;
 
 impl Expression {
-    /// Computes the cell of each row; a column that is missing or holds no numbers is null.
-    pub(crate) fn evaluate(&self, columns: &Columns) -> Vec<Option<f64>> {
-        cells(&self.0, columns)
+    /// Computes the cell of each of `rows` rows, which a formula without columns has, too; a column
+    /// that is missing or holds no numbers is null.
+    pub(crate) fn evaluate(&self, columns: &Columns, rows: usize) -> Vec<Option<f64>> {
+        let cells = cells(&self.0, columns, rows);
+        cells.into_iter().map(|cell| finite(cell?)).collect()
     }
 }
 
-fn cells(node: &Node, columns: &Columns) -> Cells {
-    let rows = columns.rows();
+fn cells(node: &Node, columns: &Columns, rows: usize) -> Cells {
     match node {
         Node::Number(number) => vec![Some(*number); rows],
         Node::Column(name) => match columns.get(name) {
@@ -22,18 +23,21 @@ fn cells(node: &Node, columns: &Columns) -> Cells {
             None => vec![None; rows],
         },
         Node::Negative(inner) => {
-            let inner = cells(inner, columns);
+            let inner = cells(inner, columns, rows);
             inner.into_iter().map(|cell| cell.map(|x| -x)).collect()
         }
         Node::Binary(operator, left, right) => {
-            let (left, right) = (cells(left, columns), cells(right, columns));
+            let (left, right) = (cells(left, columns, rows), cells(right, columns, rows));
             let pairs = left.into_iter().zip(right);
             pairs
                 .map(|(left, right)| finite(apply(*operator, left?, right?)))
                 .collect()
         }
         Node::Call(function, arguments) => {
-            let arguments: Vec<Cells> = arguments.iter().map(|node| cells(node, columns)).collect();
+            let arguments: Vec<Cells> = arguments
+                .iter()
+                .map(|node| cells(node, columns, rows))
+                .collect();
             let values = |row: usize| -> Option<Vec<f64>> {
                 arguments
                     .iter()
@@ -96,12 +100,16 @@ mod tests {
                 "v".to_owned(),
                 Column::Float(vec![Some(4.0), Some(-2.0), None]),
             ),
+            (
+                "odd".to_owned(),
+                Column::Float(vec![Some(f64::NAN), Some(f64::INFINITY), None]),
+            ),
             ("n".to_owned(), Column::Int(vec![Some(0), Some(2), Some(3)])),
             ("t".to_owned(), Column::Text(vec![None, None, None])),
         ]);
         text.parse::<Expression>()
             .unwrap()
-            .evaluate(&columns.unwrap())
+            .evaluate(&columns.unwrap(), 3)
     }
 
     #[test]
@@ -136,5 +144,9 @@ mod tests {
             "nothing goes on from infinity"
         );
         assert_eq!(evaluate("t + 1"), [None; 3]);
+        assert_eq!(
+            (evaluate("odd"), evaluate("-odd")),
+            (vec![None; 3], vec![None; 3])
+        );
     }
 }

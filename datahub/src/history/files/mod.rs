@@ -3,7 +3,7 @@
 pub(crate) mod battdat;
 mod csv;
 pub(crate) mod frames;
-mod ndjson;
+mod json;
 mod parquet;
 
 use std::sync::Arc;
@@ -42,7 +42,8 @@ pub(crate) trait FileWriter: Send {
     fn end(&mut self, out: &mut Vec<u8>) -> Result<(), WriteError>;
 }
 
-/// Returns what writes a form that can be sent while it is made; none for the others.
+/// Returns what writes a form row by row; none for those that need all rows at once, which are
+/// HDF5 and the JSON of a page.
 ///
 /// `metadata` are the battery's, as they were sent.
 pub(crate) fn writer(
@@ -53,11 +54,16 @@ pub(crate) fn writer(
 ) -> Result<Option<Box<dyn FileWriter>>, WriteError> {
     Ok(Some(match format {
         Format::Csv => Box::new(csv::CsvFile::new(picks)),
-        Format::Ndjson => Box::new(ndjson::NdjsonFile),
+        Format::Ndjson => Box::new(json::JsonRows::LINES),
         Format::Msgpack => Box::new(frames::FramesFile::new(source)),
         Format::Parquet => Box::new(parquet::ParquetFile::new(picks, metadata)?),
         Format::Json | Format::Hdf5 => return Ok(None),
     }))
+}
+
+/// Returns what writes a JSON array of rows, of any length.
+pub(crate) fn json_array() -> Box<dyn FileWriter> {
+    Box::new(json::JsonRows::ARRAY)
 }
 
 /// Writes one page as a whole file.

@@ -52,6 +52,11 @@ async fn every_form_holds_all_rows_beyond_the_limit_of_pages() {
         json!({"seq": ROWS, "received": 1_700_020_000_000_000_i64, "segment": 1, "v": 10_000.0, "s": "x", "b": true})
     );
 
+    let json: Value = serde_json::from_slice(&export(&hub, "format=json&seq=2..").await).unwrap();
+    let rows = json.as_array().unwrap();
+    assert_eq!((rows.len(), rows.last()), (last - 1, Some(&line)));
+    assert_eq!(export(&hub, "format=json&seq=0..0").await, b"[]\n");
+
     let frames = export(&hub, "format=msgpack").await;
     let (mut rest, mut next) = (frames.as_slice(), 1);
     while !rest.is_empty() {

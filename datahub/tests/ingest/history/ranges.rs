@@ -222,9 +222,9 @@ async fn wrong_questions_are_answered_with_what_is_wrong() {
         ("/db/b7/rows?max_points=3", 400, "at least 4"),
         ("/db/b7/rows?reduce=mean", 400, "reduce=mean"),
         (
-            "/db/b7/rows/export?format=json",
+            "/db/b7/rows/export?format=xml",
             400,
-            "csv, ndjson, msgpack, parquet, h5",
+            "csv, ndjson, json, msgpack, parquet, h5",
         ),
         ("/db/b7/statistics", 400, "every= is missing"),
         (
@@ -260,21 +260,52 @@ async fn rows_of_a_table_that_is_being_rewritten_are_waited_for_and_found() {
         .unwrap();
     let path = hub.url("/db/b7/rows?format=csv");
     let asked = async { reqwest::get(path).await.unwrap().text().await.unwrap() };
-    let waits = "SELECT count(*) AS count FROM pg_locks WHERE NOT granted";
     let commits = async {
-        testing::eventually(Duration::from_secs(20), || {
-            let waiting = query(&postgres, waits);
-            async move {
-                if waiting[0]["count"].as_i64() > Some(0) {
-                    Ok(())
-                } else {
-                    Err(format!("nobody waits for the table: {waiting}"))
-                }
-            }
-        })
-        .await;
+        until_somebody_waits(&postgres).await;
         rewrite.batch_execute("COMMIT").unwrap();
     };
     let (csv, ()) = tokio::join!(asked, commits);
     assert_eq!(csv.lines().count(), 4, "{csv}");
+}
+
+#[tokio::test]
+async fn a_page_tells_of_rows_that_went_while_it_was_asked_for() {
+    let postgres = postgres();
+    let hub = TestHub::start(&postgres).await;
+    post(&hub, &json!([{"n": 1}, {"n": 2}, {"n": 3}])).await;
+    let mut retention = PgConnection::establish(&postgres.server.url()).unwrap();
+    retention
+        .batch_execute(r#"BEGIN; LOCK TABLE battery."b7" IN ACCESS EXCLUSIVE MODE"#)
+        .unwrap();
+    let path = hub.url("/db/b7/rows");
+    let asked = async { reqwest::get(path).await.unwrap() };
+    let goes = async {
+        until_somebody_waits(&postgres).await;
+        retention
+            .batch_execute(
+                r#"UPDATE hub.batteries SET first_seq = 3;
+                   DELETE FROM battery."b7" WHERE seq < 3; COMMIT"#,
+            )
+            .unwrap();
+    };
+    let (answer, ()) = tokio::join!(asked, goes);
+    assert_eq!(answer.headers()["Rovi-First-Seq"], "3");
+    let page: Value = answer.json().await.unwrap();
+    assert_eq!((&page["first_seq"], &page["seq"]), (&json!(3), &json!([3])));
+}
+
+/// Waits until a query waits for a table that is locked.
+async fn until_somebody_waits(postgres: &testing::TestPostgres) {
+    let waits = "SELECT count(*) AS count FROM pg_locks WHERE NOT granted";
+    testing::eventually(Duration::from_secs(20), || {
+        let waiting = query(postgres, waits);
+        async move {
+            if waiting[0]["count"].as_i64() > Some(0) {
+                Ok(())
+            } else {
+                Err(format!("nobody waits for the table: {waiting}"))
+            }
+        }
+    })
+    .await;
 }

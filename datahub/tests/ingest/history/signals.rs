@@ -9,6 +9,26 @@ use crate::support::{TestHub, execute, postgres};
 const POWER: &str = r#"{"expression": "voltage * current", "unit": "W"}"#;
 
 #[tokio::test]
+async fn a_formula_without_columns_has_a_value_in_every_row() {
+    let postgres = postgres();
+    let hub = TestHub::start(&postgres).await;
+    post(&hub, &json!([{"v": 4.0}, {"v": 3.0}, {"v": 2.0}])).await;
+    let limit = r#"{"expression": "2 * 2.1", "unit": "V"}"#;
+    let (status, _) = send(&hub, Method::PUT, "/db/b7/signals/limit", limit).await;
+    assert_eq!(status, 201);
+    let all = json!({"limit": [4.2, 4.2, 4.2]});
+    let page = get(&hub, "/db/b7/rows?columns=limit").await;
+    assert_eq!(page["columns"], all);
+    let reduced = get(&hub, "/db/b7/rows?columns=limit&max_points=100").await;
+    assert_eq!(reduced["columns"], all);
+    let statistics = get(&hub, "/db/b7/statistics?columns=limit&every=3rows").await;
+    assert_eq!(statistics["columns"]["limit"][0]["count"], 3);
+    let file = reqwest::get(hub.url("/db/b7/rows/export?format=csv&columns=limit"));
+    let file = file.await.unwrap().text().await.unwrap();
+    assert!(file.ends_with(",4.2\n"), "{file}");
+}
+
+#[tokio::test]
 async fn a_signal_is_asked_for_like_a_column() {
     let postgres = postgres();
     let hub = TestHub::start(&postgres).await;
