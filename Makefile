@@ -1,5 +1,5 @@
 # The commands of README.md; each installs what it needs first.
-.PHONY: demo test check audit faults bench build pages tools clean
+.PHONY: demo test check audit sbom faults bench build pages tools clean
 
 demo: pages
 	cargo build --release --bins
@@ -18,6 +18,10 @@ check: pages
 # Licences, sources and known holes of what we depend on; says what could not be checked.
 audit:
 	scripts/audit.sh
+
+# What is in each binary and in the pages, as CycloneDX, into target/sbom.
+sbom:
+	scripts/sbom.py
 
 # Faults in real stacks; `scripts/faults.sh --seed 7 --only nats-wiped` runs one again.
 faults: tools
