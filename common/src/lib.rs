@@ -25,6 +25,7 @@ pub mod lifecycle;
 pub mod local;
 pub mod name;
 pub mod news;
+pub mod network;
 pub mod registration;
 pub mod rows;
 pub mod services;

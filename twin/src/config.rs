@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 /// Start of the environment variables of this service.
+use crate::alerts::Reach;
+
 pub const ENV_PREFIX: &str = "ROVI_TWIN_";
 
 /// Everything that can be set.
@@ -88,9 +90,10 @@ pub struct Settings {
 pub struct AlertSettings {
     /// The file with the secret by which webhooks are signed; without it no rule may have one.
     pub webhook_secret_file: Option<PathBuf>,
-    /// Whether webhooks may go to addresses of this machine and of private networks. Whoever may
-    /// make rules can then reach those from here.
-    pub webhook_inner: bool,
+    /// Inner addresses that webhooks may go to: networks, addresses, and names of hosts. Whoever may
+    /// make rules can reach those from here. Without authentication and on loopback, this machine is
+    /// allowed by itself.
+    pub webhook_allow: Vec<String>,
 }
 
 /// Backtests: candidates over stored history.
@@ -180,6 +183,15 @@ impl Settings {
     ///
     /// # Errors
     /// All problems at once, each naming its setting.
+    /// Returns where webhooks may go.
+    ///
+    /// # Errors
+    /// `alerts.webhook_allow` cannot be read.
+    pub fn webhook_reach(&self) -> Result<Reach, String> {
+        let is_for_own_users = !self.auth.required && self.listen.ip().is_loopback();
+        Reach::of(&self.alerts.webhook_allow, is_for_own_users)
+    }
+
     pub fn check(&self) -> Result<(), String> {
         let mut problems = self.auth.problems();
         if let Err(problem) = self.auth.check_listen(self.listen, self.insecure_listen) {
@@ -191,6 +203,7 @@ impl Settings {
         }
         let longest = rovi_common::streams::ACK_WAIT / 4;
         if self.checkpoint_interval.is_zero() || self.checkpoint_interval > longest {
+        problems.extend(self.webhook_reach().err());
             problems.push(format!(
                 "checkpoint_interval: must lie above 0 and be at most {longest:?}"
             ));

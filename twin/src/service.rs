@@ -190,7 +190,7 @@ impl Service {
             metadata_answers: MetadataAnswers::default(),
             events: Events::default(),
             alerts: Alerts::default(),
-            hooks: hooks(&settings.alerts)?,
+            hooks: hooks(&settings)?,
             settings,
         };
         Ok(Self {
@@ -382,8 +382,8 @@ fn hub(settings: &Settings, nats: &async_nats::Client) -> Result<Hub, StartError
 }
 
 /// Reads the secret and makes the way to those who are told of alerts.
-fn hooks(settings: &AlertSettings) -> Result<Hooks, StartError> {
-    let secret = match &settings.webhook_secret_file {
+fn hooks(settings: &Settings) -> Result<Hooks, StartError> {
+    let secret = match &settings.alerts.webhook_secret_file {
         Some(file) => Some(std::fs::read(file).map_err(|error| {
             let file = file.display();
             StartError::Settings(format!("alerts.webhook_secret_file: {file}: {error}"))
@@ -395,7 +395,8 @@ fn hooks(settings: &AlertSettings) -> Result<Hooks, StartError> {
         let problem = "alerts.webhook_secret_file: the file is empty";
         return Err(StartError::Settings(problem.to_owned()));
     }
-    let hooks = Hooks::new(secret, settings.webhook_inner);
+    let reach = settings.webhook_reach().map_err(StartError::Settings)?;
+    let hooks = Hooks::new(reqwest::Client::builder(), secret, reach);
     hooks.map_err(|error| StartError::Http(error.to_string()))
 }
 
