@@ -5,6 +5,7 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, str::FromStr, time:
 use rovi_common::{
     auth::AuthSettings,
     config::ServiceUrl,
+    cors::CorsSettings,
     sink::{self, Sink},
     streams::BusSettings,
     telemetry::LogFormat,
@@ -12,9 +13,9 @@ use rovi_common::{
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-/// Start of the environment variables of this service.
 use crate::alerts::Reach;
 
+/// Start of the environment variables of this service.
 pub const ENV_PREFIX: &str = "ROVI_TWIN_";
 
 /// Everything that can be set.
@@ -27,6 +28,8 @@ pub struct Settings {
     pub insecure_listen: bool,
     /// Who has to say who they are.
     pub auth: AuthSettings,
+    /// Which pages of other origins may ask.
+    pub cors: CorsSettings,
     /// The bus.
     pub nats_url: ServiceUrl,
     /// Whether this twin estimates (`nats`), or only draws what others say: `png` keeps the newest
@@ -154,6 +157,7 @@ impl Default for Settings {
             listen: SocketAddr::from(([127, 0, 0, 1], 8001)),
             insecure_listen: false,
             auth: AuthSettings::default(),
+            cors: CorsSettings::default(),
             nats_url: url("nats://127.0.0.1:4222"),
             sink: Sink::default(),
             out: None,
@@ -179,10 +183,6 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Checks what single fields cannot tell.
-    ///
-    /// # Errors
-    /// All problems at once, each naming its setting.
     /// Returns where webhooks may go.
     ///
     /// # Errors
@@ -192,18 +192,23 @@ impl Settings {
         Reach::of(&self.alerts.webhook_allow, is_for_own_users)
     }
 
+    /// Checks what single fields cannot tell.
+    ///
+    /// # Errors
+    /// All problems at once, each naming its setting.
     pub fn check(&self) -> Result<(), String> {
         let mut problems = self.auth.problems();
+        problems.extend(self.cors.problems());
         if let Err(problem) = self.auth.check_listen(self.listen, self.insecure_listen) {
             problems.push(format!("listen: {problem}"));
         }
         problems.extend(sink::problem(self.sink, self.out.as_deref()).map(str::to_owned));
+        problems.extend(self.webhook_reach().err());
         if self.bus.partitions == 0 {
             problems.push("bus.partitions: must be 1 or more".to_owned());
         }
         let longest = rovi_common::streams::ACK_WAIT / 4;
         if self.checkpoint_interval.is_zero() || self.checkpoint_interval > longest {
-        problems.extend(self.webhook_reach().err());
             problems.push(format!(
                 "checkpoint_interval: must lie above 0 and be at most {longest:?}"
             ));

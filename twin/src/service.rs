@@ -16,11 +16,12 @@ use prometheus::IntCounter;
 use rovi_common::{
     auth::{self, Gate, gate::read_token},
     config::{self, ServiceArgs},
+    cors,
     heartbeat::{self, Load, Pulse},
     http::{self, Readiness},
     lifecycle::Lifecycle,
     sink::{Sink, SinkArgs},
-    streams,
+    slow_body, streams,
     telemetry::{self, Metrics},
 };
 use rovi_python::Python;
@@ -36,7 +37,7 @@ use crate::{
     backtest::Backtests,
     checkpoint::Checkpoints,
     commands,
-    config::{AlertSettings, ENV_PREFIX, Settings},
+    config::{ENV_PREFIX, Settings},
     corrections,
     documents::Documents,
     events::Events,
@@ -269,12 +270,16 @@ impl Service {
         let fleet = web::Data::from(Arc::clone(&self.fleet));
         let (readiness, metrics) = (self.readiness.clone(), self.metrics.clone());
         let gate = auth::guard::data(&self.gate);
+        let cors = web::Data::new(self.fleet.shared().settings.cors.clone());
         let openapi = api::openapi();
         let server = HttpServer::new(move || {
             App::new()
                 .wrap(middleware::from_fn(auth::guard))
                 .wrap(middleware::from_fn(http::same_origin))
+                .wrap(middleware::from_fn(slow_body::bounded))
+                .wrap(middleware::from_fn(cors::cors))
                 .wrap(middleware::from_fn(http::careful_headers))
+                .app_data(cors.clone())
                 .app_data(gate.clone())
                 .app_data(fleet.clone())
                 .configure(http::operations("twin", readiness.clone(), metrics.clone()))
@@ -284,6 +289,8 @@ impl Service {
         let server = server
             .disable_signals()
             .workers(HTTP_WORKERS)
+            .client_request_timeout(http::HEAD_WITHIN)
+            .max_connections(http::CONNECTIONS)
             .shutdown_timeout(2)
             .listen(self.listener.try_clone()?)?
             .run();
