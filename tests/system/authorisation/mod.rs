@@ -4,6 +4,7 @@
 mod abuse;
 mod audit;
 mod budgets;
+mod canary;
 mod inputs;
 mod live;
 mod matrix;
