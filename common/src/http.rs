@@ -7,6 +7,7 @@ use std::{
     fmt,
     net::IpAddr,
     sync::{Arc, RwLock},
+    time::Duration,
 };
 
 use actix_web::{
@@ -22,7 +23,16 @@ use actix_web::{
 };
 use serde::Serialize;
 
-use crate::{auth::Gate, error::ErrorChain, news::ASYNC_API, telemetry::Metrics};
+use crate::{
+    auth::Gate, cors::CorsSettings, error::ErrorChain, news::ASYNC_API, telemetry::Metrics,
+};
+
+/// Within this time the head of a request has to come; slower clients are cut.
+pub const HEAD_WITHIN: Duration = Duration::from_secs(5);
+/// The most bytes of the head of a request, its path and query among them.
+pub const HEAD_BYTES: usize = 128 << 10;
+/// Connections that each thread of a server takes at once; the others wait to be accepted.
+pub const CONNECTIONS: usize = 16_384;
 
 /// An RFC 9457 problem document.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
@@ -83,6 +93,26 @@ impl Problem {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
     }
 
+    /// 429 with `Retry-After`: a limit is reached, for so long.
+    pub fn too_many(detail: impl fmt::Display, wait: Duration) -> Self {
+        let seconds = wait.as_secs_f64().ceil().clamp(1.0, f64::from(u32::MAX));
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "it is clamped"
+        )]
+        let seconds = seconds as u32;
+        Self {
+            retry_after_s: Some(seconds),
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, detail)
+        }
+    }
+
+    /// How long to wait before asking again, where that is told.
+    pub fn retry_after_s(&self) -> Option<u32> {
+        self.retry_after_s
+    }
+
     /// 503 with `Retry-After`: PostgreSQL, NATS or the other service is away.
     pub fn unavailable(detail: impl fmt::Display) -> Self {
         let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, detail);
@@ -132,6 +162,11 @@ impl ResponseError for Problem {
         let mut response = HttpResponse::build(self.status);
         if let Some(seconds) = self.retry_after_s {
             response.insert_header((header::RETRY_AFTER, seconds));
+            if self.status == StatusCode::TOO_MANY_REQUESTS {
+                let limit = self.field.as_deref().unwrap_or("credentials");
+                let told = format!("\"{limit}\";r=0;t={seconds}");
+                response.insert_header(("RateLimit", told));
+            }
         }
         if self.status == StatusCode::UNAUTHORIZED {
             response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
@@ -283,7 +318,8 @@ fn add_careful(headers: &mut HeaderMap, policy: &'static str) {
     }
 }
 
-/// Middleware: refuses state-changing calls and sockets from a page of another origin.
+/// Middleware: refuses state-changing calls and sockets from a page of another origin, unless it is
+/// listed ([`CorsSettings`]).
 ///
 /// Programs other than browsers send no `Origin` and pass.
 ///
@@ -301,7 +337,10 @@ pub async fn same_origin(
     // Where everybody has to show a token, no page can act in somebody's name without it.
     let gate = request.app_data::<web::Data<Gate>>();
     let may_be_named = gate.is_some_and(|gate| gate.is_required());
-    if (!is_read || is_socket) && !origin_is_ours(request.request(), may_be_named) {
+    let cors = request.app_data::<web::Data<CorsSettings>>();
+    let is_listed = cors.is_some_and(|cors| cors.listed(request.headers()).is_some());
+    let is_known = is_listed || origin_is_ours(request.request(), may_be_named);
+    if (!is_read || is_socket) && !is_known {
         let detail = "state-changing calls and sockets from a page of another origin are refused";
         return Err(Problem::new(StatusCode::FORBIDDEN, detail)
             .at("Origin")
@@ -314,7 +353,7 @@ pub async fn same_origin(
 ///
 /// A host name other than `localhost` is refused even where it equals `Host`, unless it `may_be_named`:
 /// a foreign page can make its own name resolve to this machine.
-fn origin_is_ours(request: &HttpRequest, may_be_named: bool) -> bool {
+pub(crate) fn origin_is_ours(request: &HttpRequest, may_be_named: bool) -> bool {
     let Some(origin) = request.headers().get(header::ORIGIN) else {
         return true;
     };

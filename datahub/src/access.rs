@@ -1,4 +1,4 @@
-//! Tokens and placements: the tables are the truth, this hub's memory and the bucket `rovi_access`
+//! Tokens, revocations of JWTs and placements: the tables are the truth, this hub's memory and the bucket `rovi_access`
 //! follow.
 //!
 //! A change made here counts here at once and goes to the bucket at once. Changes of other hubs are
@@ -12,8 +12,8 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use rovi_common::{
     auth::{
-        Known, Placement, TokenRecord,
-        record::{placement_key, token_key},
+        Known, Placement, Revocation, TokenRecord,
+        record::{placement_key, revocation_key, token_key},
     },
     error::ErrorChain,
     lifecycle::Lifecycle,
@@ -30,6 +30,7 @@ use crate::{
     store::{
         Pool, StoreError,
         access::{self, Fingerprint},
+        revocations,
     },
 };
 
@@ -93,6 +94,13 @@ impl AccessKeeper {
         self.tell(key, value).await;
     }
 
+    /// Puts a revocation of JWTs into force: here, and on the bus if it answers soon.
+    pub(crate) async fn apply_revocation(&self, revocation: Revocation) {
+        let (key, value) = (revocation_key(&revocation.id), encode(&revocation));
+        self.known.revoke(revocation);
+        self.tell(key, value).await;
+    }
+
     async fn tell(&self, key: String, value: Bytes) {
         let told = async {
             if self.bus.life().is_none() {
@@ -136,11 +144,19 @@ impl AccessKeeper {
                 return Ok(None);
             }
             let tokens = access::tokens(conn)?;
-            Ok(Some((fingerprint, tokens, access::placements(conn)?)))
+            let placed = access::placements(conn)?;
+            Ok(Some((
+                fingerprint,
+                tokens,
+                placed,
+                revocations::list(conn)?,
+            )))
         };
-        let Some((fingerprint, tokens, placements)) = self.pool.run(read).await? else {
+        let Some((fingerprint, tokens, placements, revoked)) = self.pool.run(read).await? else {
             return Ok(None);
         };
+        let revoked = revoked.into_iter().map(|one| one.record);
+        self.known.revoke_all(revoked.collect());
         let tokens = tokens.into_iter().map(|token| token.record).collect();
         self.known.replace(tokens, placements);
         Ok(Some(fingerprint))
@@ -177,8 +193,11 @@ impl AccessKeeper {
             .map_err(|error| ErrorChain(&error).to_string())?;
         // The bucket is read before the tables: so the tables can only be newer.
         let mut told = entries(&bucket).await.map_err(|error| error.to_string())?;
-        let read = |conn: &mut _| Ok((access::tokens(conn)?, access::placements(conn)?));
-        let (tokens, placements) = self
+        let read = |conn: &mut _| {
+            let (tokens, placements) = (access::tokens(conn)?, access::placements(conn)?);
+            Ok((tokens, placements, revocations::list(conn)?))
+        };
+        let (tokens, placements, revoked) = self
             .pool
             .run(read)
             .await
@@ -188,7 +207,9 @@ impl AccessKeeper {
         let placements = placements
             .iter()
             .map(|one| (placement_key(&one.battery), encode(one)));
-        for (key, value) in tokens.chain(placements) {
+        let revoked = revoked.iter().map(|one| &one.record);
+        let revoked = revoked.map(|one| (revocation_key(&one.id), encode(one)));
+        for (key, value) in tokens.chain(placements).chain(revoked) {
             let (revision, present) = told.remove(&key).unwrap_or_default();
             if present != value {
                 let updated = bucket.update(key.as_str(), value, revision).await;

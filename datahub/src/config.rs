@@ -11,6 +11,7 @@ use std::{
 use rovi_common::{
     auth::AuthSettings,
     config::ServiceUrl,
+    cors::CorsSettings,
     frame::MAX_ROW_BYTES,
     sink::{self, Sink},
     streams::BusSettings,
@@ -43,6 +44,8 @@ pub struct Settings {
     pub insecure_listen: bool,
     /// Who has to say who they are.
     pub auth: AuthSettings,
+    /// Which pages of other origins may ask.
+    pub cors: CorsSettings,
     /// PostgreSQL, the truth.
     pub database_url: ServiceUrl,
     /// NATS, the news.
@@ -146,6 +149,7 @@ impl Default for Settings {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)),
             insecure_listen: false,
             auth: AuthSettings::default(),
+            cors: CorsSettings::default(),
             database_url: DEFAULT_DATABASE_URL.parse().expect(url),
             nats_url: DEFAULT_NATS_URL.parse().expect(url),
             sink: Sink::default(),
@@ -194,6 +198,7 @@ impl Settings {
         let listening = self.auth.check_listen(self.listen, self.insecure_listen);
         let mut problems = self.auth.problems();
         problems.extend(listening.err());
+        problems.extend(self.cors.problems());
         problems.extend(sink::problem(self.sink, self.out.as_deref()).map(str::to_owned));
         let mut need = |holds: bool, problem: &str| {
             if !holds {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rovi_common::services::Services;
+use rovi_common::{http::Problem, name::BatteryName, services::Services};
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -13,7 +13,7 @@ use crate::{
     history::roller::Roller,
     metrics::HubMetrics,
     relayed::Board,
-    store::Pool,
+    store::{Pool, batteries},
     upload::{bodies::Bodies, open::OpenUploads, room::Rooms},
     writer::Writers,
 };
@@ -51,4 +51,16 @@ pub struct Hub {
     pub stop: CancellationToken,
     /// Upload sockets, which close before the HTTP server stops.
     pub sockets: TaskTracker,
+}
+
+impl Hub {
+    /// Whether there is such a battery.
+    ///
+    /// # Errors
+    /// 503 while PostgreSQL is away.
+    pub async fn knows(&self, battery: &BatteryName) -> Result<bool, Problem> {
+        let name = battery.clone();
+        let find = move |connection: &mut _| Ok(batteries::find(connection, name.as_str())?);
+        Ok(self.pool.run(find).await?.is_some())
+    }
 }

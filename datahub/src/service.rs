@@ -15,12 +15,13 @@ use actix_web::{
 };
 use rovi_common::{
     auth::{self, Gate},
+    cors,
     heartbeat::{self, Load, Pulse},
     http::{self, Readiness},
     lifecycle::Lifecycle,
     services::Services,
     sink::Sink,
-    streams,
+    slow_body, streams,
     telemetry::Metrics,
 };
 use rovi_pictures::{Folder, FolderError};
@@ -417,12 +418,16 @@ fn serve(
     let settings = &hub.settings;
     let twin = TwinProxy::new(settings.twin_url.clone()).map_err(ServiceError::Twin)?;
     let twin = web::Data::new(twin);
+    let cors = web::Data::new(settings.cors.clone());
     let (workers, shutdown) = (settings.http_workers, settings.shutdown_timeout / 4);
     let app = move || {
         App::new()
             .wrap(from_fn(auth::guard))
             .wrap(from_fn(http::same_origin))
+            .wrap(from_fn(slow_body::bounded))
+            .wrap(from_fn(cors::cors))
             .wrap(from_fn(http::careful_headers))
+            .app_data(cors.clone())
             .app_data(gate.clone())
             .app_data(keeper.clone())
             .app_data(hub.clone())
@@ -437,6 +442,8 @@ fn serve(
     };
     let mut server = HttpServer::new(app)
         .disable_signals()
+        .client_request_timeout(http::HEAD_WITHIN)
+        .max_connections(http::CONNECTIONS)
         .shutdown_timeout(shutdown.as_secs().max(1));
     if workers > 0 {
         server = server.workers(workers);

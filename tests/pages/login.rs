@@ -8,7 +8,7 @@ use system_tests::Stack;
 
 use crate::browser::Browser;
 
-const ADMIN: &str = "the-token-of-the-admin-in-its-file";
+const ADMIN: &str = "the-canary-token-of-the-admin-in-its-file";
 const TOKEN: &str = "#token";
 
 async fn secure_stack() -> Stack {
@@ -17,7 +17,7 @@ async fn secure_stack() -> Stack {
         (
             "AUTH__SERVICE_TOKEN_FILE",
             "service.token",
-            "the-token-of-the-services-in-its-file",
+            "the-canary-token-of-the-services-in-its-file",
         ),
         ("AUTH__ADMIN_TOKEN_FILE", "admin.token", ADMIN),
     ] {

@@ -65,6 +65,11 @@ impl Stack {
         }
     }
 
+    /// Gives both services an environment variable, from their next start.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        self.settings.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Starts the hub, without waiting for it.
     pub fn start_hub(&mut self) {
         let mut command = Command::new(binary("datahub"));
@@ -122,8 +127,16 @@ impl Stack {
             command.env("NATS_URL", self.nats.server.url());
         }
         command.args(["--listen", &format!("127.0.0.1:{port}")]);
-        let log = self.folder.path().join(format!("{name}.log"));
+        let log = self.log(name);
         ServerProcess::spawn(name, command, &log).expect("the service's binary was built")
+    }
+
+    /// Where a service logs: in `ROVI_KEPT_LOGS`, if that names a folder, for looks at all of them.
+    pub fn log(&self, name: &str) -> PathBuf {
+        let own = self.folder.path();
+        let place = kept_logs().and_then(|kept| Some(kept.join(own.file_name()?)));
+        let place = place.filter(|place| std::fs::create_dir_all(place).is_ok());
+        place.as_deref().unwrap_or(own).join(format!("{name}.log"))
     }
 
     /// Waits until both services say that they are ready.
@@ -262,6 +275,14 @@ impl Stack {
             .map(|p| p.failed(String::new()).to_string());
         tails.collect::<Vec<_>>().join("\n")
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests have no settings of their own"
+)]
+fn kept_logs() -> Option<PathBuf> {
+    std::env::var_os("ROVI_KEPT_LOGS").map(PathBuf::from)
 }
 
 fn text_of(output: &Output) -> String {

@@ -1,4 +1,4 @@
-//! What the hub tells of tokens and batteries: follows the bucket `rovi_access`.
+//! What the hub tells of tokens, revoked JWTs and batteries: follows the bucket `rovi_access`.
 //!
 //! What was heard once goes on to count while the bus or the hub is away, and while a bucket that was
 //! lost is written anew.
@@ -82,6 +82,11 @@ fn apply(known: &Known, entry: &Entry) {
         }
         ("battery", false) => match serde_json::from_slice(&entry.value) {
             Ok(placement) => known.place(placement),
+            Err(error) => unreadable(error),
+        },
+        // Not taken back where the bucket is lost: the hub never takes one back either.
+        ("revoked", false) => match serde_json::from_slice(&entry.value) {
+            Ok(revocation) => known.revoke(revocation),
             Err(error) => unreadable(error),
         },
         _ => {}

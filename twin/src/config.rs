@@ -5,12 +5,15 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, str::FromStr, time:
 use rovi_common::{
     auth::AuthSettings,
     config::ServiceUrl,
+    cors::CorsSettings,
     sink::{self, Sink},
     streams::BusSettings,
     telemetry::LogFormat,
 };
 use serde::{Deserialize, Serialize};
 use url::Url;
+
+use crate::alerts::Reach;
 
 /// Start of the environment variables of this service.
 pub const ENV_PREFIX: &str = "ROVI_TWIN_";
@@ -25,6 +28,8 @@ pub struct Settings {
     pub insecure_listen: bool,
     /// Who has to say who they are.
     pub auth: AuthSettings,
+    /// Which pages of other origins may ask.
+    pub cors: CorsSettings,
     /// The bus.
     pub nats_url: ServiceUrl,
     /// Whether this twin estimates (`nats`), or only draws what others say: `png` keeps the newest
@@ -88,9 +93,10 @@ pub struct Settings {
 pub struct AlertSettings {
     /// The file with the secret by which webhooks are signed; without it no rule may have one.
     pub webhook_secret_file: Option<PathBuf>,
-    /// Whether webhooks may go to addresses of this machine and of private networks. Whoever may
-    /// make rules can then reach those from here.
-    pub webhook_inner: bool,
+    /// Inner addresses that webhooks may go to: networks, addresses, and names of hosts. Whoever may
+    /// make rules can reach those from here. Without authentication and on loopback, this machine is
+    /// allowed by itself.
+    pub webhook_allow: Vec<String>,
 }
 
 /// Backtests: candidates over stored history.
@@ -151,6 +157,7 @@ impl Default for Settings {
             listen: SocketAddr::from(([127, 0, 0, 1], 8001)),
             insecure_listen: false,
             auth: AuthSettings::default(),
+            cors: CorsSettings::default(),
             nats_url: url("nats://127.0.0.1:4222"),
             sink: Sink::default(),
             out: None,
@@ -176,16 +183,27 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Returns where webhooks may go.
+    ///
+    /// # Errors
+    /// `alerts.webhook_allow` cannot be read.
+    pub fn webhook_reach(&self) -> Result<Reach, String> {
+        let is_for_own_users = !self.auth.required && self.listen.ip().is_loopback();
+        Reach::of(&self.alerts.webhook_allow, is_for_own_users)
+    }
+
     /// Checks what single fields cannot tell.
     ///
     /// # Errors
     /// All problems at once, each naming its setting.
     pub fn check(&self) -> Result<(), String> {
         let mut problems = self.auth.problems();
+        problems.extend(self.cors.problems());
         if let Err(problem) = self.auth.check_listen(self.listen, self.insecure_listen) {
             problems.push(format!("listen: {problem}"));
         }
         problems.extend(sink::problem(self.sink, self.out.as_deref()).map(str::to_owned));
+        problems.extend(self.webhook_reach().err());
         if self.bus.partitions == 0 {
             problems.push("bus.partitions: must be 1 or more".to_owned());
         }

@@ -16,11 +16,12 @@ use prometheus::IntCounter;
 use rovi_common::{
     auth::{self, Gate, gate::read_token},
     config::{self, ServiceArgs},
+    cors,
     heartbeat::{self, Load, Pulse},
     http::{self, Readiness},
     lifecycle::Lifecycle,
     sink::{Sink, SinkArgs},
-    streams,
+    slow_body, streams,
     telemetry::{self, Metrics},
 };
 use rovi_python::Python;
@@ -36,7 +37,7 @@ use crate::{
     backtest::Backtests,
     checkpoint::Checkpoints,
     commands,
-    config::{AlertSettings, ENV_PREFIX, Settings},
+    config::{ENV_PREFIX, Settings},
     corrections,
     documents::Documents,
     events::Events,
@@ -190,7 +191,7 @@ impl Service {
             metadata_answers: MetadataAnswers::default(),
             events: Events::default(),
             alerts: Alerts::default(),
-            hooks: hooks(&settings.alerts)?,
+            hooks: hooks(&settings)?,
             settings,
         };
         Ok(Self {
@@ -269,12 +270,16 @@ impl Service {
         let fleet = web::Data::from(Arc::clone(&self.fleet));
         let (readiness, metrics) = (self.readiness.clone(), self.metrics.clone());
         let gate = auth::guard::data(&self.gate);
+        let cors = web::Data::new(self.fleet.shared().settings.cors.clone());
         let openapi = api::openapi();
         let server = HttpServer::new(move || {
             App::new()
                 .wrap(middleware::from_fn(auth::guard))
                 .wrap(middleware::from_fn(http::same_origin))
+                .wrap(middleware::from_fn(slow_body::bounded))
+                .wrap(middleware::from_fn(cors::cors))
                 .wrap(middleware::from_fn(http::careful_headers))
+                .app_data(cors.clone())
                 .app_data(gate.clone())
                 .app_data(fleet.clone())
                 .configure(http::operations("twin", readiness.clone(), metrics.clone()))
@@ -284,6 +289,8 @@ impl Service {
         let server = server
             .disable_signals()
             .workers(HTTP_WORKERS)
+            .client_request_timeout(http::HEAD_WITHIN)
+            .max_connections(http::CONNECTIONS)
             .shutdown_timeout(2)
             .listen(self.listener.try_clone()?)?
             .run();
@@ -382,8 +389,8 @@ fn hub(settings: &Settings, nats: &async_nats::Client) -> Result<Hub, StartError
 }
 
 /// Reads the secret and makes the way to those who are told of alerts.
-fn hooks(settings: &AlertSettings) -> Result<Hooks, StartError> {
-    let secret = match &settings.webhook_secret_file {
+fn hooks(settings: &Settings) -> Result<Hooks, StartError> {
+    let secret = match &settings.alerts.webhook_secret_file {
         Some(file) => Some(std::fs::read(file).map_err(|error| {
             let file = file.display();
             StartError::Settings(format!("alerts.webhook_secret_file: {file}: {error}"))
@@ -395,7 +402,8 @@ fn hooks(settings: &AlertSettings) -> Result<Hooks, StartError> {
         let problem = "alerts.webhook_secret_file: the file is empty";
         return Err(StartError::Settings(problem.to_owned()));
     }
-    let hooks = Hooks::new(secret, settings.webhook_inner);
+    let reach = settings.webhook_reach().map_err(StartError::Settings)?;
+    let hooks = Hooks::new(reqwest::Client::builder(), secret, reach);
     hooks.map_err(|error| StartError::Http(error.to_string()))
 }
 

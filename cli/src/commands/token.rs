@@ -1,4 +1,4 @@
-//! `rovicli token`: makes, lists and revokes API tokens.
+//! `rovicli token`: makes, lists and revokes API tokens, and revokes JWTs.
 
 use std::{
     io::{self, Write},
@@ -44,6 +44,19 @@ enum Task {
         /// Its id, as the list tells it.
         id: String,
     },
+    /// Has JWTs of an outside issuer stop counting, for ever: one, or all that somebody was given
+    /// before.
+    RevokeJwt {
+        /// `jti` of the one.
+        #[arg(long, required_unless_present = "subject", conflicts_with = "subject")]
+        jti: Option<String>,
+        /// `sub` of those.
+        #[arg(long)]
+        subject: Option<String>,
+        /// With `--subject`: only those issued before this, in seconds since 1970; else before now.
+        #[arg(long, value_name = "SECONDS", requires = "subject")]
+        issued_before: Option<i64>,
+    },
     /// Writes a new token into a file, for `auth.service_token_file` and `auth.admin_token_file`.
     NewFile {
         /// The file, which must not exist.
@@ -67,6 +80,17 @@ pub(super) async fn run(hub: Result<Hub>, args: Args) -> Result<()> {
         Task::Revoke { id } => {
             let revoked = hub?.revoke_token(&id).await?;
             writeln!(out, "{} ({}) is revoked", revoked.id, revoked.name)?;
+        }
+        Task::RevokeJwt {
+            jti,
+            subject,
+            issued_before,
+        } => {
+            let body = serde_json::json!({
+                "jti": jti, "subject": subject, "issued_before": issued_before,
+            });
+            hub?.revoke_jwts(&body).await?;
+            writeln!(out, "revoked; what they opened is closed")?;
         }
         Task::NewFile { file } => {
             ensure!(!file.exists(), "{} exists already", file.display());

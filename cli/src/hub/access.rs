@@ -80,6 +80,15 @@ impl Hub {
             .context("the hub's answer is not as expected")
     }
 
+    /// Revokes JWTs: one by `jti`, or those of a `subject`.
+    ///
+    /// # Errors
+    /// The hub is away, or refuses.
+    pub async fn revoke_jwts(&self, which: &serde_json::Value) -> Result<()> {
+        let url = self.path("auth/revocations")?;
+        self.send(self.http.post(url).json(which)).await.map(drop)
+    }
+
     /// Lists entries of the audit behind one, oldest first; empty at the end.
     ///
     /// # Errors

@@ -10,7 +10,9 @@ use std::{
 use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, http::StatusCode};
 
 use super::{
+    budget::{Budgets, Purse},
     known::{Known, Visible},
+    record::JwtIdentity,
     role::{Grant, Role, Scope},
     ticket::Bearer,
 };
@@ -19,6 +21,8 @@ use crate::{clock, http::Problem, name::BatteryName};
 /// WebSocket close code: who watches or sends may not any more, for the reason given.
 pub const CLOSE_CODE: u16 = 4401;
 
+/// The name of the services, who ask each other.
+pub(super) const SERVICE: &str = "service";
 /// Things that one request is noted to be about.
 const MOST_NOTES: usize = 100;
 
@@ -54,6 +58,8 @@ pub(super) enum Who {
         name: Arc<str>,
         grants: Arc<[Grant]>,
         expires: Option<i64>,
+        /// The JWT by which an issuer did.
+        jwt: Option<Arc<JwtIdentity>>,
     },
 }
 
@@ -61,15 +67,17 @@ pub(super) enum Who {
 #[derive(Debug, Clone)]
 pub struct Access {
     known: Arc<Known>,
+    budgets: Arc<Budgets>,
     who: Who,
     /// What the present request is about, for the audit.
     notes: Arc<Mutex<Vec<String>>>,
 }
 
 impl Access {
-    pub(super) fn new(known: Arc<Known>, who: Who) -> Self {
+    pub(super) fn new(known: Arc<Known>, budgets: Arc<Budgets>, who: Who) -> Self {
         Self {
             known,
+            budgets,
             who,
             notes: Arc::default(),
         }
@@ -77,7 +85,7 @@ impl Access {
 
     /// Returns the access of everybody where nobody is asked, for tests of parts.
     pub fn everyone() -> Self {
-        Self::new(Arc::default(), Who::Everyone)
+        Self::new(Arc::default(), Arc::default(), Who::Everyone)
     }
 
     /// Tells who it is, for people.
@@ -95,6 +103,25 @@ impl Access {
     /// Whether nobody is asked who they are.
     pub fn is_everyone(&self) -> bool {
         matches!(self.who, Who::Everyone)
+    }
+
+    /// Returns how much the caller may ask for yet; the services themselves, and everybody where
+    /// nobody is asked, are not counted.
+    pub fn purse(&self) -> Purse {
+        let name = match &self.who {
+            Who::Everyone => return Purse::default(),
+            Who::Named { name, jwt, .. } if jwt.is_none() && **name == *SERVICE => {
+                return Purse::default();
+            }
+            Who::Named { name, .. } => name,
+            Who::Token(id) => id,
+        };
+        self.budgets.purse(name, self.strongest_role())
+    }
+
+    /// Returns the strongest role that the caller has for anything.
+    pub fn strongest_role(&self) -> Option<Role> {
+        self.grants().iter().map(|grant| grant.role).max()
     }
 
     /// Returns what the caller may do at this moment.
@@ -128,6 +155,11 @@ impl Access {
             if token.is_none_or(|token| token.revoked.is_some()) {
                 return Some(Ended::Revoked);
             }
+        }
+        if let Who::Named { jwt: Some(jwt), .. } = &self.who
+            && self.known.is_revoked(jwt)
+        {
+            return Some(Ended::Revoked);
         }
         let expires = self.expires()?;
         (expires <= clock::now_us()).then_some(Ended::Expired)
@@ -256,6 +288,10 @@ impl Access {
                 name: self.name(),
                 grants: self.grants(),
                 expires: self.expires(),
+                jwt: match &self.who {
+                    Who::Named { jwt, .. } => jwt.as_deref().cloned(),
+                    _ => None,
+                },
             },
         }
     }

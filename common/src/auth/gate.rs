@@ -1,12 +1,14 @@
 //! Decides who somebody is by what they show.
 
-use std::{path::Path, sync::Arc};
+use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use super::{
-    access::{Access, Ended, Who},
+    access::{Access, Ended, SERVICE, Who},
     audit::Recorder,
+    budget::Budgets,
     jwt::{Jwt, JwtError},
     known::Known,
+    lockout::{Lockout, LockoutSettings},
     role::{Grant, Role},
     routes::Service,
     secret::{self, Digest},
@@ -28,6 +30,8 @@ pub enum Refused {
     Wrong,
     /// It counted once.
     Over(Ended),
+    /// Too much of what came from there did not count; for so long none of it is looked at.
+    Locked(Duration),
 }
 
 impl From<Refused> for Problem {
@@ -41,6 +45,12 @@ impl From<Refused> for Problem {
             Refused::Wrong => "this token is not valid here",
             Refused::Over(Ended::Expired) => "this token has expired",
             Refused::Over(_) => "this token was revoked",
+            Refused::Locked(left) => {
+                let detail = "too many wrong credentials came from this address; a token that counts \
+                              is let in, others are not looked at for a while: see that no program \
+                              goes on with an old one";
+                return Self::too_many(detail, left);
+            }
         };
         let problem = Self::new(StatusCode::UNAUTHORIZED, detail);
         if refused == Refused::Nothing {
@@ -68,6 +78,9 @@ pub struct Gate {
     jwt: Option<Jwt>,
     tickets: Option<Tickets>,
     audit: Recorder,
+    lockout: Lockout,
+    budgets: Arc<Budgets>,
+    settings: AuthSettings,
 }
 
 impl Gate {
@@ -82,7 +95,7 @@ impl Gate {
             let token = read_token("auth.service_token_file", file)?;
             tickets = Some(Tickets::new(&token));
             fixed.push(Fixed {
-                name: "service",
+                name: SERVICE,
                 digest: Digest::of(&token),
                 grants: vec![Grant::of_all(Role::Reader)],
             });
@@ -104,6 +117,9 @@ impl Gate {
             jwt: jwt.map_err(|error| format!("auth.jwt: {error}"))?,
             tickets,
             audit: Recorder::default(),
+            lockout: Lockout::new(settings.lockout),
+            budgets: Arc::new(Budgets::new(settings.budgets.clone())),
+            settings: settings.clone(),
         }))
     }
 
@@ -117,6 +133,9 @@ impl Gate {
             jwt: None,
             tickets: None,
             audit: Recorder::default(),
+            lockout: Lockout::new(LockoutSettings::default()),
+            budgets: Arc::default(),
+            settings: AuthSettings::default(),
         })
     }
 
@@ -140,53 +159,99 @@ impl Gate {
         &self.audit
     }
 
-    /// Lets a caller in who shows a token, a JWT or a ticket.
+    /// What was set.
+    pub fn settings(&self) -> &AuthSettings {
+        &self.settings
+    }
+
+    /// Lets a caller in who shows a token, a JWT or a ticket; `source` is the address it came from.
     ///
     /// # Errors
     /// See [`Refused`].
-    pub async fn check(&self, shown: Option<&str>) -> Result<Access, Refused> {
-        let access = |who| Access::new(Arc::clone(&self.known), who);
+    pub async fn check(
+        &self,
+        shown: Option<&str>,
+        source: Option<IpAddr>,
+    ) -> Result<Access, Refused> {
         if !self.required {
-            return Ok(access(Who::Everyone));
+            return Ok(self.access(Who::Everyone));
         }
         let shown = shown.ok_or(Refused::Nothing)?;
+        let checked = match self.check_cheaply(shown) {
+            Some(checked) => checked,
+            None => self.check_jwt(shown, source).await,
+        };
+        checked.map_err(|refused| match self.lockout.failed(source) {
+            Some(left) => Refused::Locked(left),
+            None => refused,
+        })
+    }
+
+    fn access(&self, who: Who) -> Access {
+        Access::new(Arc::clone(&self.known), Arc::clone(&self.budgets), who)
+    }
+
+    /// Looks at what takes no more than a digest: so whoever shows it can be let in while others of
+    /// the same address are locked out. `None` for what may be a JWT.
+    fn check_cheaply(&self, shown: &str) -> Option<Result<Access, Refused>> {
         // Tokens of files may have any form, so they are looked at first.
         if let Some(fixed) = self.fixed.iter().find(|fixed| fixed.digest.is_of(shown)) {
-            return Ok(access(Who::Named {
+            return Some(Ok(self.access(Who::Named {
                 name: fixed.name.into(),
                 grants: fixed.grants.clone().into(),
                 expires: None,
-            }));
+                jwt: None,
+            })));
         }
         if let Some(id) = secret::id_of(shown) {
-            let token = self.known.token(id).ok_or(Refused::Wrong)?;
-            if !token.digest.is_of(shown) {
-                return Err(Refused::Wrong);
+            let token = self.known.token(id);
+            if !token.is_some_and(|token| token.digest.is_of(shown)) {
+                return Some(Err(Refused::Wrong));
             }
-            return counting(access(Who::Token(id.into())));
+            return Some(counting(self.access(Who::Token(id.into()))));
         }
         if shown.starts_with(ticket::PREFIX) {
-            let tickets = self.tickets.as_ref().ok_or(Refused::Wrong)?;
-            return match tickets.take(shown).ok_or(Refused::Wrong)? {
-                Bearer::Token(id) => counting(access(Who::Token(id.into()))),
+            let taken = self
+                .tickets
+                .as_ref()
+                .and_then(|tickets| tickets.take(shown));
+            let who = taken.ok_or(Refused::Wrong).map(|bearer| match bearer {
+                Bearer::Token(id) => Who::Token(id.into()),
                 Bearer::Named {
                     name,
                     grants,
                     expires,
-                } => counting(access(Who::Named {
+                    jwt,
+                } => Who::Named {
                     name: name.into(),
                     grants: grants.into(),
                     expires,
-                })),
-            };
+                    jwt: jwt.map(Arc::new),
+                },
+            });
+            return Some(who.and_then(|who| counting(self.access(who))));
         }
+        None
+    }
+
+    async fn check_jwt(&self, shown: &str, source: Option<IpAddr>) -> Result<Access, Refused> {
         let jwt = self.jwt.as_ref().ok_or(Refused::Wrong)?;
+        // A signature is dear to check. Nobody can make up many that counted before.
+        if let Some(left) = self.lockout.left(source)
+            && !self.lockout.remembers(shown)
+        {
+            return Err(Refused::Locked(left));
+        }
         match jwt.verify(shown).await {
-            Ok(outside) => counting(access(Who::Named {
-                name: outside.subject.into(),
-                grants: outside.grants.into(),
-                expires: Some(outside.expires),
-            })),
+            Ok(outside) => {
+                self.lockout.remember(shown);
+                counting(self.access(Who::Named {
+                    name: outside.jwt.subject.as_str().into(),
+                    grants: outside.grants.into(),
+                    expires: Some(outside.expires),
+                    jwt: Some(Arc::new(outside.jwt)),
+                }))
+            }
             Err(JwtError::Expired) => Err(Refused::Over(Ended::Expired)),
             Err(JwtError::Wrong(why)) => {
                 tracing::debug!("a JWT was refused: {why}");

@@ -1,6 +1,6 @@
 //! Middleware: asks the table of [`routes`](super::routes) before any handler runs.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use actix_web::{
     HttpMessage,
@@ -19,7 +19,7 @@ use super::{
     audit::Entry,
     gate::Gate,
     routes::{FORWARDED, Need, Service},
-    session,
+    session, source,
 };
 use crate::{clock, http::Problem, name::BatteryName};
 
@@ -58,13 +58,15 @@ pub async fn guard(
         authorise(&mut request, &cookie);
     }
     let shown = bearer(request.headers());
-    let access = gate.check(shown.as_deref()).await.map_err(Problem::from)?;
+    let source = source::of(&request, &gate.settings().trusted_proxies);
+    let access = gate.check(shown.as_deref(), source).await;
+    let access = access.map_err(Problem::from)?;
     if access.is_everyone() {
         request.extensions_mut().insert(access);
         return next.call(request).await;
     }
     let pending = wanted.changes().then(|| Pending {
-        entry: Some(wanted.entry(&request, &access)),
+        entry: Some(wanted.entry((&request, source), &access)),
         gate: gate.clone(),
         access: access.clone(),
     });
@@ -192,12 +194,16 @@ impl Wanted {
         !is_read && !is_upload && self.need != Some(Need::Forwarded)
     }
 
-    fn entry(&self, request: &ServiceRequest, access: &Access) -> Entry {
+    fn entry(
+        &self,
+        (request, source): (&ServiceRequest, Option<IpAddr>),
+        access: &Access,
+    ) -> Entry {
         let service = match self.service {
             Service::Hub => "datahub",
             Service::Twin => "twin",
         };
-        let source = request.peer_addr().map(|address| address.ip().to_string());
+        let source = source.map(|address| address.to_string());
         let pattern = self.pattern.as_deref().unwrap_or("(no route)");
         Entry {
             at: 0,

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::{
     jwks::Keys,
+    record::JwtIdentity,
     ring_provider,
     role::Grant,
     settings::{JwtAlgorithm, JwtSettings},
@@ -35,8 +36,8 @@ pub enum JwtError {
 /// Who an issuer says somebody is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outside {
-    /// `sub`.
-    pub subject: String,
+    /// What tells the JWT from others.
+    pub jwt: JwtIdentity,
     /// What they may do.
     pub grants: Vec<Grant>,
     /// `exp` with what clocks may differ, in microseconds since 1970.
@@ -50,6 +51,8 @@ struct Claims {
     exp: u64,
     #[serde(rename = "nbf")]
     _nbf: Option<u64>,
+    jti: Option<String>,
+    iat: Option<f64>,
     #[serde(flatten)]
     others: Map<String, Value>,
 }
@@ -132,8 +135,14 @@ impl Jwt {
             .exp
             .saturating_add(LEEWAY_S)
             .saturating_mul(1_000_000);
+        #[expect(clippy::cast_possible_truncation, reason = "`as` keeps within bounds")]
+        let issued = claims.iat.map(|seconds| (seconds * 1e6) as i64);
         Outside {
-            subject: claims.sub,
+            jwt: JwtIdentity {
+                jti: claims.jti,
+                subject: claims.sub,
+                issued,
+            },
             grants,
             expires: i64::try_from(expires).unwrap_or(i64::MAX),
         }

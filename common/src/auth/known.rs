@@ -11,7 +11,7 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    record::{Placement, TokenRecord},
+    record::{JwtIdentity, Placement, Revocation, TokenRecord},
     role::{Grant, Role, Scope},
 };
 use crate::name::BatteryName;
@@ -27,6 +27,7 @@ pub struct Known {
 struct Inner {
     tokens: HashMap<String, Arc<TokenRecord>>,
     placements: HashMap<BatteryName, Placement>,
+    revocations: HashMap<String, Revocation>,
 }
 
 /// The batteries that somebody may see, for queries of a database.
@@ -86,6 +87,43 @@ impl Known {
     /// Forgets what was said of a battery.
     pub fn forget_place(&self, battery: &BatteryName) {
         self.change(|inner| inner.placements.remove(battery).is_some());
+    }
+
+    /// Takes a revocation of JWTs, unless a newer revision of it is known.
+    pub fn revoke(&self, revocation: Revocation) {
+        self.change(|inner| {
+            let known = inner.revocations.get(&revocation.id);
+            let is_news = known.is_none_or(|known| known.revision < revocation.revision);
+            if is_news {
+                inner.revocations.insert(revocation.id.clone(), revocation);
+            }
+            is_news
+        });
+    }
+
+    /// Takes the revocations there were at some moment, besides those that are known: none is ever
+    /// taken back.
+    pub fn revoke_all(&self, revocations: Vec<Revocation>) {
+        revocations.into_iter().for_each(|one| self.revoke(one));
+    }
+
+    /// Whether a JWT was revoked.
+    pub fn is_revoked(&self, jwt: &JwtIdentity) -> bool {
+        let inner = self.read();
+        if inner.revocations.is_empty() {
+            return false;
+        }
+        let covers = |id: String| {
+            inner
+                .revocations
+                .get(&id)
+                .is_some_and(|one| one.covers(jwt))
+        };
+        covers(Revocation::id_of_subject(&jwt.subject))
+            || jwt
+                .jti
+                .as_deref()
+                .is_some_and(|jti| covers(Revocation::id_of_jti(jti)))
     }
 
     /// Takes all there was at some moment, in place of what was known; tokens that were known by a
@@ -276,6 +314,31 @@ mod tests {
         ] {
             assert!(!covers(text), "{text}");
         }
+    }
+
+    #[test]
+    fn a_jwt_is_revoked_by_its_name_or_with_all_that_its_bearer_had_before() {
+        let known = Known::default();
+        let jwt = |subject: &str, jti: Option<&str>, issued| JwtIdentity {
+            jti: jti.map(str::to_owned),
+            subject: subject.to_owned(),
+            issued,
+        };
+        let revoke = |id: String, issued_before| Revocation {
+            id,
+            jti: None,
+            subject: None,
+            issued_before,
+            revision: 1,
+        };
+        known.revoke(revoke(Revocation::id_of_jti("one"), None));
+        known.revoke(revoke(Revocation::id_of_subject("ada"), Some(100)));
+        assert!(known.is_revoked(&jwt("bob", Some("one"), Some(500))));
+        assert!(known.is_revoked(&jwt("ada", Some("two"), Some(99))));
+        assert!(known.is_revoked(&jwt("ada", None, None)));
+        assert!(!known.is_revoked(&jwt("ada", None, Some(100))));
+        assert!(!known.is_revoked(&jwt("bob", Some("two"), None)));
+        assert!(!known.is_revoked(&jwt("one", None, None)));
     }
 
     #[test]

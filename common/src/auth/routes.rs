@@ -49,6 +49,7 @@ pub const SHARED: &[Line] = &[
     ("GET", "/asyncapi.json", Nothing),
     ("GET", "/docs", Nothing),
     ("GET", "/docs/{_:.*}", Nothing),
+    ("GET", "/limits", Known),
     ("GET", "/auth/me", Known),
     ("POST", "/auth/session", Known),
     // Whoever is not known any more signs out, too.
@@ -63,6 +64,8 @@ pub const HUB: &[Line] = &[
     ("GET", "/auth/tokens", Listed(Admin)),
     ("POST", "/auth/tokens", Named(Admin)),
     ("DELETE", "/auth/tokens/{token}", Named(Admin)),
+    ("GET", "/auth/revocations", All(Admin)),
+    ("POST", "/auth/revocations", All(Admin)),
     ("GET", "/auth/batteries", All(Admin)),
     ("PUT", "/auth/batteries/{battery}", All(Admin)),
     ("POST", "/db/register", Named(Uploader)),

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::role::Grant;
+use super::{budget::BudgetSettings, lockout::LockoutSettings, role::Grant};
+use crate::network::Network;
 
 /// Who has to say who they are, and how that is checked.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -21,6 +22,13 @@ pub struct AuthSettings {
     pub admin_token_file: Option<PathBuf>,
     /// The issuer of JWTs that are taken besides.
     pub jwt: Option<JwtSettings>,
+    /// Proxies before the service whose `X-Forwarded-For` is believed. One too many, and whoever is
+    /// behind it can pass for any address; one too few, and all behind it are one address.
+    pub trusted_proxies: Vec<Network>,
+    /// How often an address may show wrong credentials.
+    pub lockout: LockoutSettings,
+    /// How much each principal may ask for.
+    pub budgets: BudgetSettings,
 }
 
 /// An issuer of JWTs.

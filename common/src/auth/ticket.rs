@@ -12,6 +12,7 @@ use ring::hmac;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    record::JwtIdentity,
     role::Grant,
     secret::{NoRandomBytes, hex, random},
 };
@@ -35,6 +36,8 @@ pub(super) enum Bearer {
         name: String,
         grants: Vec<Grant>,
         expires: Option<i64>,
+        #[serde(default)]
+        jwt: Option<JwtIdentity>,
     },
 }
 

@@ -101,6 +101,10 @@ async fn forward(
     for (name, value) in passing(request.headers()) {
         outgoing = outgoing.header(name, value);
     }
+    // Behind those that the request came through, for twins that trust this hub to say so.
+    if let Some(peer) = request.peer_addr() {
+        outgoing = outgoing.header("x-forwarded-for", peer.ip().to_string());
+    }
     let answer = if has_body(&request) {
         let (pieces, mut inbox) = mpsc::channel(PIECES);
         let stream = stream::poll_fn(move |context| inbox.poll_recv(context));
@@ -153,7 +157,9 @@ fn respond(answer: reqwest::Response) -> HttpResponse {
 }
 
 fn unreachable(twin: &TwinProxy, error: &reqwest::Error) -> Problem {
-    tracing::info!("the twin at {} did not answer: {error}", twin.url);
+    // Not the whole URL: it may have a password.
+    let place = twin.url.origin().ascii_serialization();
+    tracing::info!("the twin at {place} did not answer: {error}");
     Problem::unavailable("the Digital Twin, which answers this, is away; try again soon")
 }
 

@@ -21,6 +21,7 @@ mod metadata;
 mod register_battery;
 mod rejected;
 mod retention;
+mod revocations;
 mod row;
 mod tables;
 
@@ -49,6 +50,8 @@ use crate::{metadata::MAX_BYTES, pages, upload};
         access::create_token,
         access::list_tokens,
         access::revoke_token,
+        revocations::list_revocations,
+        revocations::revoke_jwts,
         access::place_battery,
         access::list_placements,
         register_battery::register_battery,
@@ -156,6 +159,12 @@ fn access_routes(config: &mut web::ServiceConfig) {
         .route(
             "/auth/tokens/{token}",
             web::delete().to(access::revoke_token),
+        )
+        .service(
+            web::resource("/auth/revocations")
+                .route(web::get().to(revocations::list_revocations))
+                .route(web::post().to(revocations::revoke_jwts))
+                .default_service(only("GET, POST")),
         )
         .route("/auth/batteries", web::get().to(access::list_placements))
         .route(

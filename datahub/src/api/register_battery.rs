@@ -3,7 +3,7 @@
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use diesel::PgConnection;
 use rovi_common::{
-    auth::{Access, Role},
+    auth::{Access, Flow, Role},
     http::Problem,
     name::slug,
 };
@@ -21,7 +21,7 @@ use crate::{hub::Hub, metadata::Metadata, store::metadata};
     responses(
         (status = 200, body = String, description = "The name to use everywhere"),
         (status = 400, body = Problem), (status = 413, body = Problem),
-        (status = 503, body = Problem),
+        (status = 429, body = Problem), (status = 503, body = Problem),
     )
 )]
 pub(crate) async fn register_battery(
@@ -32,7 +32,7 @@ pub(crate) async fn register_battery(
 ) -> Result<HttpResponse, Problem> {
     let given = Metadata::parse(&bytes_of(body)?)?;
     let author = author(&request)?;
-    let noted = access.clone();
+    let (noted, purse) = (access.clone(), access.purse());
     let may = move |name: &str| {
         let name = name.parse();
         access.is_everyone() || name.is_ok_and(|name| access.may(Role::Uploader, &name))
@@ -41,6 +41,12 @@ pub(crate) async fn register_battery(
     // Before anybody looks whether the name is taken.
     if !may(&wanted) {
         return Err(not_allowed(&wanted));
+    }
+    if let Ok(battery) = wanted.parse()
+        && purse.budget().batteries_per_hour > 0
+        && !hub.knows(&battery).await?
+    {
+        purse.take_one(Flow::Batteries)?;
     }
     let register = move |connection: &mut PgConnection| {
         metadata::register(connection, &given, author.as_deref(), &may)

@@ -9,7 +9,7 @@ use actix_web::body::SizedStream;
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use rovi_battdat::BattdatError;
-use rovi_common::error::ErrorChain;
+use rovi_common::{auth::budget::Place, error::ErrorChain};
 use tokio::{
     io::AsyncReadExt,
     sync::{OwnedSemaphorePermit, mpsc},
@@ -45,6 +45,9 @@ pub(crate) enum ExportError {
     Panicked,
 }
 
+/// Counts among the exports that may run at once, of all and of one principal.
+pub(crate) type Permit = (OwnedSemaphorePermit, Place);
+
 pub(crate) type Body = Pin<Box<dyn Stream<Item = Result<Bytes, ExportError>>>>;
 
 enum Stage {
@@ -58,16 +61,11 @@ struct Sending {
     /// Away while a thread for blocking work writes.
     writer: Option<Box<dyn FileWriter>>,
     stage: Stage,
-    /// Counts among the exports that may run at once.
-    _permit: OwnedSemaphorePermit,
+    _permit: Permit,
 }
 
 /// Reads, writes and sends page by page, each when the client took the one before.
-pub(crate) fn body(
-    pages: Pages,
-    writer: Box<dyn FileWriter>,
-    permit: OwnedSemaphorePermit,
-) -> Body {
+pub(crate) fn body(pages: Pages, writer: Box<dyn FileWriter>, permit: Permit) -> Body {
     let sending = Sending {
         pages,
         writer: Some(writer),
@@ -129,7 +127,7 @@ impl Sending {
 pub(crate) async fn battdat_body(
     mut pages: Pages,
     metadata: String,
-    permit: OwnedSemaphorePermit,
+    permit: Permit,
 ) -> Result<SizedStream<Body>, ExportError> {
     let folder = tempfile::Builder::new().prefix("rovi-export-").tempdir()?;
     let path = folder.path().join("export.h5");

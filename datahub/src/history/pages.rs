@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, ops::RangeInclusive, slice, sync::Arc};
 
 use diesel::{Connection, PgConnection};
+use rovi_common::auth::{Flow, budget::Purse};
 use tokio_util::sync::CancellationToken;
 
 use super::picks::Picks;
@@ -43,6 +44,8 @@ pub(crate) struct Pages {
     /// First and last `seq` of the parts that are still to be read; none before they were looked
     /// for.
     left: Option<VecDeque<(i64, i64)>>,
+    /// Who reads.
+    purse: Purse,
 }
 
 impl Pages {
@@ -61,7 +64,13 @@ impl Pages {
             picks: Arc::clone(picks),
             selection,
             left: None,
+            purse: Purse::default(),
         }
+    }
+
+    /// Counts the rows for whoever reads them; beyond the budget they come more slowly.
+    pub(crate) fn for_budget(self, purse: Purse) -> Self {
+        Self { purse, ..self }
     }
 
     fn parts_within(&self, seq: RangeInclusive<i64>) -> VecDeque<(i64, i64)> {
@@ -83,6 +92,7 @@ impl Pages {
             picks,
             selection: self.selection.clone(),
             left: Some(self.parts_within(seq)),
+            purse: self.purse.clone(),
         }
     }
 
@@ -128,6 +138,7 @@ impl Pages {
             if let Some(left) = self.left.as_mut().filter(|_| read_to < last) {
                 left.push_front((read_to + 1, last));
             }
+            self.purse.pace(Flow::RowsRead, page.seq.len()).await;
             if !page.seq.is_empty() {
                 return Ok(Some(page));
             }

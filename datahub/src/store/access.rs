@@ -107,16 +107,17 @@ impl PlacementRow {
     }
 }
 
-/// Tells whether anything changed since this was asked last.
+/// Tells whether anything changed, revocations too, since this was asked last.
 ///
 /// # Errors
 /// PostgreSQL is away or refuses.
 pub(crate) fn fingerprint(conn: &mut PgConnection) -> Result<Fingerprint, StoreError> {
     // The sum, since a revision may be committed after a greater one.
     let found = sql_query(
-        "SELECT concat_ws(' ', t.rows, t.sum, p.rows, p.sum) AS value FROM \
+        "SELECT concat_ws(' ', t.rows, t.sum, p.rows, p.sum, r.rows, r.sum) AS value FROM \
          (SELECT count(*) AS rows, sum(revision) AS sum FROM hub.tokens) t, \
-         (SELECT count(*) AS rows, sum(revision) AS sum FROM hub.placements) p",
+         (SELECT count(*) AS rows, sum(revision) AS sum FROM hub.placements) p, \
+         (SELECT count(*) AS rows, sum(revision) AS sum FROM hub.revocations) r",
     )
     .get_result(conn)?;
     Ok(found)

@@ -134,6 +134,10 @@ pub(crate) fn list(
     estimator: &EstimatorName,
     seq: Option<i64>,
 ) -> QueryResult<Vec<Made>> {
+    // Before the first estimate there is no table to look into.
+    if seq.is_some() && list(connection, (battery, line), estimator, None)?.is_empty() {
+        return Ok(Vec::new());
+    }
     let statement = Statement::once().sql(
         "SELECT l.epoch, l.revision, l.generation, l.code_version, l.definition, l.horizon, \
              l.rows_from, l.first_seq, l.last_seq FROM hub.lineage l",

@@ -33,6 +33,7 @@ mod number;
 pub mod registrations;
 pub(crate) mod rejected;
 pub mod retention;
+pub(crate) mod revocations;
 pub mod rollups;
 pub mod rows;
 pub(crate) mod samples;

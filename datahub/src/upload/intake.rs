@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use rovi_common::{clock, http::Problem, name::BatteryName};
+use rovi_common::{
+    auth::{Flow, budget::Purse},
+    clock,
+    http::Problem,
+    name::BatteryName,
+};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -45,6 +50,21 @@ pub struct Intake {
 }
 
 impl Intake {
+    /// Opens the session for somebody with a budget of batteries.
+    ///
+    /// # Errors
+    /// As [`Intake::open`]; 429 where it would make one too many.
+    pub async fn open_within(
+        hub: Arc<Hub>,
+        request: Request,
+        purse: &Purse,
+    ) -> Result<Self, Problem> {
+        if purse.budget().batteries_per_hour > 0 && !hub.knows(&request.battery).await? {
+            purse.take_one(Flow::Batteries)?;
+        }
+        Self::open(hub, request).await
+    }
+
     /// Opens the session.
     ///
     /// # Errors

@@ -22,7 +22,10 @@ mod voice;
 use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
-use rovi_common::{auth::Access, http::Problem};
+use rovi_common::{
+    auth::{Access, Held},
+    http::Problem,
+};
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -72,7 +75,7 @@ impl SocketQuery {
     responses(
         (status = 101, description = "The connection is a WebSocket now"),
         (status = 400, body = Problem), (status = 409, body = Problem),
-        (status = 503, body = Problem),
+        (status = 429, body = Problem), (status = 503, body = Problem),
     )
 )]
 pub(crate) async fn upload_by_socket(
@@ -107,12 +110,15 @@ pub(crate) async fn upload_by_socket(
         body: None,
     };
     let hub = hub.into_inner();
-    let intake = Intake::open(Arc::clone(&hub), asked).await?;
+    let purse = access.purse();
+    let place = purse.hold(Held::Sockets)?;
+    let intake = Intake::open_within(Arc::clone(&hub), asked, &purse).await?;
     let socket = Socket::new(&hub, intake, speaks, session, frames).of(access);
     let open_sockets = hub.metrics.sockets.clone();
     open_sockets.inc();
     actix_web::rt::spawn(hub.sockets.track_future(async move {
         socket.serve().await;
+        drop(place);
         open_sockets.dec();
     }));
     Ok(response)

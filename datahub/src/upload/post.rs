@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
-use rovi_common::{http::Problem, name::BatteryName};
+use rovi_common::{
+    auth::{Access, Flow},
+    http::Problem,
+    name::BatteryName,
+};
 use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -53,16 +57,19 @@ const KEYS: Uuid = Uuid::from_u128(0x8f0d_6c53_4d0e_4b6e_9d5c_726f_7669_6b79);
          headers(("Rovi-Rows-Rejected" = u64), ("Rovi-First-Rejection" = String))),
         (status = 400, body = Problem), (status = 409, body = Problem),
         (status = 413, body = Problem), (status = 415, body = Problem),
-        (status = 503, body = Problem),
+        (status = 429, body = Problem), (status = 503, body = Problem),
     )
 )]
 pub(crate) async fn upload_by_post(
     request: HttpRequest,
     payload: web::Payload,
-    battery: web::Path<String>,
+    path: (Access, web::Path<String>),
     hub: web::Data<Hub>,
 ) -> Result<HttpResponse, Problem> {
+    let (access, battery) = path;
     let battery = battery_name(&battery)?;
+    let purse = access.purse();
+    purse.check(Flow::Rows)?;
     let form = BodyForm::of(request.headers());
     let session = session_of(&request, &battery)?;
     let hub = hub.into_inner();
@@ -80,6 +87,7 @@ pub(crate) async fn upload_by_post(
     let (decoded, hash) = decoded.inspect_err(|_: &Problem| hub.metrics.frames_refused.inc())?;
     room.shrink(decoded.weight());
     let rows = decoded.sent;
+    purse.spend(Flow::Rows, rows);
     let asked = Request {
         battery,
         session,
@@ -88,7 +96,7 @@ pub(crate) async fn upload_by_post(
         speaks: false,
         body: hash,
     };
-    let intake = Intake::open(Arc::clone(&hub), asked).await?;
+    let intake = Intake::open_within(Arc::clone(&hub), asked, &purse).await?;
     let rejections = store(&hub, intake, decoded, room).await?;
     let mut response = HttpResponse::Ok();
     response.insert_header(("Rovi-Rows-Rejected", rejections.rows));

@@ -12,7 +12,7 @@ use std::{
 use actix_ws::{AggregatedMessage, AggregatedMessageStream, ProtocolError, Session};
 use futures_util::FutureExt;
 use prometheus::IntCounter;
-use rovi_common::auth::{Access, Role};
+use rovi_common::auth::{Access, Flow, Role};
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -262,8 +262,13 @@ impl Socket {
     /// acknowledgements, but is not read.
     async fn hand_over(&mut self, decoded: Decoded) -> Result<(), End> {
         let before = self.intake.received();
+        let purse = self.access.purse();
         {
-            let handing = self.intake.take(decoded);
+            let handing = async {
+                // Whoever sends more than their budget is read more slowly.
+                purse.pace(Flow::Rows, decoded.sent).await;
+                self.intake.take(decoded).await
+            };
             tokio::pin!(handing);
             loop {
                 tokio::select! {

@@ -292,6 +292,9 @@ async fn what_a_newer_generation_has_nothing_to_say_of_is_gone_in_whatever_order
             .await
             .unwrap();
     };
+    let unknown = "/db/b7/estimates/lineage?seq=5";
+    let (status, _, _) = ask(&hub, "GET", unknown, &Value::Null).await;
+    assert_eq!(status, 404, "nothing was estimated yet");
     publish(estimates(1, &[1, 2, 3, 4, 5, 6], None)).await;
     publish(estimates(9, &[4, 6], Some((3, 6)))).await;
     publish(estimates(9, &[], Some((7, 8)))).await;
@@ -317,8 +320,7 @@ async fn what_a_newer_generation_has_nothing_to_say_of_is_gone_in_whatever_order
         (&made["code_version"], &made["rows_from"]),
         (&"0.1.0".into(), &1.into())
     );
-    let path = "/db/b7/estimates/lineage?seq=5";
-    assert_eq!(ask(&hub, "GET", path, &Value::Null).await.0, 404);
+    assert_eq!(ask(&hub, "GET", unknown, &Value::Null).await.0, 404);
     hub.stop().await;
 }
 

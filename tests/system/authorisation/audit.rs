@@ -80,8 +80,8 @@ async fn it_is_kept_who_did_what_and_a_change_of_that_shows() {
     assert!(told.contains("entry 2 was changed"), "{told}");
 
     let shown = json!(kept).to_string();
-    let log = |name: &str| std::fs::read_to_string(secure.stack.folder().join(name)).unwrap();
-    for text in [shown, log("datahub.log"), log("twin.log")] {
+    let log = |name: &str| std::fs::read_to_string(secure.stack.log(name)).unwrap();
+    for text in [shown, log("datahub"), log("twin")] {
         for secret in [ADMIN, SERVICE, &token] {
             assert!(!text.contains(secret), "{text}");
         }

@@ -12,10 +12,10 @@ use tokio_tungstenite::{
 
 use super::support::{ADMIN, PATIENCE, Secure};
 
-type Socket =
+pub(super) type Socket =
     tokio_tungstenite::WebSocketStream<tokio_tungstenite::MaybeTlsStream<tokio::net::TcpStream>>;
 
-async fn connect(url: &str, token: &str) -> Result<Socket, String> {
+pub(super) async fn connect(url: &str, token: &str) -> Result<Socket, String> {
     let url = url.replacen("http", "ws", 1);
     let mut request = url.into_client_request().unwrap();
     let shown = format!("Bearer {token}").parse().unwrap();
@@ -27,7 +27,7 @@ async fn connect(url: &str, token: &str) -> Result<Socket, String> {
 }
 
 /// Returns the close frame, and how long it took.
-async fn closed(mut socket: Socket) -> (u16, String, Duration) {
+pub(super) async fn closed(mut socket: Socket) -> (u16, String, Duration) {
     let since = Instant::now();
     let close = async {
         loop {

@@ -1,9 +1,14 @@
 //! Who may do what, asked of running services: every route with every kind of credential, tenants,
-//! tickets, and what is open when a token ends.
+//! tickets, what is open when a token ends, how much one may ask for, and where secrets show.
 
+mod abuse;
 mod audit;
+mod budgets;
+mod canary;
+mod inputs;
 mod live;
 mod matrix;
+mod revocations;
 mod session;
 mod support;
 mod tenants;

@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 use system_tests::Stack;
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
-pub(super) const ADMIN: &str = "the-token-of-the-admin-in-its-file";
-pub(super) const SERVICE: &str = "the-token-of-the-services-in-its-file";
+// `scripts/test.sh` looks for these words in the logs of all services.
+pub(super) const ADMIN: &str = "the-canary-token-of-the-admin-in-its-file";
+pub(super) const SERVICE: &str = "the-canary-token-of-the-services-in-its-file";
 pub(super) const ISSUER: &str = "https://id.example";
 pub(super) const AUDIENCE: &str = "rovi";
 
@@ -24,8 +25,22 @@ pub(super) struct Secure {
 }
 
 impl Secure {
+    /// One that bears any number of wrong credentials, which most tests show.
     pub(super) async fn start() -> Self {
+        Self::with(&[("AUTH__LOCKOUT__FAILURES_PER_MINUTE", "0")]).await
+    }
+
+    /// One with settings of its own, for both services.
+    pub(super) async fn with(settings: &[(&str, &str)]) -> Self {
         let mut stack = Stack::servers();
+        for (name, value) in settings {
+            stack.set(name, value);
+        }
+        Self::on(stack).await
+    }
+
+    /// One on servers that run.
+    pub(super) async fn on(mut stack: Stack) -> Self {
         let issuer = Issuer::new(stack.folder().join("jwks.json"));
         let file = |name: &str, token: &str| {
             let path = stack.folder().join(name);

@@ -4,11 +4,12 @@
 //! whether it breaks a rule. `engine` waits as long as the rule says and then writes an
 //! [`Episode`] by compare-and-set into the bucket of alerts: whoever writes it tells it as an event.
 //! So an episode begins and ends once, whichever twins come, go or see it at the same time.
-//! `webhook` posts those events, from the stream, until they are taken.
+//! `webhook` posts those events, from the stream, until they are taken; `reach` says where to.
 
 mod engine;
 mod follow;
 mod judge;
+mod reach;
 mod webhook;
 
 use std::{
@@ -21,8 +22,8 @@ use rovi_common::{
     name::{BatteryName, EstimatorName},
 };
 
-pub use self::webhook::Hooks;
 pub(crate) use self::{engine::run, follow::follow, webhook::deliver};
+pub use self::{reach::Reach, webhook::Hooks};
 
 /// An episode, and where it stands in the bucket.
 type Placed = (u64, Episode);

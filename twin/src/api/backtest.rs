@@ -1,7 +1,10 @@
 //! Candidates over stored history.
 
 use actix_web::{HttpRequest, HttpResponse, delete, get, post, web};
-use rovi_common::http::Problem;
+use rovi_common::{
+    auth::{Access, Flow},
+    http::Problem,
+};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -54,18 +57,20 @@ pub(super) struct NameQuery {
         (status = 202, description = "It runs; `id` names it", body = Backtest),
         (status = 400, description = "A field is wrong; `field` names it", body = Problem),
         (status = 404, description = "No such battery or estimator", body = Problem),
+        (status = 429, description = "The caller started too many", body = Problem),
         (status = 503, description = "Too many run, or hub or bus are away", body = Problem),
     )
 )]
 #[post("/online/{battery}/backtest")]
 pub(super) async fn start_backtest(
+    access: Access,
     fleet: web::Data<Fleet>,
     request: HttpRequest,
-    path: web::Path<String>,
-    query: web::Query<RangeQuery>,
+    (path, query): (web::Path<String>, web::Query<RangeQuery>),
     body: web::Payload,
 ) -> Result<HttpResponse, Problem> {
     let battery = battery_name(&path)?;
+    access.purse().take_one(Flow::Registrations)?;
     let seq = range(query.seq.as_deref())?;
     let mut form = Form::read(&request, body).await?;
     form.name = Some(battery.to_string());

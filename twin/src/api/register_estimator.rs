@@ -3,7 +3,7 @@
 
 use actix_web::{HttpRequest, post, web};
 use rovi_common::{
-    auth::{Access, Role},
+    auth::{Access, Flow, Role},
     http::Problem,
     name::EstimatorName,
     registration::{Register, Registration},
@@ -51,6 +51,7 @@ struct RegisterForm {
         (status = 400, description = "A field is wrong; `field` names it", body = Problem),
         (status = 404, description = "No such battery", body = Problem),
         (status = 413, description = "The definition or the files are too large", body = Problem),
+        (status = 429, description = "The caller registered too many", body = Problem),
         (status = 501, description = "Scripts cannot be run here; the reason tells what is missing", body = Problem),
         (status = 503, description = "The hub is away", body = Problem),
     )
@@ -63,9 +64,11 @@ pub(super) async fn register_estimator(
     query: web::Query<std::collections::BTreeMap<String, String>>,
     body: web::Payload,
 ) -> Result<web::Json<String>, Problem> {
+    access.purse().check(Flow::Registrations)?;
     let form = Form::read(&request, body).await?;
     let (mut register, files) = read(form)?;
     access.need(Role::Engineer, &register.battery)?;
+    access.purse().take_one(Flow::Registrations)?;
     let queried = query.get("required_time").map(String::as_str);
     if let Some(queried) = seconds("required_time", queried)? {
         register.required_time = queried;

@@ -9,7 +9,7 @@ use std::{
 use actix_web::{HttpRequest, HttpResponse, get, http::header, web};
 use actix_ws::{CloseCode, CloseReason, Message, MessageStream, ProtocolError, Session};
 use rovi_common::{
-    auth::{Access, access::CLOSE_CODE},
+    auth::{Access, Held, access::CLOSE_CODE, budget::Place},
     http::Problem,
 };
 use serde_json::json;
@@ -46,6 +46,7 @@ const UNKNOWN_BATTERY: u16 = 4404;
     responses(
         (status = 101, description = "The connection is a WebSocket now"),
         (status = 400, description = "A parameter is wrong; `field` names it", body = Problem),
+        (status = 429, description = "The caller has too many open", body = Problem),
     )
 )]
 #[get("/ws")]
@@ -56,6 +57,7 @@ pub(crate) async fn get_socket(
     fleet: web::Data<Fleet>,
 ) -> Result<HttpResponse, actix_web::Error> {
     let query = Query::read(request.query_string())?;
+    let place = access.purse().hold(Held::Sockets)?;
     let (response, session, frames) =
         actix_ws::handle_with_protocols(&request, body, &[SUBPROTOCOL])?;
     let speaks = response
@@ -71,6 +73,7 @@ pub(crate) async fn get_socket(
         },
         fleet,
         access,
+        _place: place,
     };
     actix_web::rt::spawn(socket.serve(query, speaks));
     Ok(response)
@@ -82,6 +85,7 @@ struct Socket {
     voice: Voice,
     fleet: Arc<Fleet>,
     access: Access,
+    _place: Place,
 }
 
 /// The way to the watcher.

@@ -6,7 +6,7 @@ use actix_web::{HttpRequest, HttpResponse, get, http::header, web};
 use bytes::Bytes;
 use futures_util::stream;
 use rovi_common::{
-    auth::{Access, Role},
+    auth::{Access, Held, Role},
     http::Problem,
     name::BatteryName,
 };
@@ -45,6 +45,7 @@ const LAST_EVENT_ID: &str = "last-event-id";
         (status = 200, description = "Events without end", content_type = "text/event-stream"),
         (status = 400, description = "A parameter is wrong; `field` names it", body = Problem),
         (status = 404, description = "No such battery", body = Problem),
+        (status = 429, description = "The caller has too many open", body = Problem),
         (status = 503, description = "All places are taken", body = Problem),
     )
 )]
@@ -66,6 +67,7 @@ pub(crate) async fn get_events(
             return Err(Problem::not_found(detail).at("battery"));
         }
     }
+    let place = access.purse().hold(Held::Sockets)?;
     let seat = Seat::take(&fleet).ok_or_else(|| {
         let sockets = fleet.shared().settings.live.sockets;
         Problem::unavailable(format!("all {sockets} places are taken"))
@@ -77,7 +79,7 @@ pub(crate) async fn get_events(
         only: only(&query).cloned(),
     };
     actix_web::rt::spawn(async move {
-        let _seat = seat;
+        let _places = (seat, place);
         let mut told = writer.clone();
         let end = tokio::select! {
             biased;

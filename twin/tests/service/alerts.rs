@@ -248,7 +248,7 @@ async fn a_webhook_is_posted_signed_until_it_is_taken() {
     rule(&bus, "low", 1, definition).await;
     let mut settings = settings(&bus);
     settings.alerts.webhook_secret_file = Some(folder.clone());
-    settings.alerts.webhook_inner = true;
+    settings.alerts.webhook_allow = vec!["127.0.0.0/8".to_owned()];
     let twin = Twin::start(settings);
     // The consumer of events exists before anything happens.
     eventually(PATIENCE, async || {

@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
-use rovi_common::{http::Problem, name::BatteryName};
+use rovi_common::{
+    auth::{Access, Flow},
+    http::Problem,
+    name::BatteryName,
+};
 use rovi_pictures::{Chart, Look, Size, Theme};
 use tokio::sync::Semaphore;
 
@@ -20,6 +24,8 @@ use crate::{
     store::source::{Of, Source},
 };
 
+/// What a picture costs of a budget of rows.
+const PICTURE_ROWS: usize = 50_000;
 /// Pictures that are drawn at a time; each may take 64 MiB.
 static DRAWING: Semaphore = Semaphore::const_new(2);
 
@@ -56,6 +62,7 @@ pub(crate) struct LookParams {
 )]
 pub(crate) async fn draw_picture(
     request: HttpRequest,
+    access: Access,
     path: web::Path<(String, String)>,
     hub: web::Data<Hub>,
 ) -> Result<HttpResponse, Problem> {
@@ -73,7 +80,11 @@ pub(crate) async fn draw_picture(
         "png" => rovi_pictures::png,
         _ => return Err(no_such(&picture)),
     };
+    // What is drawn was reduced before, and is counted as no more than one answer's rows.
+    let purse = access.purse();
+    purse.check(Flow::RowsRead)?;
     let look = look(&mut pairs)?;
+    purse.spend(Flow::RowsRead, PICTURE_ROWS);
     let mut question = Question::take(&mut pairs)?;
     pairs.end()?;
     let (source, chart) = chart(&hub, &battery, of, &mut question, look).await?;

@@ -5,7 +5,11 @@ use std::sync::Arc;
 use actix_web::{HttpRequest, HttpResponse, body::BoxBody, http::header, web};
 use diesel::PgConnection;
 use rovi_battdat::BattdatError;
-use rovi_common::{http::Problem, name::BatteryName};
+use rovi_common::{
+    auth::{Access, Flow, Held},
+    http::Problem,
+    name::BatteryName,
+};
 
 use super::{
     answer_of, gaps,
@@ -50,11 +54,12 @@ pub(crate) struct ExportParams {
 )]
 pub(crate) async fn export_rows(
     request: HttpRequest,
+    access: Access,
     battery: web::Path<String>,
     hub: web::Data<Hub>,
 ) -> Result<HttpResponse, Problem> {
-    let battery = battery_name(&battery)?;
-    answer(&request, Pairs::of(&request), &hub, battery, Of::Rows).await
+    let asked = (battery_name(&battery)?, Of::Rows);
+    answer((&request, &access), Pairs::of(&request), &hub, asked).await
 }
 
 /// Writes all that an estimator said over a range into a file.
@@ -78,25 +83,28 @@ pub(crate) async fn export_rows(
 )]
 pub(crate) async fn export_estimates(
     request: HttpRequest,
+    access: Access,
     battery: web::Path<String>,
     hub: web::Data<Hub>,
 ) -> Result<HttpResponse, Problem> {
     let battery = battery_name(&battery)?;
     let mut pairs = Pairs::of(&request);
     let of = Of::Estimates(estimator(&mut pairs)?);
-    answer(&request, pairs, &hub, battery, of).await
+    answer((&request, &access), pairs, &hub, (battery, of)).await
 }
 
 async fn answer(
-    request: &HttpRequest,
+    (request, access): (&HttpRequest, &Access),
     mut pairs: Pairs,
     hub: &web::Data<Hub>,
-    battery: BatteryName,
-    of: Of,
+    (battery, of): (BatteryName, Of),
 ) -> Result<HttpResponse, Problem> {
     let mut question = Question::take(&mut pairs)?;
     let format = Format::choose(Format::EXPORTS, pairs.take("format")?.as_deref(), request)?;
     pairs.end()?;
+    let purse = access.purse();
+    purse.check(Flow::RowsRead)?;
+    let place = purse.hold(Held::Exports)?;
     let permit = Arc::clone(&hub.exports)
         .try_acquire_owned()
         .map_err(|_none_left| {
@@ -105,6 +113,7 @@ async fn answer(
                 "{most} exports run already (setting `exports`); try again soon"
             ))
         })?;
+    let permit = (permit, place);
     let (source, signals) = question.open(hub, &battery, of).await?;
     let selection = question.selection(&source)?;
     let picks = Arc::new(question.picks(&source, &signals)?);
@@ -114,7 +123,7 @@ async fn answer(
     }
     let metadata = metadata(hub, &battery).await?;
     let gaps = gaps::within(hub, &source, selection.seq.clone()).await?;
-    let pages = Pages::new(&hub.pool, &hub.stop, &source, &picks, selection);
+    let pages = Pages::new(&hub.pool, &hub.stop, &source, &picks, selection).for_budget(purse);
     let mut response = answer_of(&source);
     gaps::tell(&mut response, &gaps);
     let name = format!("attachment; filename=\"{battery}.{}\"", format.name());

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use rovi_common::http::Problem;
+use rovi_common::{
+    auth::{Access, Flow},
+    http::Problem,
+};
 use serde::Serialize;
 
 use super::{
@@ -46,10 +49,13 @@ pub(crate) struct HistogramBody {
 )]
 pub(crate) async fn read_histogram(
     request: HttpRequest,
+    access: Access,
     battery: web::Path<String>,
     hub: web::Data<Hub>,
 ) -> Result<HttpResponse, Problem> {
     let battery = battery_name(&battery)?;
+    let purse = access.purse();
+    purse.check(Flow::RowsRead)?;
     let mut pairs = Pairs::of(&request);
     let mut question = Question::take(&mut pairs)?;
     let bins: usize = pairs.number("bins")?.unwrap_or(DEFAULT_BINS);
@@ -61,7 +67,7 @@ pub(crate) async fn read_histogram(
     let (source, signals) = question.open(&hub, &battery, Of::Rows).await?;
     let selection = question.selection(&source)?;
     let picks = Arc::new(question.picks(&source, &signals)?);
-    let pages = Pages::new(&hub.pool, &hub.stop, &source, &picks, selection);
+    let pages = Pages::new(&hub.pool, &hub.stop, &source, &picks, selection).for_budget(purse);
     let columns = histogram::gather(pages, bins).await?;
     Ok(answer_of(&source).json(HistogramBody { columns }))
 }

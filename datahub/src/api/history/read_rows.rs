@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use rovi_common::{
+    auth::{Access, Flow},
     http::Problem,
     name::{BatteryName, EstimatorName},
     rows::Columns,
@@ -97,11 +98,12 @@ pub(crate) struct RowsBody<'a> {
 )]
 pub(crate) async fn read_rows(
     request: HttpRequest,
+    access: Access,
     battery: web::Path<String>,
     hub: web::Data<Hub>,
 ) -> Result<HttpResponse, Problem> {
-    let battery = battery_name(&battery)?;
-    answer(&request, Pairs::of(&request), &hub, battery, Of::Rows).await
+    let asked = (battery_name(&battery)?, Of::Rows);
+    answer((&request, &access), Pairs::of(&request), &hub, asked).await
 }
 
 /// Reads what an estimator of a battery said, as rows are read.
@@ -125,13 +127,14 @@ pub(crate) async fn read_rows(
 )]
 pub(crate) async fn read_estimates(
     request: HttpRequest,
+    access: Access,
     battery: web::Path<String>,
     hub: web::Data<Hub>,
 ) -> Result<HttpResponse, Problem> {
     let battery = battery_name(&battery)?;
     let mut pairs = Pairs::of(&request);
     let of = Of::Estimates(estimator(&mut pairs)?);
-    answer(&request, pairs, &hub, battery, of).await
+    answer((&request, &access), pairs, &hub, (battery, of)).await
 }
 
 /// Takes the name of an estimator.
@@ -191,12 +194,13 @@ impl Form {
 }
 
 async fn answer(
-    request: &HttpRequest,
+    (request, access): (&HttpRequest, &Access),
     mut pairs: Pairs,
     hub: &web::Data<Hub>,
-    battery: BatteryName,
-    of: Of,
+    (battery, of): (BatteryName, Of),
 ) -> Result<HttpResponse, Problem> {
+    let purse = access.purse();
+    purse.check(Flow::RowsRead)?;
     let mut question = Question::take(&mut pairs)?;
     let form = Form::take(&mut pairs, request)?;
     pairs.end()?;
@@ -209,12 +213,14 @@ async fn answer(
             if first_seq != source.line.first_seq {
                 Arc::make_mut(&mut source).line.first_seq = first_seq;
             }
+            purse.spend(Flow::RowsRead, page.0.seq.len());
             page
         }
         Some(points) => {
             let gaps = gaps::within(hub, &source, selection.seq.clone()).await?;
             let axis = question.axis(&source)?;
             let pages = Pages::new(&hub.pool, &hub.stop, &source, &picks, selection);
+            let pages = pages.for_budget(purse);
             let mut selected = reduce::rows(pages, &hub.roller, axis, points).await?;
             if form.limits.descending {
                 selected = selected.reversed();

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use rovi_common::http::Problem;
+use rovi_common::{
+    auth::{Access, Flow},
+    http::Problem,
+};
 
 use super::{
     answer_of,
@@ -38,10 +41,13 @@ use crate::{
 )]
 pub(crate) async fn read_statistics(
     request: HttpRequest,
+    access: Access,
     battery: web::Path<String>,
     hub: web::Data<Hub>,
 ) -> Result<HttpResponse, Problem> {
     let battery = battery_name(&battery)?;
+    let purse = access.purse();
+    purse.check(Flow::RowsRead)?;
     let mut pairs = Pairs::of(&request);
     let mut question = Question::take(&mut pairs)?;
     let Some(every) = pairs.take("every")? else {
@@ -60,7 +66,7 @@ pub(crate) async fn read_statistics(
         (Every::Rows(_), axis) => return Err(unfit("rows", axis)),
         (Every::Seconds(_), axis) => return Err(unfit("a time", axis)),
     };
-    let pages = Pages::new(&hub.pool, &hub.stop, &source, &picks, selection);
+    let pages = Pages::new(&hub.pool, &hub.stop, &source, &picks, selection).for_budget(purse);
     let statistics = statistics::gather(pages, axis, every).await?;
     Ok(answer_of(&source).json(statistics))
 }

@@ -6,6 +6,7 @@
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![expect(clippy::cast_precision_loss, reason = "row counts are far below 2^52")]
 
+mod abuse;
 mod alter;
 mod fleet;
 mod ingest;
@@ -63,6 +64,7 @@ enum Measurement {
     Reduce,
     Live,
     Twins,
+    Abuse,
 }
 
 #[tokio::main]
@@ -113,6 +115,10 @@ async fn main() -> anyhow::Result<()> {
     }
     if wanted(Measurement::Twins) {
         twins::fleet(&mut summary, (args.batteries, args.seconds)).await?;
+    }
+    if wanted(Measurement::Abuse) {
+        let mut stack = Stack::servers();
+        abuse::good_beside_bad(&mut stack, &mut summary).await?;
     }
     if wanted(Measurement::Replay) {
         let stack = Stack::start().await;
