@@ -351,17 +351,17 @@ pub(super) fn mark_relayed(
             #[diesel(sql_type = SqlUuid)]
             epoch: Uuid,
         }
+        #[derive(QueryableByName)]
+        struct Moved {
+            #[diesel(sql_type = BigInt)]
+            id: i64,
+        }
         // Held until the end, so that a wiped bus is noticed before or after, never between.
         let known: Option<Known> = sql_query("SELECT epoch FROM hub.bus FOR SHARE")
             .get_result(conn)
             .optional()?;
         if known.is_none_or(|known| known.epoch != bus_epoch) {
             return Ok(HashSet::new());
-        }
-        #[derive(QueryableByName)]
-        struct Moved {
-            #[diesel(sql_type = BigInt)]
-            id: i64,
         }
         let moved: Vec<Moved> = sql_query(
             "UPDATE hub.batteries battery SET relayed_seq = free.seq FROM ( \
