@@ -19,8 +19,8 @@ use crate::store::{Pool, StoreError, cycles};
 const PAGE: i64 = 1000;
 /// Pieces of one battery in a row; then it is the next one's turn.
 const MOST_PIECES: usize = 256;
-/// How much longer than a piece took the next one waits: at full speed the summary of what came
-/// before would hold up what comes now.
+/// How much longer than a piece took the next one waits, of this battery or of another: at full
+/// speed the summary of what came before would hold up what comes now.
 const REST: u32 = 3;
 
 /// The settings of the summary.
@@ -108,14 +108,15 @@ impl Cycles {
             let name = battery.clone();
             let begun = Instant::now();
             let advance = move |connection: &mut _| cycles::advance(connection, &name);
-            let Some(done) = self.pool.run(advance).await? else {
+            let done = self.pool.run(advance).await?;
+            tokio::time::sleep(begun.elapsed() * REST).await;
+            let Some(done) = done else {
                 return Ok(());
             };
             self.rows.inc_by(done.rows as u64);
             if !done.more {
                 return Ok(());
             }
-            tokio::time::sleep(begun.elapsed() * REST).await;
         }
         Ok(())
     }

@@ -1,8 +1,9 @@
 //! Moving `hub.batteries.relayed_seq` after the bus acknowledged: many batteries at once, and
-//! never in anybody's way. A hint that gets lost is found again by the sweep.
+//! never in anybody's way. A line that a writer holds is passed over and gets its hint a little
+//! later; a hint that gets lost is found again by the sweep.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{HashMap, HashSet, hash_map::Entry},
     mem,
     sync::{Mutex, PoisonError},
 };
@@ -13,48 +14,131 @@ use uuid::Uuid;
 use super::table::{self, Relayed};
 use crate::store::Pool;
 
-/// What was acknowledged since the last flush: one line for each battery.
+/// How often a hint is tried. Too rarely, and the sweep looks for rows that are on the bus; more
+/// often helps nobody, since what does not move for so long is further already.
+const MOST_TRIES: u32 = 5;
+
+/// What was acknowledged and is not written yet: one line for each battery.
 #[derive(Debug, Default)]
 pub(super) struct Hints {
-    waiting: Mutex<HashMap<i64, (Uuid, Relayed)>>,
+    waiting: Mutex<HashMap<i64, Hint>>,
+}
+
+/// How far a battery is on a bus.
+#[derive(Debug, Clone, Copy)]
+struct Hint {
+    bus_epoch: Uuid,
+    relayed: Relayed,
+    tries: u32,
 }
 
 impl Hints {
     /// Notes that the bus of `bus_epoch` has a battery's rows up to a place.
     pub(super) fn note(&self, bus_epoch: Uuid, relayed: Relayed) {
+        self.keep(Hint {
+            bus_epoch,
+            relayed,
+            tries: 0,
+        });
+    }
+
+    /// Keeps a hint, unless a later one is known.
+    fn keep(&self, hint: Hint) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        match waiting.entry(relayed.battery_id) {
+        match waiting.entry(hint.relayed.battery_id) {
             Entry::Vacant(place) => {
-                place.insert((bus_epoch, relayed));
+                place.insert(hint);
             }
             Entry::Occupied(mut place) => {
-                let (_, known) = place.get();
-                if (known.epoch, known.seq) <= (relayed.epoch, relayed.seq) {
-                    place.insert((bus_epoch, relayed));
+                let known = place.get().relayed;
+                if (known.epoch, known.seq) <= (hint.relayed.epoch, hint.relayed.seq) {
+                    place.insert(hint);
                 }
             }
         }
     }
 
-    /// Writes what was noted on the bus of `bus_epoch`, and forgets it whether that works or not.
+    /// Writes what was noted on the bus of `bus_epoch`. What finds its line held waits for the
+    /// next call; all else is forgotten, whether that works or not.
     pub(super) async fn flush(&self, pool: &Pool, bus_epoch: Uuid) {
         let noted = mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
-        let relayed: Vec<Relayed> = noted
+        let hints: Vec<Hint> = noted
             .into_values()
-            .filter(|(noted_on, _)| *noted_on == bus_epoch)
-            .map(|(_, relayed)| relayed)
+            .filter(|hint| hint.bus_epoch == bus_epoch)
             .collect();
-        if relayed.is_empty() {
+        if hints.is_empty() {
             return;
         }
-        let count = relayed.len();
+        let relayed: Vec<Relayed> = hints.iter().map(|hint| hint.relayed).collect();
         let written = pool.run(move |conn| table::mark_relayed(conn, bus_epoch, &relayed));
+        let count = hints.len();
         match written.await {
-            Ok(moved) => tracing::debug!("marked {moved} of {count} batteries as relayed"),
+            Ok(moved) => {
+                tracing::debug!("marked {} of {count} batteries as relayed", moved.len());
+                self.keep_others(hints, &moved);
+            }
             Err(error) => tracing::debug!(
                 "{count} batteries were not marked as relayed: {}",
                 ErrorChain(&error)
             ),
         }
+    }
+
+    /// Keeps hints whose lines did not move for another try.
+    fn keep_others(&self, hints: Vec<Hint>, moved: &HashSet<i64>) {
+        for mut hint in hints {
+            hint.tries += 1;
+            if hint.tries < MOST_TRIES && !moved.contains(&hint.relayed.battery_id) {
+                self.keep(hint);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waiting(hints: &Hints) -> Vec<i64> {
+        let waiting = hints.waiting.lock().unwrap();
+        waiting.values().map(|hint| hint.relayed.seq).collect()
+    }
+
+    fn relayed(seq: i64) -> Relayed {
+        Relayed {
+            battery_id: 1,
+            epoch: 1,
+            seq,
+        }
+    }
+
+    fn taken(hints: &Hints) -> Vec<Hint> {
+        mem::take(&mut *hints.waiting.lock().unwrap())
+            .into_values()
+            .collect()
+    }
+
+    #[test]
+    fn a_hint_whose_line_was_held_waits_for_the_next_flush_and_not_for_ever() {
+        let hints = Hints::default();
+        hints.note(Uuid::nil(), relayed(7));
+        for _ in 1..MOST_TRIES {
+            hints.keep_others(taken(&hints), &HashSet::new());
+            assert_eq!(waiting(&hints), [7]);
+        }
+        hints.keep_others(taken(&hints), &HashSet::new());
+        assert_eq!(waiting(&hints), [0; 0]);
+    }
+
+    #[test]
+    fn a_hint_that_was_held_up_never_replaces_a_later_one() {
+        let hints = Hints::default();
+        hints.note(Uuid::nil(), relayed(7));
+        let held_up = taken(&hints);
+        hints.note(Uuid::nil(), relayed(9));
+        hints.keep_others(held_up, &HashSet::new());
+        assert_eq!(waiting(&hints), [9]);
+        hints.keep_others(taken(&hints), &HashSet::from([1]));
+        assert_eq!(waiting(&hints), [0; 0]);
     }
 }

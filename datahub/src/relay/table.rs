@@ -1,5 +1,7 @@
 //! What the relay reads and writes in PostgreSQL.
 
+use std::collections::HashSet;
+
 use diesel::{
     Connection, OptionalExtension, PgConnection, QueryableByName, RunQueryDsl, sql_query,
     sql_types::{Array, BigInt, Nullable, Text, Uuid as SqlUuid},
@@ -328,10 +330,10 @@ pub(super) fn furthest_behind(
     Ok(query.bind::<BigInt, _>(limit).load(conn)?)
 }
 
-/// Moves `relayed_seq` of many batteries forward, if the bus is still the one of `bus_epoch`.
+/// Moves `relayed_seq` of many batteries forward, if the bus is still the one of `bus_epoch`;
+/// returns which batteries moved.
 ///
-/// Lines that a writer holds are passed over: the hint must not make anybody wait, and the sweep
-/// comes back to them.
+/// Lines that a writer holds are passed over: the hint must not make anybody wait.
 ///
 /// # Errors
 /// PostgreSQL is away or refuses; nothing was moved.
@@ -339,7 +341,7 @@ pub(super) fn mark_relayed(
     conn: &mut PgConnection,
     bus_epoch: Uuid,
     relayed: &[Relayed],
-) -> Result<usize, StoreError> {
+) -> Result<HashSet<i64>, StoreError> {
     let ids: Vec<i64> = relayed.iter().map(|one| one.battery_id).collect();
     let epochs: Vec<i64> = relayed.iter().map(|one| one.epoch).collect();
     let seqs: Vec<i64> = relayed.iter().map(|one| one.seq).collect();
@@ -349,28 +351,33 @@ pub(super) fn mark_relayed(
             #[diesel(sql_type = SqlUuid)]
             epoch: Uuid,
         }
+        #[derive(QueryableByName)]
+        struct Moved {
+            #[diesel(sql_type = BigInt)]
+            id: i64,
+        }
         // Held until the end, so that a wiped bus is noticed before or after, never between.
         let known: Option<Known> = sql_query("SELECT epoch FROM hub.bus FOR SHARE")
             .get_result(conn)
             .optional()?;
         if known.is_none_or(|known| known.epoch != bus_epoch) {
-            return Ok(0);
+            return Ok(HashSet::new());
         }
-        let moved = sql_query(
+        let moved: Vec<Moved> = sql_query(
             "UPDATE hub.batteries battery SET relayed_seq = free.seq FROM ( \
                SELECT known.id, hint.seq FROM hub.batteries known \
                JOIN unnest($1, $2, $3) AS hint(id, epoch, seq) \
                  ON hint.id = known.id AND hint.epoch = known.epoch \
                WHERE known.relayed_seq < hint.seq \
                ORDER BY known.id FOR NO KEY UPDATE OF known SKIP LOCKED \
-             ) AS free WHERE battery.id = free.id",
+             ) AS free WHERE battery.id = free.id RETURNING battery.id",
         )
         .bind::<Array<BigInt>, _>(ids)
         .bind::<Array<BigInt>, _>(epochs)
         .bind::<Array<BigInt>, _>(seqs)
-        .execute(conn)?;
+        .load(conn)?;
         fault::passed("hub.mark_relayed");
-        Ok(moved)
+        Ok(moved.into_iter().map(|moved| moved.id).collect())
     })
 }
 

@@ -32,9 +32,10 @@ pub(super) fn write(
     batches: &[Batch],
     rules: &Rules,
 ) -> Result<Option<Vec<Outcome>>, Failure> {
-    let Some((line, table, places)) = expected(tables, batches, rules) else {
+    let Some((line, table)) = expected(tables, batches, rules) else {
         return Ok(None);
     };
+    let places: Vec<usize> = (0..batches.len()).collect();
     let work = Work::new(batches, &places, table, rules);
     let pieces = work.pieces();
     let spans: Vec<Span<'_, '_>> = pieces.iter().map(Span::whole).collect();
@@ -45,14 +46,13 @@ pub(super) fn write(
     }
     fault::point("hub.in_write")?;
     fault::point("hub.before_commit")?;
-    let group = Group {
+    let turn = Turn {
         line,
         moved: &moved,
         steps: &steps::joined(batches, &ByBattery::from([(line.id, places)])),
-        table,
-        rows: &rows,
     };
-    let written = group.write(connection).map_err(Failure::of_rows(line.id));
+    let written = is_written(connection, turn.storing(table, &rows));
+    let written = written.map_err(Failure::of_rows(line.id));
     let runs = rows.into_iter().map(|rows| rows.run).collect();
     drop(spans);
     drop(pieces);
@@ -68,35 +68,36 @@ pub(super) fn write(
 }
 
 /// Returns line and table of the group's only battery, where both are expected to be as they were
-/// and all its rows are new ones that the table takes; with the places of its batches.
+/// and all its rows are new ones that the table takes.
 fn expected<'t>(
     tables: &'t Tables,
     batches: &[Batch],
     rules: &Rules,
-) -> Option<(&'t Line, &'t Table, Vec<usize>)> {
-    let battery = batches.first()?.battery_id();
-    let line = tables.steady(battery)?;
-    let table = tables.get(battery)?;
+) -> Option<(&'t Line, &'t Table)> {
+    let line = tables.steady(batches.first()?.battery_id())?;
+    let table = tables.get(line.id)?;
+    are_plain(batches, line, table, rules).then_some((line, table))
+}
+
+/// Tells whether batches are all of one battery, whose table takes their rows as it is.
+pub(super) fn are_plain(batches: &[Batch], line: &Line, table: &Table, rules: &Rules) -> bool {
     let is_plain = |batch: &Batch| {
         let rows = &batch.decoded.columns;
-        batch.battery_id() == battery
+        batch.battery_id() == line.id
             && batch.replayed.is_empty()
             && batch.decoded.rejected.is_empty()
             && !fit::wants_change(rows, table, rules.columns)
             && !fit::may_reject(rows, table)
     };
-    let all_plain = table.is_current(line) && batches.iter().all(is_plain);
-    all_plain.then(|| (line, table, (0..batches.len()).collect()))
+    table.is_current(line) && batches.iter().all(is_plain)
 }
 
-/// What the statement does.
-struct Group<'g> {
-    line: &'g Line,
+/// A battery's turn: where line and sessions are expected, and where they move.
+pub(super) struct Turn<'g> {
+    pub(super) line: &'g Line,
     /// The line after it.
-    moved: &'g Line,
-    steps: &'g [Step],
-    table: &'g Table,
-    rows: &'g [Numbered<'g, 'g>],
+    pub(super) moved: &'g Line,
+    pub(super) steps: &'g [Step],
 }
 
 #[derive(QueryableByName)]
@@ -105,21 +106,30 @@ struct Answer {
     written: bool,
 }
 
-impl Group<'_> {
-    /// Writes everything, or nothing where line or sessions stand elsewhere.
-    fn write(&self, connection: &mut PgConnection) -> QueryResult<bool> {
-        let answer: Answer = self.statement().get_result(connection)?;
-        Ok(answer.written)
+/// Runs a statement of [`Turn`]: it writes everything, or nothing where line or sessions stand
+/// elsewhere.
+pub(super) fn is_written(connection: &mut PgConnection, statement: Statement) -> QueryResult<bool> {
+    let answer: Answer = statement.get_result(connection)?;
+    Ok(answer.written)
+}
+
+impl Turn<'_> {
+    /// Moves line and sessions and stores rows.
+    fn storing(&self, table: &Table, rows: &[Numbered<'_, '_>]) -> Statement {
+        let statement = self.both().sql(", stored AS (");
+        from_arrays(statement, self.line, table, rows)
+            .sql(" WHERE (SELECT written FROM may)) SELECT written FROM may")
+    }
+
+    /// Moves line and sessions; the rows are there.
+    pub(super) fn alone(&self) -> Statement {
+        self.both().sql(" SELECT written FROM may")
     }
 
     /// The line is locked before the sessions, as everywhere: each part waits for the one that it
     /// asks for.
-    fn statement(&self) -> Statement {
-        let statement = self.taking_turn(Statement::cached());
-        let statement = self.moving(statement);
-        let statement = statement.sql(", stored AS (");
-        from_arrays(statement, self.line, self.table, self.rows)
-            .sql(" WHERE (SELECT written FROM may)) SELECT written FROM may")
+    fn both(&self) -> Statement {
+        self.moving(self.taking_turn(Statement::cached()))
     }
 
     /// Locks line and sessions, and finds out whether they stand where they should.

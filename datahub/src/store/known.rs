@@ -61,6 +61,11 @@ impl Tables {
         (last.line.id == battery && last.times >= STEADY_AFTER).then_some(&last.line)
     }
 
+    /// Returns where the line is expected of the battery that the last groups were all of.
+    pub(crate) fn steadiest(&self) -> Option<&Line> {
+        self.steady(self.last.as_ref()?.line.id)
+    }
+
     /// Notes that nothing is known of where lines are.
     pub(super) fn unsettle(&mut self) {
         self.last = None;

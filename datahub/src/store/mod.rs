@@ -1,6 +1,7 @@
 //! PostgreSQL: the pool for queries, and everything that is written there.
 
 pub(crate) mod access;
+pub(crate) mod ahead;
 pub mod alert_rules;
 mod at_once;
 pub(crate) mod audit;

@@ -7,6 +7,7 @@
 //! tried on a thread of its own, the others go on; rows that PostgreSQL refuses cost only
 //! themselves.
 
+mod ahead;
 mod answer;
 mod aside;
 mod link;

@@ -10,7 +10,9 @@ use rovi_common::error::ErrorChain;
 use tokio::{runtime::Runtime, sync::mpsc, time::timeout};
 
 use super::{
-    Wiring, answer,
+    Wiring,
+    ahead::{Committer, Panicked},
+    answer,
     aside::{self, Asides, Ended},
     link::Link,
     parked::Parking,
@@ -34,12 +36,15 @@ const NO_THREAD: &str = "the system gives the hub no thread to write the table f
 
 /// A writer thread's state.
 pub(super) struct Writer {
-    wiring: Wiring,
+    pub(super) wiring: Wiring,
     inbox: mpsc::Receiver<Batch>,
     /// The thread's own: it outlives the service's while the last rows are written.
     runtime: Runtime,
-    link: Option<Link>,
-    tables: Tables,
+    pub(super) link: Option<Link>,
+    /// Made where commits are slow.
+    pub(super) committer: Option<Committer>,
+    pub(super) commits_are_slow: bool,
+    pub(super) tables: Tables,
     parking: Parking,
     asides: Asides,
     is_closing: bool,
@@ -67,6 +72,8 @@ impl Writer {
             inbox,
             runtime,
             link: None,
+            committer: None,
+            commits_are_slow: false,
             tables: Tables::default(),
             parking: Parking::default(),
             asides: Asides::new(),
@@ -89,8 +96,10 @@ impl Writer {
                 Wake::End => break,
             };
             let group = self.collect(first);
-            if !group.is_empty() {
-                self.write(group);
+            if !group.is_empty()
+                && let Err(Panicked) = self.write_and_go_ahead(group)
+            {
+                return;
             }
             self.try_parked();
         }
@@ -135,7 +144,7 @@ impl Writer {
     }
 
     /// Adds what arrived meanwhile, up to the bounds of a group.
-    fn collect(&mut self, first: Option<Batch>) -> Vec<Batch> {
+    pub(super) fn collect(&mut self, first: Option<Batch>) -> Vec<Batch> {
         let mut group = Vec::new();
         let (mut rows, mut bytes) = (0, 0);
         let mut batteries = HashSet::new();
@@ -162,8 +171,13 @@ impl Writer {
         group
     }
 
+    /// Tells whether no battery is set aside, for which the writer would have to look again.
+    pub(super) fn is_undisturbed(&self) -> bool {
+        self.parking.is_empty() && self.asides.is_idle()
+    }
+
     /// Writes a group; batteries at which it fails are written alone, the rest at once.
-    fn write(&mut self, mut group: Vec<Batch>) {
+    pub(super) fn write(&mut self, mut group: Vec<Batch>) {
         let mut alone: BTreeMap<i64, Vec<Batch>> = BTreeMap::new();
         let mut aside: BTreeMap<i64, Vec<Batch>> = BTreeMap::new();
         let mut joined = true;
@@ -324,7 +338,7 @@ impl Writer {
     }
 
     /// Keeps the connection for the next group, and what is known of tables within its bounds.
-    fn keep(&mut self, mut link: Link) {
+    pub(super) fn keep(&mut self, mut link: Link) {
         if self.tables.len() > MOST_TABLES {
             self.tables.clear();
         }
@@ -353,7 +367,7 @@ impl Writer {
         }
     }
 
-    fn answer(&self, batches: Vec<Batch>, outcomes: Vec<Outcome>) -> Vec<(Batch, bool)> {
+    pub(super) fn answer(&self, batches: Vec<Batch>, outcomes: Vec<Outcome>) -> Vec<(Batch, bool)> {
         let wiring = &self.wiring;
         answer::answer(batches, outcomes, wiring.stored.as_ref(), &wiring.metrics)
     }

@@ -4,6 +4,8 @@
 mod support;
 
 #[cfg(test)]
+mod ahead;
+#[cfg(test)]
 mod api;
 #[cfg(test)]
 mod bodies;

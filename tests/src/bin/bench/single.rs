@@ -103,8 +103,10 @@ pub(crate) async fn acknowledgements(
         slow_commits(stack, delay_us)?;
         stack.start_hub_without_bus().await;
         let battery = format!("paced{suffix}");
+        peer::checkpoint(stack)?;
         let ours = paced(stack, &battery, rows_per_s).await?;
         stack.stop_hub();
+        peer::checkpoint(stack)?;
         let (_tps, commits) = peer::single_rows(stack, &battery, 1, PEER_SECONDS)?;
         for (share, name) in [(0.5, "p50"), (0.99, "p99")] {
             let (ack, commit) = (percentile(&ours, share), percentile(&commits, share));

@@ -1,0 +1,159 @@
+//! Rows that are written while the commit before them is under way, on a disk that is slow.
+
+use rovi_common::testing::{TestPostgres, eventually};
+use serde_json::{Value, json};
+
+use crate::support::{Client, PATIENCE, TestHub, execute, postgres, query};
+
+/// Rows of one burst, each a frame of its own.
+const BURST: i64 = 40;
+/// Rows that wait for their acknowledgement at most.
+const AHEAD: i64 = 200;
+
+/// Starts PostgreSQL on a disk that takes 3 ms for each flush.
+fn slow_postgres() -> TestPostgres {
+    let postgres = postgres();
+    execute(&postgres, "ALTER SYSTEM SET commit_delay = 3000");
+    execute(&postgres, "ALTER SYSTEM SET commit_siblings = 0");
+    execute(&postgres, "SELECT pg_reload_conf()");
+    postgres
+}
+
+async fn hub(postgres: &TestPostgres) -> TestHub {
+    TestHub::start_with(postgres, |settings| settings.writers = 1).await
+}
+
+/// Sends rows `from` to `to` one by one, some ahead of their acknowledgements; returns what was
+/// rejected.
+async fn pour(client: &mut Client, who: &str, from: i64, to: i64) -> Vec<Value> {
+    let (mut sent, mut stored, mut rejects) = (from, from, Vec::new());
+    while stored < to {
+        if sent < to && sent - stored < AHEAD {
+            let end = to.min(sent + BURST);
+            let frames: Vec<Value> = (sent..end).map(|n| json!({"who": who, "n": n})).collect();
+            client.send_together(&frames).await;
+            sent = end;
+            continue;
+        }
+        let message = client.message().await;
+        if message["type"] == "reject" {
+            rejects.push(message);
+        } else {
+            stored = message["stored"].as_i64().unwrap_or(stored);
+        }
+    }
+    rejects
+}
+
+/// Checks that a battery has every row of `who` once, in order, and `seq` without gaps.
+fn assert_in_order(postgres: &TestPostgres, who: &str, rows: i64) {
+    let sql = format!(
+        "SELECT count(*) AS rows, count(DISTINCT n) AS different, max(n) + 1 AS newest, \
+         bool_and(n > before) AS ascend FROM (SELECT n, lag(n, 1, -1::bigint) OVER (ORDER BY seq) \
+         AS before FROM battery.b WHERE who = '{who}') rows"
+    );
+    let expected = json!([{"rows": rows, "different": rows, "newest": rows, "ascend": true}]);
+    assert_eq!(query(postgres, &sql), expected, "{who}");
+    let dense = "SELECT count(*) = max(seq) AS dense FROM battery.b";
+    assert_eq!(query(postgres, dense), json!([{"dense": true}]));
+}
+
+/// Counts the connections that write: a second one is only there for what is written ahead.
+fn writing_connections(postgres: &TestPostgres) -> Value {
+    let sql = "SELECT count(*) AS connections FROM pg_stat_activity \
+        WHERE application_name = 'datahub writer'";
+    query(postgres, sql)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_come_during_a_commit_are_written_beside_it_in_their_order() {
+    let postgres = slow_postgres();
+    let hub = hub(&postgres).await;
+    let (mut client, _) = hub.speaking("b").await;
+    let rejects = pour(&mut client, "one", 0, 3000).await;
+    assert_eq!(rejects, Vec::<Value>::new());
+    assert_eq!(writing_connections(&postgres), json!([{"connections": 2}]));
+    assert_in_order(&postgres, "one", 3000);
+    assert!(hub.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hubs_that_write_ahead_for_one_battery_leave_no_gap_and_double_nothing() {
+    let postgres = slow_postgres();
+    let (one, other) = (hub(&postgres).await, hub(&postgres).await);
+    let (mut client, _) = one.speaking("b").await;
+    pour(&mut client, "one", 0, 500).await;
+    let (mut guest, _) = other.speaking("b").await;
+    tokio::join!(
+        pour(&mut client, "one", 500, 2500),
+        pour(&mut guest, "other", 0, 500),
+    );
+    assert_in_order(&postgres, "one", 2500);
+    assert_in_order(&postgres, "other", 500);
+    assert!(one.stop().await && other.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_postgresql_refuses_ahead_costs_only_itself() {
+    let postgres = slow_postgres();
+    let hub = hub(&postgres).await;
+    let (mut client, _) = hub.speaking("b").await;
+    pour(&mut client, "one", 0, 500).await;
+    execute(
+        &postgres,
+        "ALTER TABLE battery.b ADD CONSTRAINT odd CHECK (n <> 1234)",
+    );
+    let rejects = pour(&mut client, "one", 500, 2000).await;
+    assert_eq!(rejects.len(), 1, "{rejects:?}");
+    assert_eq!(rejects[0]["position"], 1234);
+    let found = query(&postgres, "SELECT count(*), max(seq) FROM battery.b");
+    assert_eq!(found, json!([{"count": 1999, "max": 1999}]));
+    assert!(hub.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_column_in_the_midst_of_rows_written_ahead_comes_with_its_row() {
+    let postgres = slow_postgres();
+    let hub = hub(&postgres).await;
+    let (mut client, _) = hub.speaking("b").await;
+    pour(&mut client, "one", 0, 1000).await;
+    let frames: Vec<Value> = (1000..1300)
+        .map(|n| match n {
+            1100.. => json!({"who": "one", "n": n, "more": n}),
+            n => json!({"who": "one", "n": n}),
+        })
+        .collect();
+    client.send_together(&frames).await;
+    client.until_stored(1300).await;
+    assert_in_order(&postgres, "one", 1300);
+    let found = query(&postgres, "SELECT min(more), count(more) FROM battery.b");
+    assert_eq!(found, json!([{"min": 1100, "count": 200}]));
+    assert!(hub.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_lost_while_rows_are_written_ahead_lose_and_double_none() {
+    let postgres = slow_postgres();
+    let hub = hub(&postgres).await;
+    let (mut client, _) = hub.speaking("b").await;
+    for round in 0..6 {
+        let (from, to) = (round * 500, round * 500 + 500);
+        let pouring = pour(&mut client, "one", from, to);
+        let cutting = async {
+            eventually(PATIENCE, async || {
+                let found = query(&postgres, "SELECT last_seq FROM hub.batteries");
+                match found[0]["last_seq"].as_i64() {
+                    Some(last) if last >= from + 200 => Ok(()),
+                    _ => Err(found),
+                }
+            })
+            .await;
+            let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                WHERE application_name = 'datahub writer'";
+            execute(&postgres, cut);
+        };
+        tokio::join!(pouring, cutting);
+    }
+    assert_in_order(&postgres, "one", 3000);
+    assert!(hub.stop().await);
+}
