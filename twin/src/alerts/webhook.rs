@@ -25,6 +25,7 @@ use rovi_common::{
     clock,
     news::{AlertChange, Event, Happening},
     streams,
+    tls::Trust,
 };
 use url::{Host, Url};
 
@@ -64,7 +65,9 @@ impl Hooks {
     /// # Errors
     /// The HTTP client cannot be made.
     pub fn new(secret: Option<&[u8]>, allows_inner: bool) -> Result<Self, reqwest::Error> {
-        let client = Client::builder()
+        // Receivers are not ours: the authorities of the system count for them.
+        let client = Trust::default()
+            .http()
             .timeout(TIMEOUT)
             .redirect(redirect::Policy::none())
             .no_proxy()
