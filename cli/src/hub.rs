@@ -15,6 +15,7 @@ use rovi_common::{
     auth::secret::{self, Token},
     name::{BatteryName, EstimatorName},
     rows::Columns,
+    tls::{Trust, advice},
 };
 use serde::Deserialize;
 use url::Url;
@@ -72,6 +73,7 @@ pub struct Hub {
     url: Url,
     http: reqwest::Client,
     token: Option<Token>,
+    trust: Trust,
 }
 
 impl Hub {
@@ -80,25 +82,36 @@ impl Hub {
     /// # Errors
     /// The URL cannot be that of a hub.
     pub fn new(url: Url) -> Result<Self> {
-        Self::with_token(url, None)
+        Self::with_token(url, None, Trust::default())
     }
 
-    /// Makes a client that shows a token.
+    /// Makes a client that shows a token to a hub whose certificate, where it has one, counts.
     ///
     /// # Errors
     /// The URL cannot be that of a hub.
-    pub fn with_token(url: Url, token: Option<Token>) -> Result<Self> {
-        if url.scheme() != "http" || !url.has_host() {
+    pub fn with_token(url: Url, token: Option<Token>, trust: Trust) -> Result<Self> {
+        if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
             bail!("{url} is not the URL of a hub; it looks like http://127.0.0.1:8000");
         }
-        let http = reqwest::Client::builder()
+        let http = trust
+            .http()
             .default_headers(secret::headers(token.as_ref().map(Token::expose)))
             .redirect(reqwest::redirect::Policy::none())
             .timeout(TIMEOUT)
             .connect_timeout(CONNECT_TIMEOUT)
             .build()
             .context("cannot prepare for HTTP")?;
-        Ok(Self { url, http, token })
+        Ok(Self {
+            url,
+            http,
+            token,
+            trust,
+        })
+    }
+
+    /// Returns whose certificates count.
+    pub fn trust(&self) -> &Trust {
+        &self.trust
     }
 
     /// Returns the token that is shown.
@@ -322,8 +335,15 @@ impl Hub {
         request.send().await.map_err(|error| {
             let url = &self.url;
             let reason = innermost(&error);
-            if error.is_connect() || error.is_timeout() {
+            if let Some(what_to_do) = advice(&error) {
+                anyhow!("the hub at {url} cannot be talked to: {what_to_do}")
+            } else if error.is_connect() || error.is_timeout() {
                 anyhow!("the hub at {url} does not answer: {reason}; start it with `rovicli up`")
+            } else if url.scheme() == "http" {
+                anyhow!(
+                    "asking the hub at {url} failed: {reason}; where it speaks TLS, its URL begins \
+                     with https://"
+                )
             } else {
                 anyhow!("asking the hub at {url} failed: {reason}")
             }
@@ -430,7 +450,7 @@ mod tests {
 
     #[test]
     fn a_url_that_is_no_hub_is_refused_at_once() {
-        for url in ["https://127.0.0.1:8000", "file:///tmp"] {
+        for url in ["ftp://127.0.0.1:8000", "file:///tmp"] {
             assert!(Hub::new(url.parse().unwrap()).is_err(), "{url}");
         }
     }

@@ -22,6 +22,7 @@
 //!     session: uuid::Uuid::new_v4(),
 //!     new_segment: true,
 //!     token: None,
+//!     trust: Default::default(),
 //! };
 //! let mut client = UploadClient::connect(target, Box::new(|event| println!("{event}"))).await?;
 //! for batch in batches {
@@ -43,6 +44,7 @@ use rovi_common::{
     auth::secret::Token,
     name::BatteryName,
     rows::{Column, Columns, Value},
+    tls::Trust,
 };
 use tokio::time::Instant;
 use url::Url;
@@ -68,7 +70,7 @@ const PATIENCE: Duration = Duration::from_hours(1);
 /// Where rows go.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// The hub's URL, `http://host:port`.
+    /// The hub's URL, `http://host:port` or `https://host:port`.
     pub hub: Url,
     /// The battery.
     pub battery: BatteryName,
@@ -78,6 +80,8 @@ pub struct Target {
     pub new_segment: bool,
     /// What the hub is shown, where it asks who one is.
     pub token: Option<Token>,
+    /// Whose certificates count, where the hub speaks TLS.
+    pub trust: Trust,
 }
 
 /// How far an upload got; all are positions in the session.

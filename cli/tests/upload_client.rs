@@ -200,6 +200,7 @@ async fn start(fates: &[Fate]) -> (Target, Arc<Mutex<Hub>>) {
         session: Uuid::nil(),
         new_segment: true,
         token: None,
+        trust: rovi_common::tls::Trust::default(),
     };
     let hub = Arc::default();
     tokio::task::spawn_local(serve(listener, fates.to_vec(), Arc::clone(&hub)));
@@ -347,6 +348,7 @@ async fn a_hub_that_is_away_is_told_at_once_with_what_to_do() {
         session: Uuid::nil(),
         new_segment: false,
         token: None,
+        trust: rovi_common::tls::Trust::default(),
     };
     let error = UploadClient::connect(target, Box::new(|_| ()))
         .await

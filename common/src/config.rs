@@ -36,7 +36,8 @@ pub struct ServiceArgs {
     #[arg(long, value_name = "IP:PORT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<SocketAddr>,
-    /// Listen beyond loopback although there is no authentication yet.
+    /// Listen beyond loopback without TLS or authentication: on a network that is trusted, or behind a
+    /// proxy that speaks TLS.
     #[arg(long)]
     #[serde(skip_serializing_if = "is_unset")]
     pub insecure_listen: bool,

@@ -283,6 +283,8 @@ pub fn docs(openapi: utoipa::openapi::OpenApi) -> impl FnOnce(&mut web::ServiceC
 /// What may come of an answer that is no page: nothing, should a browser ever take it for one.
 const DATA_POLICY: &str = "default-src 'none'; base-uri 'none'; form-action 'none'; \
      frame-ancestors 'none'";
+/// Browsers that were here once come by https alone, for a year.
+const STRICT_TRANSPORT: &str = "max-age=31536000";
 /// The page with the API's documentation sets styles by itself and has pictures in its style sheet.
 const DOCS_POLICY: &str = "default-src 'none'; script-src 'self'; \
      style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; \
@@ -298,10 +300,24 @@ pub async fn careful_headers(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
     let is_docs = request.path().starts_with("/docs/");
+    let stays_encrypted = is_encrypted(&request);
     let mut answer = next.call(request).await?;
     let policy = if is_docs { DOCS_POLICY } else { DATA_POLICY };
     add_careful(answer.headers_mut(), policy);
+    if stays_encrypted {
+        let value = HeaderValue::from_static(STRICT_TRANSPORT);
+        let headers = answer.headers_mut();
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, value);
+    }
     Ok(answer)
+}
+
+/// Whether we speak TLS under a name that a browser may keep that of: `localhost` is everybody's.
+fn is_encrypted(request: &ServiceRequest) -> bool {
+    let host = request.headers().get(header::HOST);
+    let host = host.and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = host.split(':').next().unwrap_or_default();
+    request.app_config().secure() && !name.eq_ignore_ascii_case("localhost")
 }
 
 fn add_careful(headers: &mut HeaderMap, policy: &'static str) {

@@ -3,7 +3,7 @@
 //! Reading order: what a battery and its rows are ([`name`], [`rows`]), how they travel
 //! ([`frame`], [`subjects`], [`streams`], [`registration`], [`alerts`], [`news`]), and what every
 //! service is made of ([`config`], [`lifecycle`], [`telemetry`], [`heartbeat`], [`services`],
-//! [`http`]), who may do what ([`auth`]);
+//! [`http`]), who may do what ([`auth`]), how what is said stays between the two ([`tls`]);
 //! [`filter`] is how people choose batteries.
 //!
 //! Nothing here knows PostgreSQL tables or estimators.
@@ -37,3 +37,4 @@ pub mod subjects;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod tls;

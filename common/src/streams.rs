@@ -16,7 +16,7 @@ use async_nats::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{config::ServiceUrl, subjects};
+use crate::{config::ServiceUrl, subjects, tls::Trust};
 
 /// The oldest NATS server with everything that is used here.
 pub const MIN_SERVER: (u64, u64) = (2, 12);
@@ -72,15 +72,29 @@ impl Default for BusSettings {
     }
 }
 
-/// Connects to NATS in the background and keeps connecting for ever.
+/// Connects to NATS as [`connect_trusting`] does; the authorities of the system count.
+///
+/// # Errors
+/// The URL's credentials are unusable.
+pub async fn connect(url: &ServiceUrl, name: &str) -> Result<Client, async_nats::ConnectError> {
+    connect_trusting(url, name, &Trust::default()).await
+}
+
+/// Connects to NATS in the background and keeps connecting for ever; over TLS where the URL begins with
+/// `tls://` or the server asks for it.
 ///
 /// Returns at once; whether the bus answers is for the readiness check to say.
 ///
 /// # Errors
 /// The URL's credentials are unusable.
-pub async fn connect(url: &ServiceUrl, name: &str) -> Result<Client, async_nats::ConnectError> {
+pub async fn connect_trusting(
+    url: &ServiceUrl,
+    name: &str,
+    trust: &Trust,
+) -> Result<Client, async_nats::ConnectError> {
     ConnectOptions::new()
         .name(name)
+        .tls_client_config(trust.config().as_ref().clone())
         .retry_on_initial_connect()
         .connection_timeout(Duration::from_secs(3))
         .ping_interval(Duration::from_secs(5))

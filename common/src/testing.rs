@@ -30,6 +30,8 @@ pub struct TestPostgres {
 /// # Panics
 /// PostgreSQL is not installed or does not start; the message says what to do.
 pub fn postgres() -> TestPostgres {
+    // Tests make HTTP clients of their own, which ask for it.
+    crate::tls::install();
     let template = postgres_template();
     let folder = open_folder();
     let mut copy = Command::new("cp");
@@ -87,6 +89,7 @@ pub struct TestNats {
 /// # Panics
 /// No new enough nats-server is installed, or it does not start; the message says what to do.
 pub fn nats() -> TestNats {
+    crate::tls::install();
     let folder = open_folder();
     let server = with_free_port(|port| NatsServer::start(folder.path(), port));
     TestNats {

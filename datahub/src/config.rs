@@ -16,6 +16,7 @@ use rovi_common::{
     sink::{self, Sink},
     streams::BusSettings,
     telemetry::LogFormat,
+    tls::TlsSettings,
 };
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -40,12 +41,14 @@ const MOST_COLUMNS: usize = 800;
 pub struct Settings {
     /// Address and port to listen on; port 0 takes any free one.
     pub listen: SocketAddr,
-    /// Allows `listen` beyond loopback, where anybody may then write.
+    /// Allows `listen` beyond loopback without TLS, or without authentication: then anybody may write.
     pub insecure_listen: bool,
     /// Who has to say who they are.
     pub auth: AuthSettings,
     /// Which pages of other origins may ask.
     pub cors: CorsSettings,
+    /// The certificate that clients are shown, and whose certificates count.
+    pub tls: TlsSettings,
     /// PostgreSQL, the truth.
     pub database_url: ServiceUrl,
     /// NATS, the news.
@@ -150,6 +153,7 @@ impl Default for Settings {
             insecure_listen: false,
             auth: AuthSettings::default(),
             cors: CorsSettings::default(),
+            tls: TlsSettings::default(),
             database_url: DEFAULT_DATABASE_URL.parse().expect(url),
             nats_url: DEFAULT_NATS_URL.parse().expect(url),
             sink: Sink::default(),
@@ -195,8 +199,10 @@ impl Settings {
     /// # Errors
     /// One line for each problem.
     pub fn check(&self) -> Result<(), String> {
-        let listening = self.auth.check_listen(self.listen, self.insecure_listen);
+        let listening = (self.listen, self.insecure_listen);
+        let listening = self.tls.check_listen(&self.auth, listening);
         let mut problems = self.auth.problems();
+        problems.extend(self.tls.problems());
         problems.extend(listening.err());
         problems.extend(self.cors.problems());
         problems.extend(sink::problem(self.sink, self.out.as_deref()).map(str::to_owned));

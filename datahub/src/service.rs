@@ -23,6 +23,7 @@ use rovi_common::{
     sink::Sink,
     slow_body, streams,
     telemetry::Metrics,
+    tls::{self, Tls, TlsError, Trust},
 };
 use rovi_pictures::{Folder, FolderError};
 use tokio::sync::{Semaphore, mpsc};
@@ -82,6 +83,9 @@ pub enum ServiceError {
     /// The way to the twin cannot be made.
     #[error("the HTTP client for the twin cannot be made")]
     Twin(#[source] reqwest::Error),
+    /// A file of TLS is unusable.
+    #[error("TLS cannot be used")]
+    Tls(#[from] TlsError),
     /// The URL of NATS is unusable.
     #[error("the URL of NATS is unusable")]
     Nats(#[source] async_nats::ConnectError),
@@ -122,9 +126,10 @@ impl Service {
         let folder = folder(&settings)?;
         let readiness = readiness(folder.as_ref());
         let registry = Metrics::new();
+        let (tls, trust) = secure(&settings, &lifecycle, &registry)?;
         let metrics = HubMetrics::new(&registry);
         let pool = Pool::new(&settings.database_url, settings.pool_size);
-        let nats = connect(&settings, folder.as_ref()).await?;
+        let nats = connect(&settings, &trust, folder.as_ref()).await?;
 
         prepare::start(&settings, &pool, &lifecycle, &readiness);
         let services = Arc::new(Services::default());
@@ -167,7 +172,8 @@ impl Service {
         });
         start_pictures(&hub, folder, &lifecycle);
         let access = (auth::guard::data(&gate), web::Data::from(keeper));
-        let server = serve(listener, (hub.clone(), access), &readiness, &registry)?;
+        let ways = (listener, tls, &trust);
+        let server = serve(ways, (hub.clone(), access), &readiness, &registry)?;
         Ok(Self {
             address,
             lifecycle,
@@ -252,11 +258,12 @@ fn readiness(folder: Option<&Folder>) -> Readiness {
 /// Connects to NATS, unless pictures are kept instead of publishing.
 async fn connect(
     settings: &Settings,
+    trust: &Trust,
     folder: Option<&Folder>,
 ) -> Result<async_nats::Client, ServiceError> {
     let nats = match folder {
         Some(_) => streams::unconnected(&settings.nats_url).await,
-        None => streams::connect(&settings.nats_url, "datahub").await,
+        None => streams::connect_trusting(&settings.nats_url, "datahub", trust).await,
     };
     nats.map_err(ServiceError::Nats)
 }
@@ -408,15 +415,29 @@ fn totals(metrics: &Metrics) -> BTreeMap<String, i64> {
     refused.chain(counted).collect()
 }
 
+/// Reads what clients are shown, which is kept fresh from then on, and whom the hub believes.
+fn secure(
+    settings: &Settings,
+    lifecycle: &Lifecycle,
+    metrics: &Metrics,
+) -> Result<(Option<Tls>, Trust), ServiceError> {
+    let trust = Trust::of(settings.tls.ca_file.as_deref())?;
+    let tls = Tls::open(&settings.tls)?;
+    if let Some(tls) = &tls {
+        tls.start(lifecycle, metrics);
+    }
+    Ok((tls, trust))
+}
+
 fn serve(
-    listener: TcpListener,
+    (listener, tls, trust): (TcpListener, Option<Tls>, &Trust),
     (hub, (gate, keeper)): (web::Data<Hub>, AccessData),
     readiness: &Readiness,
     metrics: &Metrics,
 ) -> Result<Server, ServiceError> {
     let (readiness, metrics) = (readiness.clone(), metrics.clone());
     let settings = &hub.settings;
-    let twin = TwinProxy::new(settings.twin_url.clone()).map_err(ServiceError::Twin)?;
+    let twin = TwinProxy::new(settings.twin_url.clone(), trust).map_err(ServiceError::Twin)?;
     let twin = web::Data::new(twin);
     let cors = web::Data::new(settings.cors.clone());
     let (workers, shutdown) = (settings.http_workers, settings.shutdown_timeout / 4);
@@ -448,5 +469,6 @@ fn serve(
     if workers > 0 {
         server = server.workers(workers);
     }
-    Ok(server.listen(listener).map_err(ServiceError::Start)?.run())
+    let server = tls::listen(server, listener, tls.as_ref());
+    Ok(server.map_err(ServiceError::Start)?.run())
 }

@@ -14,6 +14,7 @@ pub mod estimates;
 pub mod fault;
 pub mod hub;
 pub mod proxy;
+mod secured;
 mod stack;
 pub mod trial;
 pub mod twin;
@@ -22,4 +23,5 @@ pub mod uploader;
 pub mod verdict;
 
 pub use database::Database;
+pub use secured::Secured;
 pub use stack::{Stack, binary};

@@ -12,7 +12,7 @@ use rovi_common::{
 };
 use tempfile::TempDir;
 
-use crate::Database;
+use crate::{Database, Secured};
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -30,6 +30,7 @@ pub struct Stack {
     twin_port: u16,
     http: reqwest::Client,
     settings: Vec<(String, String)>,
+    secured: Option<Secured>,
 }
 
 impl Stack {
@@ -54,7 +55,28 @@ impl Stack {
             twin_port: local::free_port().expect("a port is free"),
             http: reqwest::Client::new(),
             settings: Vec::new(),
+            secured: None,
         }
+    }
+
+    /// Has the stack's own clients speak to services that are secured.
+    pub(crate) fn secure(&mut self, secured: Secured) {
+        self.http = secured.http();
+        self.secured = Some(secured);
+    }
+
+    pub(crate) fn unsecure(&mut self) -> Option<Secured> {
+        self.secured.take()
+    }
+
+    /// Returns how the services are secured, where they are.
+    pub fn secured(&self) -> Option<&Secured> {
+        self.secured.as_ref()
+    }
+
+    fn url(&self, port: u16) -> String {
+        let scheme = self.secured.as_ref().map_or("http", |_| "https");
+        format!("{scheme}://127.0.0.1:{port}")
     }
 
     /// Gives both services a setting, named as behind `ROVI_HUB_`, from their next start.
@@ -206,12 +228,12 @@ impl Stack {
 
     /// Returns the hub's URL, without a slash at its end.
     pub fn hub_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.hub_port)
+        self.url(self.hub_port)
     }
 
     /// Returns the twin's URL, without a slash at its end.
     pub fn twin_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.twin_port)
+        self.url(self.twin_port)
     }
 
     /// Returns the folder for the test's files and the services' logs.
@@ -252,6 +274,10 @@ impl Stack {
             .current_dir(self.folder.path())
             .args(["--url", &self.hub_url()])
             .args(args);
+        if let Some(secured) = &self.secured {
+            command.env("ROVI_CA_FILE", secured.ca_file());
+            command.envs(secured.token().map(|token| ("ROVI_TOKEN", token.expose())));
+        }
         command
     }
 

@@ -155,6 +155,7 @@ impl TwinTrial {
                 session: Uuid::from_u128(self.rng.random()),
                 new_segment: true,
                 token: None,
+                trust: rovi_common::tls::Trust::default(),
             };
             let plan = Plan {
                 rows: ROWS,

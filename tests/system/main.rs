@@ -37,3 +37,5 @@ mod restart;
 mod restore;
 #[cfg(test)]
 mod shutdown;
+#[cfg(test)]
+mod tls;

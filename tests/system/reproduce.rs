@@ -55,6 +55,7 @@ async fn upload(stack: &Stack, battery: &str, (session, parts): (u128, &[Range<u
         session: Uuid::from_u128(session),
         new_segment: session == 1,
         token: None,
+        trust: rovi_common::tls::Trust::default(),
     };
     let all: Columns = Simulation::new(plan()).take_rows(ROWS).unwrap();
     let mut client = UploadClient::connect(target, Box::new(|_event| {}))

@@ -9,6 +9,7 @@ use rovi_common::{
     sink::{self, Sink},
     streams::BusSettings,
     telemetry::LogFormat,
+    tls::TlsSettings,
 };
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -24,12 +25,15 @@ pub const ENV_PREFIX: &str = "ROVI_TWIN_";
 pub struct Settings {
     /// Where HTTP is served.
     pub listen: SocketAddr,
-    /// Whether to listen beyond loopback although nobody is asked who they are yet.
+    /// Allows `listen` beyond loopback without TLS, or without authentication: then anybody may do
+    /// everything.
     pub insecure_listen: bool,
     /// Who has to say who they are.
     pub auth: AuthSettings,
     /// Which pages of other origins may ask.
     pub cors: CorsSettings,
+    /// The certificate that clients are shown, and whose certificates count.
+    pub tls: TlsSettings,
     /// The bus.
     pub nats_url: ServiceUrl,
     /// Whether this twin estimates (`nats`), or only draws what others say: `png` keeps the newest
@@ -158,6 +162,7 @@ impl Default for Settings {
             insecure_listen: false,
             auth: AuthSettings::default(),
             cors: CorsSettings::default(),
+            tls: TlsSettings::default(),
             nats_url: url("nats://127.0.0.1:4222"),
             sink: Sink::default(),
             out: None,
@@ -198,8 +203,10 @@ impl Settings {
     /// All problems at once, each naming its setting.
     pub fn check(&self) -> Result<(), String> {
         let mut problems = self.auth.problems();
+        problems.extend(self.tls.problems());
         problems.extend(self.cors.problems());
-        if let Err(problem) = self.auth.check_listen(self.listen, self.insecure_listen) {
+        let listening = (self.listen, self.insecure_listen);
+        if let Err(problem) = self.tls.check_listen(&self.auth, listening) {
             problems.push(format!("listen: {problem}"));
         }
         problems.extend(sink::problem(self.sink, self.out.as_deref()).map(str::to_owned));

@@ -11,6 +11,7 @@ use rovi_common::{
     name::BatteryName,
     registration::{Control, Deregister, Register, Reply},
     subjects,
+    tls::{Trust, advice},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use url::Url;
@@ -112,9 +113,10 @@ impl Hub {
     pub fn new(
         nats: async_nats::Client,
         (url, token): (Url, Option<&str>),
-        timeout: Duration,
+        (timeout, trust): (Duration, &Trust),
     ) -> Result<Self, reqwest::Error> {
-        let http = reqwest::Client::builder()
+        let http = trust
+            .http()
             .default_headers(rovi_common::auth::secret::headers(token))
             .redirect(reqwest::redirect::Policy::none())
             .timeout(timeout)
@@ -133,7 +135,7 @@ impl Hub {
         let asked = self.http.get(self.address(&["health"])).send().await;
         match asked.and_then(Response::error_for_status) {
             Ok(_) => None,
-            Err(error) => Some(format!("the hub does not answer: {}", chain(&error))),
+            Err(error) => Some(format!("the hub does not answer: {}", reason(&error))),
         }
     }
 
@@ -175,7 +177,7 @@ impl Hub {
             query.extend(epoch.map(|epoch| ("epoch", epoch.to_string())));
             let address = self.address(&["db", battery.as_str(), "rows"]);
             let sent = self.http.get(address).query(&query).send().await;
-            let answer = accepted(sent.map_err(|error| HubError::Away(chain(&error)))?).await?;
+            let answer = accepted(sent.map_err(|error| HubError::Away(reason(&error)))?).await?;
             let epoch = number(&answer, EPOCH_HEADER)?;
             let first_seq = number(&answer, FIRST_SEQ_HEADER)?;
             let last_seq = number(&answer, LAST_SEQ_HEADER)?;
@@ -208,7 +210,7 @@ impl Hub {
     ) -> Result<Option<serde_json::Value>, HubError> {
         let address = self.address(&["db", battery.as_str(), "metadata"]);
         let sent = self.http.get(address).send().await;
-        let sent = sent.map_err(|error| HubError::Away(chain(&error)))?;
+        let sent = sent.map_err(|error| HubError::Away(reason(&error)))?;
         let answer = match accepted(sent).await {
             Ok(answer) => answer,
             Err(HubError::NotFound) => return Ok(None),
@@ -230,7 +232,7 @@ impl Hub {
         query: &[(&str, &str)],
     ) -> Result<T, HubError> {
         let sent = self.http.get(self.address(path)).query(query).send().await;
-        let answer = accepted(sent.map_err(|error| HubError::Away(chain(&error)))?).await?;
+        let answer = accepted(sent.map_err(|error| HubError::Away(reason(&error)))?).await?;
         let body = body(answer).await?.unwrap_or_default();
         serde_json::from_slice(&body).map_err(|error| HubError::Damaged(error.to_string()))
     }
@@ -335,7 +337,7 @@ async fn body(mut answer: Response) -> Result<Option<Vec<u8>>, HubError> {
             Ok(Some(chunk)) if body.len() + chunk.len() > MAX_PAGE_BYTES => return Ok(None),
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
             Ok(None) => return Ok(Some(body)),
-            Err(error) => return Err(HubError::Away(chain(&error))),
+            Err(error) => return Err(HubError::Away(reason(&error))),
         }
     }
 }
@@ -379,6 +381,11 @@ pub fn decode_frames(bytes: &[u8]) -> Result<Vec<RowFrame>, FrameError> {
         frames.push(frame);
     }
     Ok(frames)
+}
+
+/// Says why there is no answer, and what to do where TLS did not let it come.
+fn reason(error: &reqwest::Error) -> String {
+    advice(error).unwrap_or_else(|| chain(error))
 }
 
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {

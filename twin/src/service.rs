@@ -23,6 +23,7 @@ use rovi_common::{
     sink::{Sink, SinkArgs},
     slow_body, streams,
     telemetry::{self, Metrics},
+    tls::{self, Tls, TlsError, Trust},
 };
 use rovi_python::Python;
 use serde::Serialize;
@@ -95,6 +96,9 @@ pub enum StartError {
     /// The URL of NATS cannot be used.
     #[error("NATS cannot be used")]
     Nats(#[from] async_nats::ConnectError),
+    /// A file of TLS cannot be used.
+    #[error("TLS cannot be used")]
+    Tls(#[from] TlsError),
     /// Nothing can be made that runs scripts.
     #[error(transparent)]
     Python(#[from] rovi_python::Unavailable),
@@ -150,6 +154,7 @@ pub struct Service {
     metrics: Metrics,
     nats: async_nats::Client,
     gate: Arc<Gate>,
+    tls: Option<Tls>,
 }
 
 impl Service {
@@ -163,9 +168,11 @@ impl Service {
         let address = settings.listen;
         let listener =
             TcpListener::bind(address).map_err(|source| StartError::Listen { address, source })?;
-        let nats = streams::connect(&settings.nats_url, "twin").await?;
+        let tls = Tls::open(&settings.tls)?;
+        let trust = Trust::of(settings.tls.ca_file.as_deref())?;
+        let nats = streams::connect_trusting(&settings.nats_url, "twin", &trust).await?;
         let jetstream = jetstream::new(nats.clone());
-        let hub = hub(&settings, &nats)?;
+        let hub = hub(&settings, &nats, &trust)?;
         let lifecycle = Lifecycle::new();
         let metrics = Metrics::new();
         let shared = Shared {
@@ -208,6 +215,7 @@ impl Service {
             metrics,
             nats,
             gate,
+            tls,
         })
     }
 
@@ -244,7 +252,8 @@ impl Service {
             .start_http()
             .map_err(|error| StartError::Http(error.to_string()))?;
         self.start_tasks();
-        tracing::info!("the twin listens on http://{address}");
+        let scheme = self.tls.as_ref().map_or("http", |_| "https");
+        tracing::info!("the twin listens on {scheme}://{address}");
         lifecycle.stop_requested().await;
         let saved = self.workers_ended(stop_timeout).await;
         server.stop(true).await;
@@ -291,9 +300,8 @@ impl Service {
             .workers(HTTP_WORKERS)
             .client_request_timeout(http::HEAD_WITHIN)
             .max_connections(http::CONNECTIONS)
-            .shutdown_timeout(2)
-            .listen(self.listener.try_clone()?)?
-            .run();
+            .shutdown_timeout(2);
+        let server = tls::listen(server, self.listener.try_clone()?, self.tls.as_ref())?.run();
         let handle = server.handle();
         self.lifecycle.supervise("http", async move {
             if let Err(error) = server.await {
@@ -313,6 +321,9 @@ impl Service {
         let heard = access::follow(shared.jetstream.clone(), known, shared.stop.clone());
         lifecycle.supervise("access", heard);
         audit::start(&self.gate, &self.nats, lifecycle);
+        if let Some(tls) = &self.tls {
+            tls.start(lifecycle, &self.metrics);
+        }
         let registered = registrations::follow(Arc::clone(fleet), self.readiness.clone());
         lifecycle.supervise("registrations", registered);
         let looked = look(Arc::clone(fleet), self.nats.clone(), self.readiness.clone());
@@ -379,12 +390,12 @@ async fn look(fleet: Arc<Fleet>, nats: async_nats::Client, readiness: Readiness)
 }
 
 /// Makes the way to the hub, which knows us by the services' token.
-fn hub(settings: &Settings, nats: &async_nats::Client) -> Result<Hub, StartError> {
+fn hub(settings: &Settings, nats: &async_nats::Client, trust: &Trust) -> Result<Hub, StartError> {
     let token = settings.auth.service_token_file.as_deref();
     let token = token.map(|file| read_token("auth.service_token_file", file));
     let token = token.transpose().map_err(StartError::Settings)?;
     let (url, timeout) = (settings.hub_url.clone(), settings.hub_timeout);
-    Hub::new(nats.clone(), (url, token.as_deref()), timeout)
+    Hub::new(nats.clone(), (url, token.as_deref()), (timeout, trust))
         .map_err(|error| StartError::Http(error.to_string()))
 }
 
@@ -403,7 +414,7 @@ fn hooks(settings: &Settings) -> Result<Hooks, StartError> {
         return Err(StartError::Settings(problem.to_owned()));
     }
     let reach = settings.webhook_reach().map_err(StartError::Settings)?;
-    let hooks = Hooks::new(reqwest::Client::builder(), secret, reach);
+    let hooks = Hooks::new(Trust::default().http(), secret, reach);
     hooks.map_err(|error| StartError::Http(error.to_string()))
 }
 

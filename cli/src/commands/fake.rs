@@ -183,6 +183,7 @@ pub(super) async fn run(hub: &Hub, args: Args) -> Result<()> {
             session: Uuid::new_v4(),
             new_segment: true,
             token: hub.token().cloned(),
+            trust: hub.trust().clone(),
         };
         let beat = Beat::new(began + phase, period);
         let (tally, stop) = (Arc::clone(&tally), stop.clone());

@@ -22,7 +22,7 @@ pub(super) async fn run(hub: Hub, credentials: Option<Credentials>) -> Result<()
     io::stdin().lock().read_line(&mut line)?;
     let token = Token::new(line.trim().to_owned());
     ensure!(!token.expose().is_empty(), "no token was given");
-    let hub = Hub::with_token(hub.url().clone(), Some(token.clone()))?;
+    let hub = Hub::with_token(hub.url().clone(), Some(token.clone()), hub.trust().clone())?;
     let me = hub.me().await?;
     credentials.keep(hub.url(), &token)?;
     let grants: Vec<String> = me.grants.iter().map(ToString::to_string).collect();

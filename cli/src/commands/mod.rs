@@ -13,6 +13,7 @@ mod reproduce;
 mod simulate;
 mod status;
 mod stream;
+mod tls;
 mod token;
 mod top;
 mod up;
@@ -22,7 +23,7 @@ use std::{io, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use rovi_common::auth::secret::Token;
+use rovi_common::{auth::secret::Token, tls::Trust};
 use url::Url;
 
 use crate::{
@@ -54,6 +55,10 @@ pub struct Cli {
         global = true
     )]
     token: Option<String>,
+    /// Certificates of the authorities that count where the hub speaks TLS (https), in PEM; else those
+    /// of the system.
+    #[arg(long, env = "ROVI_CA_FILE", value_name = "FILE", global = true)]
+    ca_file: Option<PathBuf>,
     #[command(flatten)]
     places: Places,
     #[command(subcommand)]
@@ -70,6 +75,8 @@ enum Command {
     Audit(audit::Args),
     /// Keeps a token for a hub, which every command then shows.
     Login(login::Args),
+    /// Makes certificates for TLS, where there is no authority of the company's.
+    Tls(tls::Args),
     /// Makes, lists and revokes tokens.
     Token(token::Args),
     /// Streams a fleet of simulated cells, or a file again and again, until Ctrl-C.
@@ -130,13 +137,16 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         .build()
         .context("cannot start the runtime")?;
     let credentials = Credentials::of(&cli.places);
-    let hub = hub(cli.url, cli.token, credentials.as_ref());
+    let ca_file = cli.ca_file.filter(|file| !file.as_os_str().is_empty());
+    let trust = Trust::of(ca_file.as_deref()).context("--ca-file cannot be used");
+    let hub = trust.and_then(|trust| hub((cli.url, trust), cli.token, credentials.as_ref()));
     runtime.block_on(async move {
         let done = Ok(ExitCode::SUCCESS);
         match cli.command {
             Command::Up(args) => up::run(args, credentials).await,
             Command::Login(login::Args {}) => login::run(hub?, credentials).await.and(done),
             Command::Audit(args) => audit::run(&hub?, &args).await.and(done),
+            Command::Tls(args) => tls::run(&args).and(done),
             Command::Token(args) => token::run(hub, args).await.and(done),
             Command::Simulate(args) => simulate::run(&args).and(done),
             Command::Fake(args) => fake::run(&hub?, args).await.and(done),
@@ -156,7 +166,11 @@ fn execute(cli: Cli) -> Result<ExitCode> {
 }
 
 /// Makes the client of the hub, with the token that was given or kept for it.
-fn hub(url: Url, token: Option<String>, credentials: Option<&Credentials>) -> Result<Hub> {
+fn hub(
+    (url, trust): (Url, Trust),
+    token: Option<String>,
+    credentials: Option<&Credentials>,
+) -> Result<Hub> {
     let given = token.filter(|token| !token.trim().is_empty());
     let given = given.map(|token| Token::new(token.trim().to_owned()));
     let token = match (given, credentials) {
@@ -164,7 +178,7 @@ fn hub(url: Url, token: Option<String>, credentials: Option<&Credentials>) -> Re
         (None, Some(credentials)) => credentials.token(&url)?,
         (None, None) => None,
     };
-    Hub::with_token(url, token)
+    Hub::with_token(url, token, trust)
 }
 
 /// A battery in a battdat file, and what it is called here.
@@ -249,6 +263,9 @@ mod tests {
             "rovicli token list",
             "rovicli token revoke 0123456789abcdef",
             "rovicli token new-file service.token",
+            "rovicli tls new-ca certs --name Acme",
+            "rovicli tls new-cert certs hub.acme.example 10.0.0.7 --days 90",
+            "rovicli --url https://hub.acme.example:8000 --ca-file certs/ca.pem status",
             "rovicli delete module --drop --yes",
             "rovicli rejected module",
             "rovicli reproduce module --seq 1000",

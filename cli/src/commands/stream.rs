@@ -75,6 +75,7 @@ pub(super) async fn run(hub: &Hub, args: Args) -> Result<ExitCode> {
         session,
         new_segment: true,
         token: hub.token().cloned(),
+        trust: hub.trust().clone(),
     };
     let events = Arc::clone(&display);
     let client = UploadClient::connect(target, Box::new(move |event| events.event(&event))).await?;

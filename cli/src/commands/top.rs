@@ -13,7 +13,9 @@ use console::Term;
 use futures_util::StreamExt;
 use rovi_common::{name::BatteryName, news::Heartbeat};
 use tokio::{net::TcpStream, time::Instant};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::{
+    Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
+};
 use tungstenite::{Message, client::IntoClientRequest, http::HeaderValue};
 use url::Url;
 
@@ -124,7 +126,9 @@ async fn connect(hub: &Hub, args: &Args) -> Result<Socket> {
         shown.set_sensitive(true);
         request.headers_mut().insert("authorization", shown);
     }
-    let connected = tokio::time::timeout(PATIENCE, connect_async(request)).await;
+    let tls = Connector::Rustls(hub.trust().config());
+    let connecting = connect_async_tls_with_config(request, None, false, Some(tls));
+    let connected = tokio::time::timeout(PATIENCE, connecting).await;
     let connected = connected.context("the hub does not answer")?;
     let (socket, _) = connected.with_context(|| format!("{url} cannot be watched"))?;
     Ok(socket)
@@ -142,7 +146,8 @@ async fn connect_again(hub: &Hub, args: &Args) -> Socket {
 /// Returns where the live socket is.
 fn address(hub: &Url, batteries: &[BatteryName]) -> Result<Url> {
     let mut url = hub.join("ws").context("the hub's URL cannot be used")?;
-    if url.set_scheme("ws").is_err() {
+    let scheme = if hub.scheme() == "https" { "wss" } else { "ws" };
+    if url.set_scheme(scheme).is_err() {
         bail!("the hub's URL {hub} is no http address");
     }
     if !batteries.is_empty() {

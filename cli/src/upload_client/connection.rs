@@ -12,7 +12,9 @@ use tokio::{
     net::TcpStream,
     time::{Instant, sleep_until, timeout},
 };
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
+use tokio_tungstenite::{
+    Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
+};
 use tungstenite::{
     Message,
     client::IntoClientRequest,
@@ -135,9 +137,10 @@ impl Connection {
             shown.set_sensitive(true);
             request.headers_mut().insert(AUTHORIZATION, shown);
         }
+        let tls = Connector::Rustls(target.trust.config());
         let (socket, _response) = timeout(
             GREETING_WITHIN,
-            connect_async_with_config(request, None, true),
+            connect_async_tls_with_config(request, None, true, Some(tls)),
         )
         .await
         .map_err(|_elapsed| too_slow())?
@@ -313,15 +316,17 @@ fn read(message: Option<Result<Message, tungstenite::Error>>) -> Result<Option<S
 
 /// Names the socket of an upload.
 fn upload_url(target: &Target, from: u64, new_segment: bool) -> Result<Url, Broken> {
-    let not_http =
-        || Broken::NotAHub("the URL must begin with http://; put a TLS proxy before it".to_owned());
+    let not_http = || Broken::NotAHub("the URL must begin with http:// or https://".to_owned());
     let mut url = target
         .hub
         .join(&format!("db/upload/{}", target.battery))
         .map_err(|error| Broken::NotAHub(error.to_string()))?;
-    if url.scheme() != "http" || url.set_scheme("ws").is_err() {
-        return Err(not_http());
-    }
+    let scheme = match url.scheme() {
+        "http" => "ws",
+        "https" => "wss",
+        _ => return Err(not_http()),
+    };
+    url.set_scheme(scheme).map_err(|()| not_http())?;
     let mut query = url.query_pairs_mut();
     query.append_pair("session", &target.session.to_string());
     query.append_pair("from", &from.to_string());
@@ -343,6 +348,7 @@ mod tests {
             session: uuid::Uuid::nil(),
             new_segment: true,
             token: None,
+            trust: rovi_common::tls::Trust::default(),
         }
     }
 
@@ -358,7 +364,9 @@ mod tests {
 
     #[test]
     fn a_url_without_http_is_refused() {
-        for url in ["https://127.0.0.1", "file:///x"] {
+        let url = upload_url(&target("https://127.0.0.1"), 5, true).unwrap();
+        assert_eq!(url.scheme(), "wss");
+        for url in ["ftp://127.0.0.1", "file:///x"] {
             assert!(matches!(
                 upload_url(&target(url), 0, false),
                 Err(Broken::NotAHub(_))

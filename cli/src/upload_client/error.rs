@@ -87,6 +87,10 @@ impl Broken {
     /// Reads why a connection could not be made or broke.
     pub(super) fn by_socket(error: tungstenite::Error) -> Self {
         use tungstenite::Error;
+        if let Some(what_to_do) = rovi_common::tls::advice(&error) {
+            // Connecting again shows the same certificate.
+            return Self::NotAHub(what_to_do);
+        }
         match error {
             Error::Http(response) => {
                 let body = response.body().as_deref().unwrap_or_default();

@@ -9,6 +9,8 @@ use jsonwebtoken::jwk::{Jwk, JwkSet, KeyOperations, PublicKeyUse};
 use tokio::sync::Mutex;
 use url::Url;
 
+use crate::tls::{Trust, advice};
+
 /// Tokens with made-up keys make nobody ask the issuer more often than this.
 const READ_AT_MOST_EVERY: Duration = Duration::from_secs(2);
 /// After this long the keys are read again, so that one that was taken back stops counting.
@@ -32,8 +34,9 @@ impl Keys {
     ///
     /// # Errors
     /// The HTTP client cannot be made.
-    pub(super) fn new(place: Url) -> Result<Self, reqwest::Error> {
-        let http = reqwest::Client::builder()
+    pub(super) fn new(place: Url, trust: &Trust) -> Result<Self, reqwest::Error> {
+        let http = trust
+            .http()
             .timeout(ANSWER_WITHIN)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
@@ -98,7 +101,8 @@ impl Keys {
         } else {
             let answer = self.http.get(self.place.clone()).send().await;
             let answer = answer.and_then(reqwest::Response::error_for_status);
-            let mut answer = answer.map_err(|error| error.to_string())?;
+            let mut answer =
+                answer.map_err(|error| advice(&error).unwrap_or_else(|| error.to_string()))?;
             let mut bytes = Vec::new();
             while let Some(chunk) = answer.chunk().await.map_err(|error| error.to_string())? {
                 bytes.extend_from_slice(&chunk);

@@ -15,6 +15,7 @@ use super::{
     role::Grant,
     settings::{JwtAlgorithm, JwtSettings},
 };
+use crate::{error::ErrorChain, tls::Trust};
 
 /// How far clocks may differ.
 const LEEWAY_S: u64 = 30;
@@ -68,10 +69,12 @@ impl Jwt {
     /// Makes a verifier; keys are read when the first token comes.
     ///
     /// # Errors
-    /// The HTTP client cannot be made.
-    pub fn new(settings: JwtSettings) -> Result<Self, reqwest::Error> {
+    /// The authorities cannot be read, or the HTTP client cannot be made.
+    pub fn new(settings: JwtSettings) -> Result<Self, String> {
         ring_provider::install();
-        let keys = Keys::new(settings.jwks.clone())?;
+        let trust = Trust::of(settings.ca_file.as_deref());
+        let trust = trust.map_err(|error| format!("ca_file: {}", ErrorChain(&error)))?;
+        let keys = Keys::new(settings.jwks.clone(), &trust).map_err(|error| error.to_string())?;
         Ok(Self { settings, keys })
     }
 

@@ -1,6 +1,6 @@
 //! The settings of authentication, the same for both services.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -41,6 +41,9 @@ pub struct JwtSettings {
     pub audience: String,
     /// Where the issuer's keys are (JWKS): `https://…`, `http://` on loopback, or `file:///…`.
     pub jwks: Url,
+    /// Certificates of the authorities that count for `jwks`; without it those of the system.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
     /// The algorithms that count.
     #[serde(default = "default_algorithms")]
     pub algorithms: Vec<JwtAlgorithm>,
@@ -105,20 +108,6 @@ impl AuthSettings {
         }
         problems
     }
-
-    /// Refuses to listen beyond loopback where nobody is asked who they are.
-    ///
-    /// # Errors
-    /// The text says what to do.
-    pub fn check_listen(&self, address: SocketAddr, insecure: bool) -> Result<(), String> {
-        if address.ip().is_loopback() || self.required || insecure {
-            return Ok(());
-        }
-        Err(format!(
-            "{address} is not a loopback address and nobody is asked who they are; set \
-             auth.required, or listen on 127.0.0.1, or say --insecure-listen on a network you trust"
-        ))
-    }
 }
 
 fn is_loopback(url: &Url) -> bool {
@@ -133,21 +122,6 @@ fn is_loopback(url: &Url) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn listening_beyond_loopback_needs_authentication_or_a_word() {
-        let open = "0.0.0.0:8000".parse().unwrap();
-        let off = AuthSettings::default();
-        let on = AuthSettings {
-            required: true,
-            ..AuthSettings::default()
-        };
-        let error = off.check_listen(open, false).unwrap_err();
-        assert!(error.contains("auth.required") && error.contains("--insecure-listen"));
-        assert_eq!(off.check_listen(open, true), Ok(()));
-        assert_eq!(on.check_listen(open, false), Ok(()));
-        assert_eq!(off.check_listen("[::1]:1".parse().unwrap(), false), Ok(()));
-    }
 
     #[test]
     fn keys_of_an_issuer_come_by_a_way_that_nobody_can_change() {

@@ -27,6 +27,7 @@ pub struct NatsServer {
     port: u16,
     apart: bool,
     max_file_store: &'static str,
+    tls: Option<(PathBuf, PathBuf)>,
 }
 
 impl NatsServer {
@@ -57,6 +58,7 @@ impl NatsServer {
             port,
             apart,
             max_file_store: MAX_FILE_STORE,
+            tls: None,
         };
         server.start_again()?;
         Ok(server)
@@ -94,12 +96,22 @@ impl NatsServer {
     /// refuses to make streams that may once grow larger.
     fn settings(&self, store: &Path) -> String {
         let (store, port) = (store.display(), self.port);
+        let tls = self.tls.as_ref().map(|(cert, key)| {
+            let (cert, key) = (cert.display().to_string(), key.display().to_string());
+            format!("tls {{\n  cert_file: {cert:?}\n  key_file: {key:?}\n}}\n")
+        });
         format!(
             "listen: 127.0.0.1:{port}\njetstream {{\n  store_dir: {store:?}\n  \
-             max_file_store: {room}\n}}\n",
+             max_file_store: {room}\n}}\n{tls}",
             store = store.to_string(),
-            room = self.max_file_store
+            room = self.max_file_store,
+            tls = tls.unwrap_or_default()
         )
+    }
+
+    /// Has clients speak TLS, shown this certificate with its key, from the next start on.
+    pub fn set_tls(&mut self, cert: PathBuf, key: PathBuf) {
+        self.tls = Some((cert, key));
     }
 
     /// Grants streams this much room (`24GB`), from the next start on.
@@ -109,7 +121,8 @@ impl NatsServer {
 
     /// Returns the URL for clients.
     pub fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        let scheme = self.tls.as_ref().map_or("nats", |_| "tls");
+        format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
     /// Returns the process, while it runs.

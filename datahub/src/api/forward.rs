@@ -17,8 +17,12 @@ use futures_util::{
     stream,
 };
 use reqwest::Client;
-use rovi_common::http::Problem;
+use rovi_common::{
+    http::Problem,
+    tls::{self, Trust},
+};
 use tokio::sync::mpsc;
+use tokio_tungstenite::Connector;
 use url::Url;
 
 use super::forward_socket::forward_socket;
@@ -49,6 +53,7 @@ const HOP_BY_HOP: [&str; 9] = [
 pub(crate) struct TwinProxy {
     client: Client,
     url: Url,
+    trust: Trust,
 }
 
 impl TwinProxy {
@@ -56,13 +61,20 @@ impl TwinProxy {
     ///
     /// # Errors
     /// The HTTP client cannot be made.
-    pub(crate) fn new(url: Url) -> Result<Self, reqwest::Error> {
-        let client = Client::builder()
+    pub(crate) fn new(url: Url, trust: &Trust) -> Result<Self, reqwest::Error> {
+        let client = trust
+            .http()
             .connect_timeout(CONNECT_WITHIN)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .build()?;
-        Ok(Self { client, url })
+        let trust = trust.clone();
+        Ok(Self { client, url, trust })
+    }
+
+    /// Returns how a socket to the twin is encrypted, where its URL asks for it.
+    pub(super) fn connector(&self) -> Connector {
+        Connector::Rustls(self.trust.config())
     }
 
     /// Adds the routes; a [`TwinProxy`] must be among the application's data.
@@ -159,7 +171,8 @@ fn respond(answer: reqwest::Response) -> HttpResponse {
 fn unreachable(twin: &TwinProxy, error: &reqwest::Error) -> Problem {
     // Not the whole URL: it may have a password.
     let place = twin.url.origin().ascii_serialization();
-    tracing::info!("the twin at {place} did not answer: {error}");
+    let reason = tls::advice(error).unwrap_or_else(|| error.to_string());
+    tracing::info!("the twin at {place} did not answer: {reason}");
     Problem::unavailable("the Digital Twin, which answers this, is away; try again soon")
 }
 
@@ -203,9 +216,13 @@ mod tests {
 
     use super::*;
 
+    fn proxy(twin: &str) -> TwinProxy {
+        TwinProxy::new(twin.parse().unwrap(), &Trust::default()).unwrap()
+    }
+
     #[test]
     fn path_and_query_go_on_as_they_came() {
-        let twin = TwinProxy::new("http://127.0.0.1:8001".parse().unwrap()).unwrap();
+        let twin = proxy("http://127.0.0.1:8001");
         let request = TestRequest::with_uri("/online/b%207?a=1&b=%20").to_http_request();
         assert_eq!(
             twin.target(&request).unwrap().as_str(),
@@ -215,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_path_cannot_leave_what_is_forwarded() {
-        let twin = TwinProxy::new("http://127.0.0.1:8001".parse().unwrap()).unwrap();
+        let twin = proxy("http://127.0.0.1:8001");
         for path in ["/online/../metrics", "/online/%2e%2e/metrics"] {
             let request = TestRequest::with_uri(path).to_http_request();
             assert_eq!(twin.target(&request), None, "{path}");
@@ -290,10 +307,7 @@ mod tests {
     }
 
     fn hub_before(twin: &str) -> String {
-        serve(
-            TwinProxy::routes,
-            Some(TwinProxy::new(twin.parse().unwrap()).unwrap()),
-        )
+        serve(TwinProxy::routes, Some(proxy(twin)))
     }
 
     #[actix_web::test]

@@ -6,9 +6,9 @@ use std::time::Duration;
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use actix_ws::{CloseCode, CloseReason, Message, MessageStream, Session};
 use futures_util::{SinkExt, StreamExt};
-use rovi_common::http::Problem;
+use rovi_common::{http::Problem, tls::advice};
 use tokio::{net::TcpStream, time::timeout};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
 use tokio_util::sync::CancellationToken;
 use tungstenite::{
     Error, Message as TwinMessage,
@@ -85,7 +85,7 @@ async fn connect(
         .max_frame_size(Some(MAX_MESSAGE_BYTES));
     let connected = timeout(
         CONNECT_WITHIN,
-        connect_async_with_config(outgoing, Some(config), true),
+        connect_async_tls_with_config(outgoing, Some(config), true, Some(twin.connector())),
     );
     match connected.await {
         Ok(Ok((socket, answer))) => {
@@ -97,7 +97,8 @@ async fn connect(
             Err(refusal(answer.status().as_u16(), answer.body().as_deref()))
         }
         Ok(Err(error)) => {
-            tracing::info!("the twin did not take a socket: {error}");
+            let reason = advice(&error).unwrap_or_else(|| error.to_string());
+            tracing::info!("the twin did not take a socket: {reason}");
             Err(away())
         }
         Err(_out_of_time) => Err(away()),

@@ -11,8 +11,13 @@ use std::{sync::Arc, time::Duration};
 
 use prometheus::IntCounter;
 use rovi_common::{
-    error::ErrorChain, http::Readiness, lifecycle::Lifecycle, name::BatteryName, streams, subjects,
+    error::ErrorChain,
+    http::Readiness,
+    lifecycle::Lifecycle,
+    name::BatteryName,
+    streams, subjects,
     telemetry::Metrics,
+    tls::{TlsError, Trust},
 };
 use tokio::sync::mpsc;
 
@@ -38,6 +43,9 @@ pub enum RebuildError {
     /// The URL of NATS is unusable.
     #[error("the URL of NATS is unusable")]
     Nats(#[source] async_nats::ConnectError),
+    /// The file of authorities is unusable.
+    #[error("TLS cannot be used")]
+    Tls(#[from] TlsError),
     /// PostgreSQL does not answer.
     #[error("the batteries cannot be listed")]
     Store(#[source] crate::store::StoreError),
@@ -64,7 +72,8 @@ pub async fn run(
     let pool = Pool::new(&settings.database_url, settings.pool_size);
     // The hub that runs, or ran, made the tables.
     pool.set_prepared();
-    let client = streams::connect(&settings.nats_url, "datahub relay rebuild");
+    let trust = Trust::of(settings.tls.ca_file.as_deref())?;
+    let client = streams::connect_trusting(&settings.nats_url, "datahub relay rebuild", &trust);
     let client = client.await.map_err(RebuildError::Nats)?;
     let lifecycle = Lifecycle::new();
     let readiness = Readiness::new(&[READY_NATS, READY_RELAY]);

@@ -225,11 +225,13 @@ fn target(shared: &Shared, event: &Event) -> Option<Url> {
 
 #[cfg(test)]
 mod tests {
+    use rovi_common::tls::Trust;
+
     use super::*;
 
     #[test]
     fn without_a_secret_nothing_is_posted() {
-        let hooks = Hooks::new(Client::builder(), None, Reach::default()).unwrap();
+        let hooks = Hooks::new(Trust::default().http(), None, Reach::default()).unwrap();
         let url = "http://receiver.example/".parse().unwrap();
         let problem = hooks.problem(&url).unwrap();
         assert!(problem.contains("webhook_secret_file"), "{problem}");

@@ -22,6 +22,7 @@ use rovi_common::{
     lifecycle::Lifecycle,
     streams,
     telemetry::Metrics,
+    tls::{self, Tls, Trust},
 };
 use rovi_pictures::Folder;
 
@@ -39,6 +40,7 @@ pub struct Service {
     listener: TcpListener,
     nats: async_nats::Client,
     gate: Arc<Gate>,
+    tls: Option<Tls>,
     lifecycle: Lifecycle,
     readiness: Readiness,
     metrics: Metrics,
@@ -56,7 +58,9 @@ impl Service {
         let address = settings.listen;
         let listener =
             TcpListener::bind(address).map_err(|source| StartError::Listen { address, source })?;
-        let nats = streams::connect(&settings.nats_url, "twin").await?;
+        let tls = Tls::open(&settings.tls)?;
+        let trust = Trust::of(settings.tls.ca_file.as_deref())?;
+        let nats = streams::connect_trusting(&settings.nats_url, "twin", &trust).await?;
         let parts = [NATS_PART, follow::STATES_PART, follow::ESTIMATES_PART];
         Ok(Self {
             settings,
@@ -64,6 +68,7 @@ impl Service {
             listener,
             nats,
             gate,
+            tls,
             lifecycle: Lifecycle::new(),
             readiness: Readiness::new(&parts),
             metrics: Metrics::new(),
@@ -115,6 +120,9 @@ impl Service {
         }
         let pictures = Pictures::new(recent, self.folder.clone(), &self.metrics);
         lifecycle.supervise("pictures", pictures.keep(lifecycle.stop_token()));
+        if let Some(tls) = &self.tls {
+            tls.start(lifecycle, &self.metrics);
+        }
         let known = Arc::clone(self.gate.known());
         let heard = access::follow(jetstream, known, lifecycle.stop_token());
         lifecycle.supervise("access", heard);
@@ -143,12 +151,8 @@ impl Service {
                 .app_data(gate.clone())
                 .configure(http::operations("twin", readiness.clone(), metrics.clone()))
         });
-        let server = server
-            .disable_signals()
-            .workers(1)
-            .shutdown_timeout(2)
-            .listen(self.listener.try_clone()?)?
-            .run();
+        let server = server.disable_signals().workers(1).shutdown_timeout(2);
+        let server = tls::listen(server, self.listener.try_clone()?, self.tls.as_ref())?.run();
         let handle = server.handle();
         self.lifecycle.supervise("http", async move {
             if let Err(error) = server.await {

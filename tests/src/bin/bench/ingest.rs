@@ -43,7 +43,8 @@ pub(crate) async fn upload(
         battery: battery.parse()?,
         session: Uuid::new_v4(),
         new_segment: true,
-        token: None,
+        token: stack.token(),
+        trust: stack.trust(),
     };
     let begun = Instant::now();
     let mut client = UploadClient::connect(target, Box::new(|_event| {})).await?;

@@ -16,6 +16,7 @@ mod peer;
 mod reduce;
 mod replay;
 mod rows;
+mod secure;
 mod single;
 mod socket;
 mod summary;
@@ -54,6 +55,7 @@ enum Measurement {
     Columnar,
     Relay,
     Resend,
+    Secure,
     Single,
     Ack,
     Fleet,
@@ -85,6 +87,9 @@ async fn main() -> anyhow::Result<()> {
     }
     if wanted(Measurement::Resend) {
         ingest::resend(&mut stack, &mut summary).await?;
+    }
+    if wanted(Measurement::Secure) {
+        secure::beside_plain(&mut summary).await?;
     }
     if wanted(Measurement::Single) || wanted(Measurement::Ack) {
         let half = single::beside_pgbench(&mut stack, &mut summary).await?;

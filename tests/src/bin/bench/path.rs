@@ -92,7 +92,7 @@ async fn fleet(stack: &Stack) -> anyhow::Result<f64> {
 }
 
 /// Makes a battery known and registers its estimator.
-async fn register(stack: &Stack, battery: &str) -> anyhow::Result<()> {
+pub(crate) async fn register(stack: &Stack, battery: &str) -> anyhow::Result<()> {
     let hub = stack.hub_url();
     let metadata = serde_json::json!({"name": battery});
     let known = stack
