@@ -354,6 +354,7 @@ fn start_relay(
 ) -> (Arc<Board>, Option<StoredSender>) {
     // Rows stay in the tables until a hub that publishes finds them there.
     let Some(parts) = parts else {
+        Relay::register_metrics(metrics);
         return (Arc::default(), None);
     };
     let pool = parts.pool.clone();

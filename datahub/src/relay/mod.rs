@@ -275,6 +275,11 @@ pub struct RelayParts {
 }
 
 impl Relay {
+    /// Has the relay's metrics exist at 0 in a hub that relays nothing.
+    pub(crate) fn register_metrics(metrics: &Metrics) {
+        RelayMetrics::new(metrics);
+    }
+
     /// Makes the relay; nothing is sent until [`Relay::start`].
     pub fn new(parts: RelayParts, metrics: &Metrics) -> Self {
         let queue_kib = usize::try_from(parts.settings.queue_kib).unwrap_or(usize::MAX);

@@ -99,5 +99,11 @@ async fn a_hub_with_pictures_is_ready_without_nats_and_a_battery_it_cannot_draw_
     picture(&folder.path().join("history_b8.png"), b"").await;
     fs::remove_dir_all(folder.path().join("history_b7.png")).unwrap();
     picture(&folder.path().join("history_b7.png"), b"").await;
+    let metrics = reqwest::get(hub.url("/metrics")).await.unwrap();
+    let metrics = metrics.text().await.unwrap();
+    assert!(
+        metrics.contains("datahub_rows_relayed_total 0"),
+        "what is not relayed is told, too: {metrics}"
+    );
     hub.stop().await;
 }

@@ -47,6 +47,9 @@ class BatteryPage {
   private readonly loads = { history: new Newest(), estimates: new Newest(), histograms: new Newest(), cycles: new Newest() };
   private newest: Live | null = null;
   private epoch: number | null = null;
+  /** The newest row that is known of, from the hub or the live socket. */
+  private newestSeq = 0;
+  /** The newest row that was known of when history was last asked for. */
   private loadedSeq = 0;
   private slowAt = 0;
   private seen = "";
@@ -155,6 +158,7 @@ class BatteryPage {
     const columns = Object.keys(page.columns).filter((column) => typeof page.columns[column]![0] === "number");
     this.history.offer(columns, page.units);
     if (this.histograms.list().length === 0) this.histograms.offer(columns);
+    this.newestSeq = Math.max(this.newestSeq, page.seq[0]!);
     this.toolbar.offer(columns.includes("test_time"));
     this.tiles.rows(page.last_seq - page.first_seq + 1);
     if (!this.newest || page.seq[0]! > this.newest.seq) this.tiles.take(asLive(page));
@@ -187,6 +191,7 @@ class BatteryPage {
 
   private take(live: Live): void {
     this.newest = live;
+    this.newestSeq = Math.max(this.newestSeq, live.seq);
     this.tiles.take(live);
     const place = this.placeOf(live);
     if (place === null || !this.view.isFollowing() || this.loadedSeq === 0) return;
@@ -225,6 +230,8 @@ class BatteryPage {
   }
 
   private changed(): void {
+    // All that is known of by now is asked for; only what comes later counts as newer.
+    this.loadedSeq = this.newestSeq;
     this.toolbar.show(0);
     this.load();
   }
@@ -240,7 +247,6 @@ class BatteryPage {
       () => part === "history" && this.say(""),
       (error) => this.say(explain(error)),
     );
-    if (this.loadedSeq === 0 && this.newest) this.loadedSeq = this.newest.seq;
   }
 
   private savePicture(): void {
