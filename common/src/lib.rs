@@ -3,7 +3,7 @@
 //! Reading order: what a battery and its rows are ([`name`], [`rows`]), how they travel
 //! ([`frame`], [`subjects`], [`streams`], [`registration`], [`alerts`], [`news`]), and what every
 //! service is made of ([`config`], [`lifecycle`], [`telemetry`], [`heartbeat`], [`services`],
-//! [`http`]), who may do what ([`auth`]);
+//! [`http`]), who may do what ([`auth`]; on the bus [`rights`]);
 //! [`filter`] is how people choose batteries.
 //!
 //! Nothing here knows PostgreSQL tables or estimators.
@@ -26,6 +26,7 @@ pub mod local;
 pub mod name;
 pub mod news;
 pub mod registration;
+pub mod rights;
 pub mod rows;
 pub mod services;
 pub mod sink;

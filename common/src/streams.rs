@@ -4,7 +4,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use async_nats::{
-    Client, ConnectOptions,
+    Client, ConnectOptions, Event,
     jetstream::{
         self,
         consumer::{AckPolicy, PriorityPolicy, pull},
@@ -16,7 +16,11 @@ use async_nats::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{config::ServiceUrl, subjects};
+use crate::{
+    config::ServiceUrl,
+    rights::{self, seed::Seed},
+    subjects,
+};
 
 /// The oldest NATS server with everything that is used here.
 pub const MIN_SERVER: (u64, u64) = (2, 12);
@@ -79,8 +83,25 @@ impl Default for BusSettings {
 /// # Errors
 /// The URL's credentials are unusable.
 pub async fn connect(url: &ServiceUrl, name: &str) -> Result<Client, async_nats::ConnectError> {
-    ConnectOptions::new()
+    connect_as(url, name, None).await
+}
+
+/// As [`connect`], proving by a seed who it is where NATS asks for credentials.
+///
+/// # Errors
+/// The URL's credentials are unusable.
+pub async fn connect_as(
+    url: &ServiceUrl,
+    name: &str,
+    seed: Option<&Seed>,
+) -> Result<Client, async_nats::ConnectError> {
+    let options = match seed {
+        Some(seed) => ConnectOptions::with_nkey(seed.expose().to_owned()),
+        None => ConnectOptions::new(),
+    };
+    options
         .name(name)
+        .custom_inbox_prefix(rights::inbox_prefix(name))
         .retry_on_initial_connect()
         .connection_timeout(Duration::from_secs(3))
         .ping_interval(Duration::from_secs(5))
@@ -88,7 +109,13 @@ pub async fn connect(url: &ServiceUrl, name: &str) -> Result<Client, async_nats:
             let doubled = 50 << attempt.min(6);
             Duration::from_millis(doubled.min(2000))
         })
-        .event_callback(|event| async move { tracing::info!("nats: {event}") })
+        .event_callback(|event| async move {
+            match event {
+                // Something that the server refuses, such as a subject without permission.
+                Event::ServerError(error) => tracing::warn!("nats: {error}"),
+                event => tracing::info!("nats: {event}"),
+            }
+        })
         .connect(url.expose())
         .await
 }

@@ -12,6 +12,7 @@ use rovi_common::{
     auth::AuthSettings,
     config::ServiceUrl,
     frame::MAX_ROW_BYTES,
+    rights::seed::Seed,
     sink::{self, Sink},
     streams::BusSettings,
     telemetry::LogFormat,
@@ -47,6 +48,8 @@ pub struct Settings {
     pub database_url: ServiceUrl,
     /// NATS, the news.
     pub nats_url: ServiceUrl,
+    /// File with the seed by which the hub proves to NATS who it is; none where NATS asks nobody.
+    pub nats_seed_file: Option<PathBuf>,
     /// Where news go: `png` keeps the newest picture of each battery in the folder `out`, and
     /// leaves the bus alone.
     pub sink: Sink,
@@ -148,6 +151,7 @@ impl Default for Settings {
             auth: AuthSettings::default(),
             database_url: DEFAULT_DATABASE_URL.parse().expect(url),
             nats_url: DEFAULT_NATS_URL.parse().expect(url),
+            nats_seed_file: None,
             sink: Sink::default(),
             out: None,
             twin_url: DEFAULT_TWIN_URL.parse().expect(url),
@@ -186,6 +190,14 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Reads what this service proves itself to NATS by.
+    ///
+    /// # Errors
+    /// The file cannot be used; the text names setting and file.
+    pub fn nats_seed(&self) -> Result<Option<Seed>, String> {
+        Seed::read_optional("nats_seed_file", self.nats_seed_file.as_deref())
+    }
+
     /// Tells everything that is wrong with the settings, before anything is opened.
     ///
     /// # Errors
@@ -194,6 +206,7 @@ impl Settings {
         let listening = self.auth.check_listen(self.listen, self.insecure_listen);
         let mut problems = self.auth.problems();
         problems.extend(listening.err());
+        problems.extend(self.nats_seed().err());
         problems.extend(sink::problem(self.sink, self.out.as_deref()).map(str::to_owned));
         let mut need = |holds: bool, problem: &str| {
             if !holds {

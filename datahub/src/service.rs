@@ -253,9 +253,10 @@ async fn connect(
     settings: &Settings,
     folder: Option<&Folder>,
 ) -> Result<async_nats::Client, ServiceError> {
+    let seed = settings.nats_seed().map_err(ServiceError::Settings)?;
     let nats = match folder {
         Some(_) => streams::unconnected(&settings.nats_url).await,
-        None => streams::connect(&settings.nats_url, "datahub").await,
+        None => streams::connect_as(&settings.nats_url, "datahub", seed.as_ref()).await,
     };
     nats.map_err(ServiceError::Nats)
 }

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, str::FromStr, time:
 use rovi_common::{
     auth::AuthSettings,
     config::ServiceUrl,
+    rights::seed::Seed,
     sink::{self, Sink},
     streams::BusSettings,
     telemetry::LogFormat,
@@ -27,6 +28,8 @@ pub struct Settings {
     pub auth: AuthSettings,
     /// The bus.
     pub nats_url: ServiceUrl,
+    /// File with the seed by which the twin proves to NATS who it is; none where NATS asks nobody.
+    pub nats_seed_file: Option<PathBuf>,
     /// Whether this twin estimates (`nats`), or only draws what others say: `png` keeps the newest
     /// picture of each battery in the folder `out`.
     pub sink: Sink,
@@ -152,6 +155,7 @@ impl Default for Settings {
             insecure_listen: false,
             auth: AuthSettings::default(),
             nats_url: url("nats://127.0.0.1:4222"),
+            nats_seed_file: None,
             sink: Sink::default(),
             out: None,
             hub_url: url("http://127.0.0.1:8000"),
@@ -176,6 +180,14 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Reads what this service proves itself to NATS by.
+    ///
+    /// # Errors
+    /// The file cannot be used; the text names setting and file.
+    pub fn nats_seed(&self) -> Result<Option<Seed>, String> {
+        Seed::read_optional("nats_seed_file", self.nats_seed_file.as_deref())
+    }
+
     /// Checks what single fields cannot tell.
     ///
     /// # Errors
@@ -185,6 +197,7 @@ impl Settings {
         if let Err(problem) = self.auth.check_listen(self.listen, self.insecure_listen) {
             problems.push(format!("listen: {problem}"));
         }
+        problems.extend(self.nats_seed().err());
         problems.extend(sink::problem(self.sink, self.out.as_deref()).map(str::to_owned));
         if self.bus.partitions == 0 {
             problems.push("bus.partitions: must be 1 or more".to_owned());

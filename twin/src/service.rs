@@ -162,7 +162,8 @@ impl Service {
         let address = settings.listen;
         let listener =
             TcpListener::bind(address).map_err(|source| StartError::Listen { address, source })?;
-        let nats = streams::connect(&settings.nats_url, "twin").await?;
+        let seed = settings.nats_seed().map_err(StartError::Settings)?;
+        let nats = streams::connect_as(&settings.nats_url, "twin", seed.as_ref()).await?;
         let jetstream = jetstream::new(nats.clone());
         let hub = hub(&settings, &nats)?;
         let lifecycle = Lifecycle::new();
@@ -179,6 +180,7 @@ impl Service {
             script_checks: Semaphore::new(SCRIPT_CHECKS),
             catch_ups: Semaphore::new(settings.concurrent_catch_ups.get()),
             knows_corrections: watch::Sender::new(false),
+            access: Arc::clone(gate.known()),
             instance: heartbeat::new_instance(),
             outlet: Outlet::default(),
             board: Arc::default(),

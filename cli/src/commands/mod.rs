@@ -7,6 +7,7 @@ mod export;
 mod fake;
 mod login;
 mod metadata;
+mod nats;
 mod register;
 mod rejected;
 mod reproduce;
@@ -72,6 +73,8 @@ enum Command {
     Login(login::Args),
     /// Makes, lists and revokes tokens.
     Token(token::Args),
+    /// Makes credentials for the bus.
+    Nats(nats::Args),
     /// Streams a fleet of simulated cells, or a file again and again, until Ctrl-C.
     Fake(fake::Args),
     /// Registers the metadata of a battdat file and prints the battery's name.
@@ -138,6 +141,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
             Command::Login(login::Args {}) => login::run(hub?, credentials).await.and(done),
             Command::Audit(args) => audit::run(&hub?, &args).await.and(done),
             Command::Token(args) => token::run(hub, args).await.and(done),
+            Command::Nats(args) => nats::run(&args).and(done),
             Command::Simulate(args) => simulate::run(&args).and(done),
             Command::Fake(args) => fake::run(&hub?, args).await.and(done),
             Command::Metadata(args) => metadata::run(&hub?, &args).await.and(done),
@@ -249,6 +253,7 @@ mod tests {
             "rovicli token list",
             "rovicli token revoke 0123456789abcdef",
             "rovicli token new-file service.token",
+            "rovicli nats credentials --out credentials --reader acme --reader beta",
             "rovicli delete module --drop --yes",
             "rovicli rejected module",
             "rovicli reproduce module --seq 1000",

@@ -2,6 +2,9 @@
 //! tickets, and what is open when a token ends.
 
 mod audit;
+mod bus_life;
+mod bus_matrix;
+mod database_roles;
 mod live;
 mod matrix;
 mod session;

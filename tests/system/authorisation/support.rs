@@ -25,7 +25,11 @@ pub(super) struct Secure {
 
 impl Secure {
     pub(super) async fn start() -> Self {
-        let mut stack = Stack::servers();
+        Self::over(Stack::servers()).await
+    }
+
+    /// Starts hub and twin over servers that run.
+    pub(super) async fn over(mut stack: Stack) -> Self {
         let issuer = Issuer::new(stack.folder().join("jwks.json"));
         let file = |name: &str, token: &str| {
             let path = stack.folder().join(name);

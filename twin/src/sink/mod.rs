@@ -56,7 +56,8 @@ impl Service {
         let address = settings.listen;
         let listener =
             TcpListener::bind(address).map_err(|source| StartError::Listen { address, source })?;
-        let nats = streams::connect(&settings.nats_url, "twin").await?;
+        let seed = settings.nats_seed().map_err(StartError::Settings)?;
+        let nats = streams::connect_as(&settings.nats_url, "twin", seed.as_ref()).await?;
         let parts = [NATS_PART, follow::STATES_PART, follow::ESTIMATES_PART];
         Ok(Self {
             settings,
