@@ -5,6 +5,7 @@ pub mod bus_credentials;
 pub mod commands;
 pub mod credentials;
 pub mod fake;
+pub mod first_start;
 pub mod hub;
 pub mod naming;
 pub mod open_files;

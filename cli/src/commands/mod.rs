@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 mod audit;
+mod credentials;
 mod delete;
 mod estimator;
 mod export;
@@ -73,6 +74,8 @@ enum Command {
     Login(login::Args),
     /// Makes, lists and revokes tokens.
     Token(token::Args),
+    /// Makes the secrets of a stack of containers, as docker-compose.yml does at every start.
+    Credentials(credentials::Args),
     /// Makes credentials for the bus.
     Nats(nats::Args),
     /// Streams a fleet of simulated cells, or a file again and again, until Ctrl-C.
@@ -141,6 +144,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
             Command::Login(login::Args {}) => login::run(hub?, credentials).await.and(done),
             Command::Audit(args) => audit::run(&hub?, &args).await.and(done),
             Command::Token(args) => token::run(hub, args).await.and(done),
+            Command::Credentials(args) => credentials::run(&args).and(done),
             Command::Nats(args) => nats::run(&args).and(done),
             Command::Simulate(args) => simulate::run(&args).and(done),
             Command::Fake(args) => fake::run(&hub?, args).await.and(done),
@@ -253,6 +257,7 @@ mod tests {
             "rovicli token list",
             "rovicli token revoke 0123456789abcdef",
             "rovicli token new-file service.token",
+            "rovicli credentials --out /credentials --hub http://datahub:8000 --hub http://h:1",
             "rovicli nats credentials --out credentials --reader acme --reader beta",
             "rovicli delete module --drop --yes",
             "rovicli rejected module",

@@ -4,6 +4,7 @@
 mod audit;
 mod bus_life;
 mod bus_matrix;
+mod compose;
 mod database_roles;
 mod live;
 mod matrix;
