@@ -49,8 +49,9 @@ impl NatsServer {
         Self::start_in(folder, port, false, users)
     }
 
-    /// As [`NatsServer::start`], or with `users` as [`NatsServer::start_guarded`], in a process group of its own: Ctrl-C in a terminal reaches only
-    /// the calling program, which then stops the server in its turn.
+    /// As [`NatsServer::start`], or with `users` as [`NatsServer::start_guarded`], in a process group
+    /// of its own: Ctrl-C in a terminal reaches only the calling program, which then stops the server
+    /// in its turn.
     ///
     /// # Errors
     /// As [`NatsServer::start`].

@@ -46,11 +46,14 @@ fn allowed(subjects: &[String]) -> String {
     if subjects.is_empty() {
         return "{ deny: \">\" }".to_owned();
     }
-    let subjects: String = subjects
+    let subjects: Vec<String> = subjects
         .iter()
-        .map(|subject| format!("\n        {subject:?}"))
+        .map(|subject| format!("{subject:?}"))
         .collect();
-    format!("{{ allow: [{subjects}\n      ] }}")
+    format!(
+        "{{ allow: [\n        {}\n      ] }}",
+        subjects.join("\n        ")
+    )
 }
 
 #[cfg(test)]

@@ -86,6 +86,7 @@ impl Secure {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 async fn services_with_their_credentials_live_whole_lives_and_want_no_more_than_they_are_given() {
     let (secure, reader) = guarded().await;
     let url = secure.stack.nats.server.url().parse().unwrap();

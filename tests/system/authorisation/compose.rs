@@ -63,6 +63,7 @@ impl Places {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one start, in its order")]
 async fn the_containers_start_with_the_files_of_the_first_start_and_ask_everybody() {
     let postgres = testing::postgres();
     let (hub_port, twin_port) = (local::free_port().unwrap(), local::free_port().unwrap());
