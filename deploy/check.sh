@@ -32,7 +32,7 @@ for dashboard in grafana/dashboards/*.json; do
       { echo "deploy/$dashboard: the data source $source is not provisioned" >&2; failed=1; }
   done
 done
-for file in prometheus.yml grafana/reader.sql grafana/provisioning grafana/dashboards; do
+for file in prometheus.yml postgres/roles.sql grafana/reader.sql grafana/provisioning grafana/dashboards; do
   grep -q "\./deploy/$file:" ../docker-compose.yml ||
     { echo "docker-compose.yml does not mount deploy/$file" >&2; failed=1; }
 done

@@ -27,6 +27,16 @@ pub struct Places {
     config_home: Option<PathBuf>,
 }
 
+impl Places {
+    /// Names the folder for settings.
+    pub fn of(folder: &Path) -> Self {
+        Self {
+            xdg_config_home: Some(folder.to_owned()),
+            config_home: None,
+        }
+    }
+}
+
 /// The tokens of a user.
 #[derive(Debug, Clone)]
 pub struct Credentials {

@@ -19,10 +19,12 @@ use anyhow::{Context, Result, bail, ensure};
 use rovi_common::{
     config::ServiceUrl,
     local::{LocalError, NatsServer, PostgresServer, ServerProcess, Signal},
+    rights::Party,
 };
 
 use self::tokens::Tokens;
 pub use self::{folder::DataFolder, tokens::MadeToken};
+use crate::bus_credentials::BusCredentials;
 
 /// How long hub and twin may take to stop, a little more than they give themselves.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
@@ -65,6 +67,7 @@ pub struct Stack {
     postgres: Option<PostgresServer>,
     folder: DataFolder,
     tokens: Option<Tokens>,
+    bus: Option<BusCredentials>,
 }
 
 impl Stack {
@@ -93,6 +96,7 @@ impl Stack {
             postgres: None,
             folder,
             tokens: None,
+            bus: None,
         };
         match stack.start_all(plan, &progress) {
             Ok(()) => Ok(stack),
@@ -114,7 +118,12 @@ impl Stack {
             progress("starting NATS");
             let folder = self.folder.sub("nats")?;
             let port = self.folder.port("nats")?;
-            self.nats = Some(NatsServer::start_apart(&folder, port)?);
+            if plan.auth {
+                let place = self.folder.path().join("nats-credentials");
+                self.bus = Some(BusCredentials::bring_up_to_date(&place, &[])?);
+            }
+            let users = self.bus.as_ref().map(|bus| bus.users().to_owned());
+            self.nats = Some(NatsServer::start_apart(&folder, port, users)?);
         }
         if plan.auth {
             self.tokens = Some(Tokens::of(self.folder.path())?);
@@ -140,10 +149,10 @@ impl Stack {
                 plan.programs.display()
             );
         }
-        let port = if program == "twin" {
-            plan.twin_port
+        let (port, party) = if program == "twin" {
+            (plan.twin_port, Party::Twin)
         } else {
-            plan.port
+            (plan.port, Party::Hub)
         };
         let mut command = Command::new(path);
         command
@@ -154,6 +163,9 @@ impl Stack {
             .env("ROVI_TWIN_HUB_URL", plan.hub_url());
         if let Some(tokens) = &self.tokens {
             command.envs(tokens.settings(prefix));
+        }
+        if let Some(bus) = &self.bus {
+            command.env(format!("{prefix}_NATS_SEED_FILE"), bus.seed_file(&party));
         }
         let format = format!("{prefix}_LOG_FORMAT");
         if std::env::var_os(&format).is_none() {
@@ -190,6 +202,12 @@ impl Stack {
     /// Returns the token of the admin, where everybody is asked for one.
     pub fn admin_token(&self) -> Option<&MadeToken> {
         self.tokens.as_ref().map(Tokens::admin)
+    }
+
+    /// Returns the file by which people may hear all of the private bus, where it asks for it.
+    pub fn operator_seed(&self) -> Option<PathBuf> {
+        let bus = self.bus.as_ref()?;
+        Some(bus.seed_file(&Party::Operator))
     }
 
     /// Returns the folder with the data.

@@ -3,7 +3,8 @@
 //! Reading order: what a battery and its rows are ([`name`], [`rows`]), how they travel
 //! ([`frame`], [`subjects`], [`streams`], [`registration`], [`alerts`], [`news`]), and what every
 //! service is made of ([`config`], [`lifecycle`], [`telemetry`], [`heartbeat`], [`services`],
-//! [`http`]), who may do what ([`auth`]), how what is said stays between the two ([`tls`]);
+//! [`http`]), who may do what ([`auth`]; on the bus [`rights`]), how what is said stays between the
+//! two ([`tls`]);
 //! [`filter`] is how people choose batteries.
 //!
 //! Nothing here knows PostgreSQL tables or estimators.
@@ -28,6 +29,7 @@ pub mod name;
 pub mod network;
 pub mod news;
 pub mod registration;
+pub mod rights;
 pub mod rows;
 pub mod services;
 pub mod sink;

@@ -4,7 +4,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use async_nats::{
-    Client, ConnectOptions,
+    Client, ConnectOptions, Event,
     jetstream::{
         self,
         consumer::{AckPolicy, PriorityPolicy, pull},
@@ -16,7 +16,12 @@ use async_nats::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{config::ServiceUrl, subjects, tls::Trust};
+use crate::{
+    config::ServiceUrl,
+    rights::{self, seed::Seed},
+    subjects,
+    tls::Trust,
+};
 
 /// The oldest NATS server with everything that is used here.
 pub const MIN_SERVER: (u64, u64) = (2, 12);
@@ -72,28 +77,34 @@ impl Default for BusSettings {
     }
 }
 
-/// Connects to NATS as [`connect_trusting`] does; the authorities of the system count.
+/// Connects to NATS as [`connect_as`] does, as nobody; the authorities of the system count.
 ///
 /// # Errors
 /// The URL's credentials are unusable.
 pub async fn connect(url: &ServiceUrl, name: &str) -> Result<Client, async_nats::ConnectError> {
-    connect_trusting(url, name, &Trust::default()).await
+    connect_as(url, name, &Trust::default(), None).await
 }
 
 /// Connects to NATS in the background and keeps connecting for ever; over TLS where the URL begins with
-/// `tls://` or the server asks for it.
+/// `tls://` or the server asks for it, and proving by the seed who it is, where there is one.
 ///
 /// Returns at once; whether the bus answers is for the readiness check to say.
 ///
 /// # Errors
 /// The URL's credentials are unusable.
-pub async fn connect_trusting(
+pub async fn connect_as(
     url: &ServiceUrl,
     name: &str,
     trust: &Trust,
+    seed: Option<&Seed>,
 ) -> Result<Client, async_nats::ConnectError> {
-    ConnectOptions::new()
+    let options = match seed {
+        Some(seed) => ConnectOptions::with_nkey(seed.expose().to_owned()),
+        None => ConnectOptions::new(),
+    };
+    options
         .name(name)
+        .custom_inbox_prefix(rights::inbox_prefix(name))
         .tls_client_config(trust.config().as_ref().clone())
         .retry_on_initial_connect()
         .connection_timeout(Duration::from_secs(3))
@@ -102,7 +113,13 @@ pub async fn connect_trusting(
             let doubled = 50 << attempt.min(6);
             Duration::from_millis(doubled.min(2000))
         })
-        .event_callback(|event| async move { tracing::info!("nats: {event}") })
+        .event_callback(|event| async move {
+            match event {
+                // Something that the server refuses, such as a subject without permission.
+                Event::ServerError(error) => tracing::warn!("nats: {error}"),
+                event => tracing::info!("nats: {event}"),
+            }
+        })
         .connect(url.expose())
         .await
 }

@@ -1,6 +1,9 @@
 //! Every subject, stream and bucket on the bus: builders and parsers side by side.
 
-use crate::name::{BatteryName, EstimatorName};
+use crate::{
+    auth::role::Word,
+    name::{BatteryName, EstimatorName},
+};
 
 /// Stream of row frames.
 pub const ROWS_STREAM: &str = "ROVI_ROWS";
@@ -53,6 +56,7 @@ const ROWS: &str = "rovi.rows";
 const ESTIMATES: &str = "rovi.estimates";
 const STATE: &str = "rovi.state";
 const EVENT: &str = "rovi.event";
+const TENANT: &str = "rovi.tenant";
 const SERVICE: &str = "rovi.service";
 
 /// What producers and plain subscribers use: `rovi.rows.<battery>`.
@@ -140,6 +144,12 @@ pub fn all_states() -> String {
 /// Reads the battery of a state's subject.
 pub fn parse_state(subject: &str) -> Option<BatteryName> {
     battery_after(STATE, subject)
+}
+
+/// Subject of a battery's states for those who may hear of one tenant alone:
+/// `rovi.tenant.<tenant>.state.<battery>`.
+pub fn tenant_state_of(tenant: &Word, battery: &BatteryName) -> String {
+    format!("{TENANT}.{tenant}.state.{battery}")
 }
 
 /// Subject of what happened to a battery: `rovi.event.<battery>`.

@@ -98,6 +98,31 @@ pub fn nats() -> TestNats {
     }
 }
 
+/// As [`nats`], for those alone whom `users` names; see [`NatsServer::start_guarded`].
+///
+/// # Panics
+/// As [`nats`].
+pub fn guarded_nats(users: &str) -> TestNats {
+    crate::tls::install();
+    let folder = open_folder();
+    let start = |port| NatsServer::start_guarded(folder.path(), port, users.to_owned());
+    TestNats {
+        server: with_free_port(start),
+        _folder: folder,
+    }
+}
+
+/// As [`guarded_nats`], where who shows no credentials may do everything: so tests look at the bus
+/// of services that show theirs.
+///
+/// # Panics
+/// As [`nats`].
+pub fn half_guarded_nats(users: &str) -> TestNats {
+    let test = "users: [\n    { user: test, password: test }\n";
+    let users = users.replacen("users: [\n", test, 1);
+    guarded_nats(&format!("no_auth_user: test\n{users}"))
+}
+
 fn with_free_port<T>(start: impl Fn(u16) -> Result<T, LocalError>) -> T {
     let mut last = None;
     for _ in 0..ATTEMPTS {

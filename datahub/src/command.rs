@@ -12,7 +12,7 @@ use rovi_common::{
 };
 use serde::Serialize;
 
-use crate::{config::Settings, relay::rebuild, service::Service};
+use crate::{config::Settings, prepare, relay::rebuild, service::Service};
 
 /// Takes in metadata and rows of batteries, keeps them in PostgreSQL and tells the bus.
 #[derive(Debug, Clone, Parser, Serialize)]
@@ -41,6 +41,9 @@ pub struct Command {
 /// A task that ends, beside hubs that run.
 #[derive(Debug, Clone, Subcommand)]
 enum Task {
+    /// Makes or updates the hub's own tables, as the role that owns them, and gives the roles of
+    /// `deploy/postgres/roles.sql` their rights.
+    Migrate,
     /// Works on what the bus has.
     Relay {
         #[command(subcommand)]
@@ -76,10 +79,18 @@ impl Command {
             return Ok(ExitCode::SUCCESS);
         }
         telemetry::init(settings.log_format, &settings.log_filter);
-        if let Some(Task::Relay { task }) = self.task {
-            let RelayTask::Rebuild { battery } = task;
-            rebuild::run(&settings, battery, tell).await?;
-            return Ok(ExitCode::SUCCESS);
+        match self.task {
+            Some(Task::Migrate) => {
+                let done = prepare::migrate_once(&settings.database_url).await;
+                done.map_err(anyhow::Error::msg)?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            Some(Task::Relay { task }) => {
+                let RelayTask::Rebuild { battery } = task;
+                rebuild::run(&settings, battery, tell).await?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            None => {}
         }
         let service = Service::from_config(settings)
             .await

@@ -13,6 +13,7 @@ use rovi_common::{
     config::ServiceUrl,
     cors::CorsSettings,
     frame::MAX_ROW_BYTES,
+    rights::seed::Seed,
     sink::{self, Sink},
     streams::BusSettings,
     telemetry::LogFormat,
@@ -53,6 +54,8 @@ pub struct Settings {
     pub database_url: ServiceUrl,
     /// NATS, the news.
     pub nats_url: ServiceUrl,
+    /// File with the seed by which the hub proves to NATS who it is; none where NATS asks nobody.
+    pub nats_seed_file: Option<PathBuf>,
     /// Where news go: `png` keeps the newest picture of each battery in the folder `out`, and
     /// leaves the bus alone.
     pub sink: Sink,
@@ -156,6 +159,7 @@ impl Default for Settings {
             tls: TlsSettings::default(),
             database_url: DEFAULT_DATABASE_URL.parse().expect(url),
             nats_url: DEFAULT_NATS_URL.parse().expect(url),
+            nats_seed_file: None,
             sink: Sink::default(),
             out: None,
             twin_url: DEFAULT_TWIN_URL.parse().expect(url),
@@ -194,6 +198,14 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Reads what this service proves itself to NATS by.
+    ///
+    /// # Errors
+    /// The file cannot be used; the text names setting and file.
+    pub fn nats_seed(&self) -> Result<Option<Seed>, String> {
+        Seed::read_optional("nats_seed_file", self.nats_seed_file.as_deref())
+    }
+
     /// Tells everything that is wrong with the settings, before anything is opened.
     ///
     /// # Errors
@@ -205,6 +217,7 @@ impl Settings {
         problems.extend(self.tls.problems());
         problems.extend(listening.err());
         problems.extend(self.cors.problems());
+        problems.extend(self.nats_seed().err());
         problems.extend(sink::problem(self.sink, self.out.as_deref()).map(str::to_owned));
         let mut need = |holds: bool, problem: &str| {
             if !holds {

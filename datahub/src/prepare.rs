@@ -2,7 +2,13 @@
 
 use std::time::Duration;
 
-use diesel::{Connection, PgConnection, connection::SimpleConnection};
+use diesel::{
+    Connection, PgConnection, RunQueryDsl,
+    connection::SimpleConnection,
+    migration::{Migration, MigrationSource},
+    pg::Pg,
+    sql_query,
+};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use rovi_common::{config::ServiceUrl, error::ErrorChain, http::Readiness, lifecycle::Lifecycle};
 
@@ -59,10 +65,53 @@ async fn migrate_until_done(url: &ServiceUrl, readiness: &Readiness) {
     }
 }
 
-/// Makes or updates the hub's own tables.
+/// Makes or updates the hub's own tables, where that is left to do: the role of a running hub need
+/// not own them.
 fn migrate(url: &str) -> Result<(), String> {
     let mut connection =
         PgConnection::establish(url).map_err(|error| format!("cannot connect: {error}"))?;
+    if is_up_to_date(&mut connection) {
+        return Ok(());
+    }
+    run_migrations(&mut connection)
+}
+
+/// Makes or updates the hub's own tables, and gives roles their rights, where there are roles.
+///
+/// # Errors
+/// PostgreSQL is away, or the role of the URL does not own the tables.
+pub(crate) async fn migrate_once(url: &ServiceUrl) -> Result<(), String> {
+    let url = connection_url(url);
+    let work = move || {
+        let connection = PgConnection::establish(&url);
+        let mut connection = connection.map_err(|error| format!("cannot connect: {error}"))?;
+        run_migrations(&mut connection)
+    };
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|_panic| Err("migrating ended by a panic".to_owned()))
+}
+
+#[derive(diesel::QueryableByName)]
+struct Applied {
+    #[diesel(sql_type = diesel::sql_types::Text)]
+    version: String,
+}
+
+/// Tells whether every migration of this version was run, by reading alone.
+fn is_up_to_date(connection: &mut PgConnection) -> bool {
+    let applied = sql_query("SELECT version::text FROM public.__diesel_schema_migrations");
+    let Ok(applied) = applied.load::<Applied>(connection) else {
+        return false;
+    };
+    let all: Vec<Box<dyn Migration<Pg>>> = MIGRATIONS.migrations().unwrap_or_default();
+    let is_applied = |one: &Box<dyn Migration<Pg>>| {
+        let version = one.name().version().to_string();
+        applied.iter().any(|known| known.version == version)
+    };
+    !all.is_empty() && all.iter().all(is_applied)
+}
+
+fn run_migrations(connection: &mut PgConnection) -> Result<(), String> {
     // Bounded, since a stop of the service waits for this thread.
     let locked = connection.batch_execute(&format!(
         "SET lock_timeout = '10s'; SELECT pg_advisory_lock({MIGRATION_LOCK})"
@@ -71,8 +120,11 @@ fn migrate(url: &str) -> Result<(), String> {
     // The lock goes with the connection.
     connection
         .run_pending_migrations(MIGRATIONS)
-        .map(drop)
-        .map_err(|error| format!("a migration failed: {error}"))
+        .map_err(|error| {
+            format!("a migration failed: {error}; `datahub migrate` runs them as their owner")
+        })?;
+    let given = connection.batch_execute(include_str!("store/grants.sql"));
+    given.map_err(|error| format!("roles do not get their rights: {error}"))
 }
 
 async fn watch(pool: &Pool, readiness: &Readiness) {

@@ -261,9 +261,10 @@ async fn connect(
     trust: &Trust,
     folder: Option<&Folder>,
 ) -> Result<async_nats::Client, ServiceError> {
+    let seed = settings.nats_seed().map_err(ServiceError::Settings)?;
     let nats = match folder {
         Some(_) => streams::unconnected(&settings.nats_url).await,
-        None => streams::connect_trusting(&settings.nats_url, "datahub", trust).await,
+        None => streams::connect_as(&settings.nats_url, "datahub", trust, seed.as_ref()).await,
     };
     nats.map_err(ServiceError::Nats)
 }

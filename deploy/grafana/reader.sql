@@ -12,3 +12,9 @@ GRANT SELECT ON hub.batteries, hub.champions, hub.cycles TO grafana;
 GRANT SELECT ON ALL TABLES IN SCHEMA battery, estimates TO grafana;
 -- Tables of batteries that come later.
 ALTER DEFAULT PRIVILEGES IN SCHEMA battery, estimates GRANT SELECT ON TABLES TO grafana;
+-- Where the hub has a role of its own, that makes them.
+DO $$ BEGIN
+    ALTER DEFAULT PRIVILEGES FOR ROLE rovi_hub IN SCHEMA battery, estimates
+        GRANT SELECT ON TABLES TO grafana;
+EXCEPTION WHEN undefined_object THEN NULL;
+END $$;

@@ -35,7 +35,8 @@ pub struct Sample {
 }
 
 impl Database {
-    pub(crate) fn open(url: &str) -> Self {
+    /// Opens a connection.
+    pub fn open(url: &str) -> Self {
         Self(PgConnection::establish(url).expect("PostgreSQL answers"))
     }
 
@@ -54,6 +55,13 @@ impl Database {
     /// Returns what `sql` selects as `seq` and `value`.
     pub fn samples(&mut self, sql: &str) -> Vec<Sample> {
         sql_query(sql).load(&mut self.0).expect(sql)
+    }
+
+    /// Tries statements; what PostgreSQL says where it refuses them.
+    pub fn refusal(&mut self, sql: &str) -> Option<String> {
+        use diesel::connection::SimpleConnection;
+        let tried = self.0.batch_execute(sql);
+        tried.err().map(|error| error.to_string())
     }
 
     /// Runs statements.

@@ -4,6 +4,7 @@ use std::{path::PathBuf, process::Command, time::Duration};
 
 use rovi_common::{
     local::{self, ServerProcess, Signal},
+    rights::Party,
     testing::eventually,
 };
 
@@ -29,8 +30,9 @@ impl HubProcess {
     /// Prepares a hub on the servers of `stack` without starting it.
     pub fn new(stack: &Stack, number: usize, settings: &[(&str, &str)]) -> Self {
         let mut environment = vec![
-            ("DATABASE_URL".to_owned(), stack.postgres.server.url()),
+            ("DATABASE_URL".to_owned(), stack.database_url().to_owned()),
             ("NATS_URL".to_owned(), stack.nats.server.url()),
+            stack.nats_seed(&Party::Hub),
         ];
         let settings = settings.iter();
         environment.extend(settings.map(|(key, value)| {

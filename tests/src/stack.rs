@@ -8,8 +8,10 @@ use std::{
 
 use rovi_common::{
     local::{self, ServerProcess, Signal},
+    rights::Party,
     testing::{self, TestNats, TestPostgres, eventually},
 };
+use rovicli::bus_credentials::BusCredentials;
 use tempfile::TempDir;
 
 use crate::{Database, Secured};
@@ -23,6 +25,7 @@ pub struct Stack {
     pub postgres: TestPostgres,
     /// NATS.
     pub nats: TestNats,
+    bus: BusCredentials,
     folder: TempDir,
     hub: Option<ServerProcess>,
     twin: Option<ServerProcess>,
@@ -31,6 +34,8 @@ pub struct Stack {
     http: reqwest::Client,
     settings: Vec<(String, String)>,
     secured: Option<Secured>,
+    /// The database as the hub knows it.
+    database_url: String,
 }
 
 impl Stack {
@@ -44,11 +49,25 @@ impl Stack {
     }
 
     /// Starts PostgreSQL and NATS only.
+    ///
+    /// Services show NATS their credentials; tests that look at the bus need none.
     pub fn servers() -> Self {
+        let folder = tempfile::tempdir().expect("the folder for temporary files is writable");
+        let bus = BusCredentials::bring_up_to_date(&folder.path().join("nats"), &[])
+            .expect("the test's folder is writable");
+        let nats = testing::half_guarded_nats(bus.users());
+        Self::with(folder, (nats, bus))
+    }
+
+    /// Starts PostgreSQL, and takes over a NATS with the credentials of the services.
+    pub fn with(folder: TempDir, (nats, bus): (TestNats, BusCredentials)) -> Self {
+        let postgres = testing::postgres();
         Self {
-            postgres: testing::postgres(),
-            nats: testing::nats(),
-            folder: tempfile::tempdir().expect("the folder for temporary files is writable"),
+            database_url: postgres.server.url(),
+            postgres,
+            nats,
+            bus,
+            folder,
             hub: None,
             twin: None,
             hub_port: local::free_port().expect("a port is free"),
@@ -92,10 +111,20 @@ impl Stack {
         self.settings.push((name.to_owned(), value.to_owned()));
     }
 
+    /// Has hubs use the database as another role than its superuser, from their next start.
+    pub fn set_database(&mut self, url: String) {
+        self.database_url = url;
+    }
+
+    /// Returns the URL by which hubs use the database.
+    pub fn database_url(&self) -> &str {
+        &self.database_url
+    }
+
     /// Starts the hub, without waiting for it.
     pub fn start_hub(&mut self) {
         let mut command = Command::new(binary("datahub"));
-        command.env("DATABASE_URL", self.postgres.server.url());
+        command.env("DATABASE_URL", &self.database_url);
         command.env("ROVI_HUB_TWIN_URL", self.twin_url());
         self.hub = Some(self.spawn("datahub", command, self.hub_port));
     }
@@ -141,8 +170,16 @@ impl Stack {
         self.folder.path().join("twin.toml")
     }
 
+    /// Returns the variable that names the file by which a hub or twin shows who it is.
+    pub fn nats_seed(&self, party: &Party) -> (String, String) {
+        let service = if *party == Party::Hub { "HUB" } else { "TWIN" };
+        let file = self.bus.seed_file(party).display().to_string();
+        (format!("ROVI_{service}_NATS_SEED_FILE"), file)
+    }
+
     fn spawn(&self, name: &'static str, mut command: Command, port: u16) -> ServerProcess {
         command.current_dir(self.folder.path());
+        command.envs([Party::Hub, Party::Twin].map(|party| self.nats_seed(&party)));
         let settings = self.settings.iter();
         command.envs(settings.map(|(name, value)| (name, value)));
         if !command.get_envs().any(|(name, _)| name == "NATS_URL") {
@@ -309,6 +346,20 @@ impl Stack {
 )]
 fn kept_logs() -> Option<PathBuf> {
     std::env::var_os("ROVI_KEPT_LOGS").map(PathBuf::from)
+}
+
+/// No service of any test wants more of the bus than the table of `rovi_common::rights` gives it.
+impl Drop for Stack {
+    fn drop(&mut self) {
+        let refusals = self.nats.server.refusals();
+        if !std::thread::panicking() {
+            assert!(
+                refusals.is_empty(),
+                "NATS refused:\n{}",
+                refusals.join("\n")
+            );
+        }
+    }
 }
 
 fn text_of(output: &Output) -> String {

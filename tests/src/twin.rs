@@ -4,6 +4,7 @@ use std::{path::PathBuf, process::Command, time::Duration};
 
 use rovi_common::{
     local::{self, ServerProcess, Signal},
+    rights::Party,
     testing::eventually,
 };
 use serde_json::Value;
@@ -29,6 +30,7 @@ impl TwinProcess {
     pub fn new(stack: &Stack, number: usize, hub: &str, settings: &[(&str, &str)]) -> Self {
         let mut environment = vec![
             ("NATS_URL".to_owned(), stack.nats.server.url()),
+            stack.nats_seed(&Party::Twin),
             ("ROVI_TWIN_HUB_URL".to_owned(), hub.to_owned()),
         ];
         let settings = settings.iter();

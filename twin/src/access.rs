@@ -42,6 +42,9 @@ async fn follow_once(jetstream: &jetstream::Context, known: &Known) -> String {
         Err(error) => return error.to_string(),
     };
     let made = bucket.stream.cached_info().created;
+    if bucket.stream.cached_info().state.messages == 0 {
+        known.set_complete();
+    }
     let mut watch = match bucket.watch_with_history(">").await {
         Ok(watch) => watch,
         Err(error) => return error.to_string(),
@@ -64,6 +67,14 @@ async fn follow_once(jetstream: &jetstream::Context, known: &Known) -> String {
 }
 
 fn apply(known: &Known, entry: &Entry) {
+    take(known, entry);
+    // Nothing is behind it.
+    if entry.delta == 0 {
+        known.set_complete();
+    }
+}
+
+fn take(known: &Known, entry: &Entry) {
     let (kind, name) = entry.key.split_once('.').unwrap_or_default();
     let is_gone = entry.operation != Operation::Put;
     let unreadable = |error: serde_json::Error| {

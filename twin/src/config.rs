@@ -6,6 +6,7 @@ use rovi_common::{
     auth::AuthSettings,
     config::ServiceUrl,
     cors::CorsSettings,
+    rights::seed::Seed,
     sink::{self, Sink},
     streams::BusSettings,
     telemetry::LogFormat,
@@ -36,6 +37,8 @@ pub struct Settings {
     pub tls: TlsSettings,
     /// The bus.
     pub nats_url: ServiceUrl,
+    /// File with the seed by which the twin proves to NATS who it is; none where NATS asks nobody.
+    pub nats_seed_file: Option<PathBuf>,
     /// Whether this twin estimates (`nats`), or only draws what others say: `png` keeps the newest
     /// picture of each battery in the folder `out`.
     pub sink: Sink,
@@ -164,6 +167,7 @@ impl Default for Settings {
             cors: CorsSettings::default(),
             tls: TlsSettings::default(),
             nats_url: url("nats://127.0.0.1:4222"),
+            nats_seed_file: None,
             sink: Sink::default(),
             out: None,
             hub_url: url("http://127.0.0.1:8000"),
@@ -197,6 +201,14 @@ impl Settings {
         Reach::of(&self.alerts.webhook_allow, is_for_own_users)
     }
 
+    /// Reads what this service proves itself to NATS by.
+    ///
+    /// # Errors
+    /// The file cannot be used; the text names setting and file.
+    pub fn nats_seed(&self) -> Result<Option<Seed>, String> {
+        Seed::read_optional("nats_seed_file", self.nats_seed_file.as_deref())
+    }
+
     /// Checks what single fields cannot tell.
     ///
     /// # Errors
@@ -209,6 +221,7 @@ impl Settings {
         if let Err(problem) = self.tls.check_listen(&self.auth, listening) {
             problems.push(format!("listen: {problem}"));
         }
+        problems.extend(self.nats_seed().err());
         problems.extend(sink::problem(self.sink, self.out.as_deref()).map(str::to_owned));
         problems.extend(self.webhook_reach().err());
         if self.bus.partitions == 0 {

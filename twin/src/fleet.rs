@@ -105,6 +105,8 @@ pub struct Shared {
     pub catch_ups: Semaphore,
     /// Whether it is known which stored rows were corrected.
     pub knows_corrections: watch::Sender<bool>,
+    /// What is known of tokens, and of the tenants of batteries.
+    pub access: Arc<rovi_common::auth::Known>,
 }
 
 /// Acknowledges a frame once everybody who was handed it is done with it.

@@ -170,7 +170,8 @@ impl Service {
             TcpListener::bind(address).map_err(|source| StartError::Listen { address, source })?;
         let tls = Tls::open(&settings.tls)?;
         let trust = Trust::of(settings.tls.ca_file.as_deref())?;
-        let nats = streams::connect_trusting(&settings.nats_url, "twin", &trust).await?;
+        let seed = settings.nats_seed().map_err(StartError::Settings)?;
+        let nats = streams::connect_as(&settings.nats_url, "twin", &trust, seed.as_ref()).await?;
         let jetstream = jetstream::new(nats.clone());
         let hub = hub(&settings, &nats, &trust)?;
         let lifecycle = Lifecycle::new();
@@ -187,6 +188,7 @@ impl Service {
             script_checks: Semaphore::new(SCRIPT_CHECKS),
             catch_ups: Semaphore::new(settings.concurrent_catch_ups.get()),
             knows_corrections: watch::Sender::new(false),
+            access: Arc::clone(gate.known()),
             instance: heartbeat::new_instance(),
             outlet: Outlet::default(),
             board: Arc::default(),

@@ -1,12 +1,14 @@
 //! The commands, one file each.
 
 mod audit;
+mod credentials;
 mod delete;
 mod estimator;
 mod export;
 mod fake;
 mod login;
 mod metadata;
+mod nats;
 mod register;
 mod rejected;
 mod reproduce;
@@ -79,6 +81,10 @@ enum Command {
     Tls(tls::Args),
     /// Makes, lists and revokes tokens.
     Token(token::Args),
+    /// Makes the secrets of a stack of containers, as docker-compose.yml does at every start.
+    Credentials(credentials::Args),
+    /// Makes credentials for the bus.
+    Nats(nats::Args),
     /// Streams a fleet of simulated cells, or a file again and again, until Ctrl-C.
     Fake(fake::Args),
     /// Registers the metadata of a battdat file and prints the battery's name.
@@ -148,6 +154,8 @@ fn execute(cli: Cli) -> Result<ExitCode> {
             Command::Audit(args) => audit::run(&hub?, &args).await.and(done),
             Command::Tls(args) => tls::run(&args).and(done),
             Command::Token(args) => token::run(hub, args).await.and(done),
+            Command::Credentials(args) => credentials::run(&args).and(done),
+            Command::Nats(args) => nats::run(&args).and(done),
             Command::Simulate(args) => simulate::run(&args).and(done),
             Command::Fake(args) => fake::run(&hub?, args).await.and(done),
             Command::Metadata(args) => metadata::run(&hub?, &args).await.and(done),
@@ -266,6 +274,8 @@ mod tests {
             "rovicli tls new-ca certs --name Acme",
             "rovicli tls new-cert certs hub.acme.example 10.0.0.7 --days 90",
             "rovicli --url https://hub.acme.example:8000 --ca-file certs/ca.pem status",
+            "rovicli credentials --out /credentials --hub http://datahub:8000 --hub http://h:1",
+            "rovicli nats credentials --out credentials --reader acme --reader beta",
             "rovicli delete module --drop --yes",
             "rovicli rejected module",
             "rovicli reproduce module --seq 1000",

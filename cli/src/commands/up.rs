@@ -254,9 +254,13 @@ fn psql(stack: &Stack, plan: &Plan) -> String {
 }
 
 fn shown_nats(stack: &Stack, plan: &Plan) -> String {
-    match &plan.nats_url {
-        Some(url) => url.to_string(),
-        None => stack.nats_url(plan),
+    if let Some(url) = &plan.nats_url {
+        return url.to_string();
+    }
+    let url = stack.nats_url(plan);
+    match stack.operator_seed() {
+        Some(seed) => format!("nats --server {url} --nkey {}", seed.display()),
+        None => url,
     }
 }
 

@@ -5,14 +5,17 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tokio::sync::watch;
 
 use super::{
     record::{JwtIdentity, Placement, Revocation, TokenRecord},
-    role::{Grant, Role, Scope},
+    role::{Grant, Role, Scope, Word},
 };
 use crate::name::BatteryName;
 
@@ -21,6 +24,7 @@ use crate::name::BatteryName;
 pub struct Known {
     inner: RwLock<Inner>,
     changes: watch::Sender<u64>,
+    is_complete: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +52,7 @@ impl Default for Known {
         Self {
             inner: RwLock::default(),
             changes: watch::Sender::new(0),
+            is_complete: AtomicBool::new(false),
         }
     }
 }
@@ -157,6 +162,24 @@ impl Known {
     /// Returns what tells that something changed.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// Says that all there is was heard once.
+    pub fn set_complete(&self) {
+        self.is_complete.store(true, Ordering::Release);
+    }
+
+    /// Returns the tenant that a battery belongs to, if to any; nothing until all was heard, since a
+    /// battery may have been given to another tenant than the one it is called after.
+    pub fn tenant_of(&self, battery: &BatteryName) -> Option<Word> {
+        if !self.is_complete.load(Ordering::Acquire) {
+            return None;
+        }
+        let inner = self.read();
+        let given = inner.placements.get(battery);
+        given
+            .and_then(|place| place.tenant.clone())
+            .or_else(|| battery.as_str().split_once('-')?.0.parse().ok())
     }
 
     /// Whether grants give a role for a battery.
@@ -284,6 +307,20 @@ mod tests {
         assert_eq!(visible.names, ["b7"]);
         assert_eq!(visible.prefixes, ["acme-"]);
         assert_eq!(visible.except, ["acme-sold"]);
+    }
+
+    #[test]
+    fn the_tenant_of_a_battery_is_told_when_all_is_known() {
+        let known = known();
+        let tenant = |name: &str| known.tenant_of(&name.parse().unwrap());
+        assert_eq!(tenant("acme-1"), None);
+        known.set_complete();
+        let told = |name| tenant(name).map(|tenant| tenant.to_string());
+        assert_eq!(told("acme-1-x").as_deref(), Some("acme"));
+        assert_eq!(told("acme-sold").as_deref(), Some("beta"));
+        assert_eq!(told("b7").as_deref(), Some("acme"));
+        assert_eq!(told("b8"), None);
+        assert_eq!(told("-8"), None);
     }
 
     #[test]

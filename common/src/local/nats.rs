@@ -28,6 +28,7 @@ pub struct NatsServer {
     apart: bool,
     max_file_store: &'static str,
     tls: Option<(PathBuf, PathBuf)>,
+    users: String,
 }
 
 impl NatsServer {
@@ -37,19 +38,33 @@ impl NatsServer {
     /// - `Missing`: no nats-server of version 2.12 or newer is installed.
     /// - `Failed`: the server does not come up; with the end of its log.
     pub fn start(folder: &Path, port: u16) -> Result<Self, LocalError> {
-        Self::start_in(folder, port, false)
+        Self::start_in(folder, port, false, String::new())
     }
 
-    /// As [`NatsServer::start`], in a process group of its own: Ctrl-C in a terminal reaches only
-    /// the calling program, which then stops the server in its turn.
+    /// As [`NatsServer::start`], for those alone whom `users` names: settings as
+    /// [`crate::rights::users::settings`] writes them.
     ///
     /// # Errors
     /// As [`NatsServer::start`].
-    pub fn start_apart(folder: &Path, port: u16) -> Result<Self, LocalError> {
-        Self::start_in(folder, port, true)
+    pub fn start_guarded(folder: &Path, port: u16, users: String) -> Result<Self, LocalError> {
+        Self::start_in(folder, port, false, users)
     }
 
-    fn start_in(folder: &Path, port: u16, apart: bool) -> Result<Self, LocalError> {
+    /// As [`NatsServer::start`], or with `users` as [`NatsServer::start_guarded`], in a process group
+    /// of its own: Ctrl-C in a terminal reaches only the calling program, which then stops the server
+    /// in its turn.
+    ///
+    /// # Errors
+    /// As [`NatsServer::start`].
+    pub fn start_apart(
+        folder: &Path,
+        port: u16,
+        users: Option<String>,
+    ) -> Result<Self, LocalError> {
+        Self::start_in(folder, port, true, users.unwrap_or_default())
+    }
+
+    fn start_in(folder: &Path, port: u16, apart: bool, users: String) -> Result<Self, LocalError> {
         let program = find()?;
         let mut server = Self {
             process: None,
@@ -59,6 +74,7 @@ impl NatsServer {
             apart,
             max_file_store: MAX_FILE_STORE,
             tls: None,
+            users,
         };
         server.start_again()?;
         Ok(server)
@@ -82,7 +98,7 @@ impl NatsServer {
         if self.apart {
             command.process_group(0);
         }
-        let log = self.folder.join("nats.log");
+        let log = self.log();
         let mut process = ServerProcess::spawn("nats-server", command, &log)?;
         let address = SocketAddr::from(([127, 0, 0, 1], self.port));
         process.wait_until(PATIENCE, || greets(address))?;
@@ -102,10 +118,11 @@ impl NatsServer {
         });
         format!(
             "listen: 127.0.0.1:{port}\njetstream {{\n  store_dir: {store:?}\n  \
-             max_file_store: {room}\n}}\n{tls}",
+             max_file_store: {room}\n}}\n{tls}{users}",
             store = store.to_string(),
             room = self.max_file_store,
-            tls = tls.unwrap_or_default()
+            tls = tls.unwrap_or_default(),
+            users = self.users
         )
     }
 
@@ -123,6 +140,17 @@ impl NatsServer {
     pub fn url(&self) -> String {
         let scheme = self.tls.as_ref().map_or("nats", |_| "tls");
         format!("{scheme}://127.0.0.1:{}", self.port)
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.join("nats.log")
+    }
+
+    /// Returns what the server's log says of those who wanted more than they may.
+    pub fn refusals(&self) -> Vec<String> {
+        let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+        let refused = log.lines().filter(|line| line.contains(" Violation"));
+        refused.map(str::to_owned).collect()
     }
 
     /// Returns the process, while it runs.

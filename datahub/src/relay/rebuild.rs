@@ -40,6 +40,9 @@ const TRY_AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// Why batteries were not rebuilt.
 #[derive(Debug, thiserror::Error)]
 pub enum RebuildError {
+    /// A setting is unusable.
+    #[error("the settings are wrong: {0}")]
+    Settings(String),
     /// The URL of NATS is unusable.
     #[error("the URL of NATS is unusable")]
     Nats(#[source] async_nats::ConnectError),
@@ -73,7 +76,9 @@ pub async fn run(
     // The hub that runs, or ran, made the tables.
     pool.set_prepared();
     let trust = Trust::of(settings.tls.ca_file.as_deref())?;
-    let client = streams::connect_trusting(&settings.nats_url, "datahub relay rebuild", &trust);
+    let seed = settings.nats_seed().map_err(RebuildError::Settings)?;
+    let name = "datahub relay rebuild";
+    let client = streams::connect_as(&settings.nats_url, name, &trust, seed.as_ref());
     let client = client.await.map_err(RebuildError::Nats)?;
     let lifecycle = Lifecycle::new();
     let readiness = Readiness::new(&[READY_NATS, READY_RELAY]);

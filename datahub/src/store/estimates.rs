@@ -18,6 +18,7 @@ use rovi_common::{
 use super::{
     StoreError, catalog,
     column_type::ColumnType,
+    share,
     statement::{ArrayBind, Statement},
 };
 
@@ -187,6 +188,7 @@ fn create(conn: &mut PgConnection, battery: &BatteryName) -> QueryResult<()> {
              test_time double precision, PRIMARY KEY (estimator, epoch, seq))",
         )
         .execute(conn)?;
+    share::table(conn, ("estimates", battery.as_str()), battery.as_str())?;
     let comments = [
         ("estimator", " IS 'Which of the battery''s estimators.'"),
         ("epoch", " IS 'Life of the battery''s name.'"),

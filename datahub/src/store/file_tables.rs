@@ -21,6 +21,7 @@ use super::{
     column_type::ColumnType,
     fit,
     schema::tables::dsl,
+    share,
     statement::{ArrayBind, Element, Statement},
     tables::{Change, Table},
 };
@@ -105,6 +106,7 @@ pub(crate) fn replace(
         let drop = Statement::once().sql("DROP TABLE IF EXISTS tables.");
         drop.identifier(&sql_name).execute(connection)?;
         create(connection, &sql_name, &kinds)?;
+        share::table(connection, ("tables", &sql_name), &line.name)?;
         for from in (0..columns.rows()).step_by(PIECE_ROWS) {
             let to = columns.rows().min(from + PIECE_ROWS);
             insert(connection, &sql_name, &kinds, &fitted.columns, (from, to))?;

@@ -40,6 +40,7 @@ pub mod rows;
 pub(crate) mod samples;
 pub(crate) mod schema;
 pub mod sessions;
+mod share;
 pub mod signals;
 pub mod source;
 pub(crate) mod statement;

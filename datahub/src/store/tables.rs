@@ -15,6 +15,7 @@ use super::{
     catalog::{self, Columns},
     columns, rollups,
     schema::{batteries, table_changes},
+    share,
     statement::Statement,
 };
 
@@ -267,8 +268,8 @@ fn create(
             statement.sql(" ").sql(kind.sql())
         })
         .sql(")")
-        .execute(connection)
-        .map(drop)
+        .execute(connection)?;
+    share::table(connection, ("battery", &line.name), &line.name)
 }
 
 fn add(

@@ -60,7 +60,8 @@ impl Service {
             TcpListener::bind(address).map_err(|source| StartError::Listen { address, source })?;
         let tls = Tls::open(&settings.tls)?;
         let trust = Trust::of(settings.tls.ca_file.as_deref())?;
-        let nats = streams::connect_trusting(&settings.nats_url, "twin", &trust).await?;
+        let seed = settings.nats_seed().map_err(StartError::Settings)?;
+        let nats = streams::connect_as(&settings.nats_url, "twin", &trust, seed.as_ref()).await?;
         let parts = [NATS_PART, follow::STATES_PART, follow::ESTIMATES_PART];
         Ok(Self {
             settings,

@@ -6,6 +6,7 @@ use async_nats::jetstream::{
     context::{PublishError, PublishErrorKind},
     message::PublishMessage,
 };
+use bytes::Bytes;
 use futures_util::future::join_all;
 use rovi_common::{
     clock,
@@ -66,8 +67,10 @@ async fn speak(fleet: &Fleet, battery: BatteryName, newest: Option<Newest>) {
     else {
         return;
     };
-    match send(shared, &state, sequence).await {
+    let payload = Bytes::from(state.encode());
+    match send(shared, &battery, payload.clone(), sequence).await {
         Ok(sequence) => {
+            tell_tenant(shared, &battery, payload).await;
             tell_troubles(shared, said.as_deref().map(|said| &said.state), &state);
             shared.metrics.live.states.inc();
             shared.board.offer(state, Place { life, sequence });
@@ -118,13 +121,30 @@ fn next_state(
     Some((state, sequence))
 }
 
-async fn send(shared: &Shared, state: &BatteryState, sequence: u64) -> Result<u64, PublishError> {
+async fn send(
+    shared: &Shared,
+    battery: &BatteryName,
+    payload: Bytes,
+    sequence: u64,
+) -> Result<u64, PublishError> {
     let message = PublishMessage::build()
-        .payload(state.encode().into())
+        .payload(payload)
         .expected_last_subject_sequence(sequence);
-    let subject = subjects::state_of(&state.battery);
+    let subject = subjects::state_of(battery);
     let acknowledged = shared.jetstream.send_publish(subject, message).await?;
     Ok(acknowledged.await?.sequence)
+}
+
+/// Says a state, once it is that of the battery, to those who may hear of its tenant alone. They
+/// hear what comes while they listen; who listens late hears the next one.
+async fn tell_tenant(shared: &Shared, battery: &BatteryName, payload: Bytes) {
+    let Some(tenant) = shared.access.tenant_of(battery) else {
+        return;
+    };
+    let subject = subjects::tenant_state_of(&tenant, battery);
+    if let Err(error) = shared.jetstream.client().publish(subject, payload).await {
+        tracing::debug!("the tenant {tenant} does not hear of {battery}: {error}");
+    }
 }
 
 /// Tells as events which estimators came into trouble or out of it, once: only the twin whose state
