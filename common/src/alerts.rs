@@ -49,10 +49,10 @@ pub enum Condition {
     },
     /// An estimator cannot do its work.
     Unhealthy {
-        /// Which; `default` if left out.
-        #[serde(default)]
-        #[schema(value_type = String)]
-        estimator: EstimatorName,
+        /// Which; the champion if left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(value_type = Option<String>)]
+        estimator: Option<EstimatorName>,
     },
     /// No row came for this long.
     Stale {

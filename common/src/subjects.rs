@@ -177,9 +177,10 @@ pub fn all_heartbeats() -> String {
     format!("{SERVICE}.*.*")
 }
 
-/// Request to one run of a twin: what it knows of the estimators that it runs.
+/// Request to one run of a twin: what it knows of the estimators that it runs. It lies beside
+/// [`TWIN_REQUESTS`], whose listeners would answer it, too.
 pub fn twin(instance: &str) -> String {
-    format!("rovi.twin.{instance}")
+    format!("rovi.peer.{instance}")
 }
 
 /// Reads service and instance of a heartbeat's subject.

@@ -1,7 +1,7 @@
 //! What another twin knows of the estimators that it runs, by NATS request: so any twin answers for
 //! all batteries.
 //!
-//! In: batteries, on `rovi.twin.<instance>`. Out: the states of their estimators as that twin shows
+//! In: batteries, on `rovi.peer.<instance>`. Out: the states of their estimators as that twin shows
 //! them; an answer that would be too large ends early, and the rest is asked for again.
 
 use std::{

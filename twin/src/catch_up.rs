@@ -121,6 +121,7 @@ async fn read_to_the_end(run: &mut Run<'_>) -> Result<(), CatchUpError> {
         .map_err(CatchUpError::Stream)?;
     let bus_epoch = bus_epoch(&stream);
     if run.origin.bus_epoch != bus_epoch {
+        run.make_up_for_lost_estimates().await?;
         run.origin = Origin {
             bus_epoch,
             stream_sequence: 0,

@@ -49,6 +49,7 @@ async fn follow_once(fleet: &Fleet) -> String {
         Err(error) => return missing(&error),
     };
     let mut look = tokio::time::interval(LOOK_AGAIN);
+    let (mut seen, mut missed) = (0, None);
     loop {
         if left == 0 {
             shared.knows_corrections.send_replace(true);
@@ -56,6 +57,7 @@ async fn follow_once(fleet: &Fleet) -> String {
         tokio::select! {
             entry = watch.next() => match entry {
                 Some(Ok(entry)) => {
+                    seen = entry.revision.max(seen);
                     left = if entry.delta == 0 { 0 } else { left.saturating_sub(1) };
                     apply(fleet, &entry);
                 }
@@ -63,8 +65,17 @@ async fn follow_once(fleet: &Fleet) -> String {
                 None => return format!("the bucket {name} is no longer watched; trying again"),
             },
             _ = look.tick() => match bucket.stream.get_info().await {
-                Ok(info) if info.created == made => {}
-                Ok(_) => return format!("the bucket {name} was made again"),
+                Ok(info) if info.created != made => {
+                    return format!("the bucket {name} was made again");
+                }
+                Ok(info) => {
+                    // What is silent about the same entry twice has lost its way.
+                    let is_behind = info.state.messages > 0 && info.state.last_sequence > seen;
+                    if is_behind && missed == Some(seen) {
+                        return format!("the watch of {name} missed entries behind {seen}");
+                    }
+                    missed = is_behind.then_some(seen);
+                }
                 Err(error) => return missing(&error),
             },
         }

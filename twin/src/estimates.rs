@@ -245,6 +245,12 @@ impl Outbox {
         }
     }
 
+    /// Returns the last row of which something is said that was not taken yet.
+    pub(crate) fn last_row(&self) -> Option<i64> {
+        let replaced = self.replaced.map(|(_, last)| last);
+        self.seq.last().copied().max(replaced)
+    }
+
     /// Closes the open frame and returns the encoded frames and the number of estimates in them.
     pub fn take(&mut self) -> (Vec<Bytes>, u64) {
         let replaced = self.replaced.take();

@@ -167,12 +167,24 @@ pub struct Delivery {
 pub struct Link {
     /// The registration in force.
     pub registration: Arc<Registration>,
-    /// What the worker last said.
-    pub report: watch::Receiver<Arc<Report>>,
+    report: watch::Receiver<Arc<Report>>,
     is_live: bool,
     mailbox: mpsc::Sender<Delivery>,
     fell_behind: Arc<Notify>,
     registrations: watch::Sender<Option<Arc<Registration>>>,
+}
+
+impl Link {
+    /// Returns what the worker last said of the registration in force. While it still says what it
+    /// did under an earlier one, nothing is known: numbers are shown only under the revision that
+    /// made them.
+    pub fn report(&self) -> Arc<Report> {
+        let said = Arc::clone(&self.report.borrow());
+        if said.revision == self.registration.revision {
+            return said;
+        }
+        Arc::default()
+    }
 }
 
 /// One battery: its newest known row and the links to its workers.
@@ -381,10 +393,7 @@ impl Battery {
     pub fn reports(&self) -> (Option<Position>, Vec<Arc<Report>>) {
         let state = self.state();
         let links = state.links.values();
-        let reports = links
-            .map(|link| Arc::clone(&link.report.borrow()))
-            .collect();
-        (state.newest, reports)
+        (state.newest, links.map(Link::report).collect())
     }
 }
 

@@ -31,6 +31,8 @@ pub enum Reason {
     LateRows,
     /// Rows were corrected or deleted.
     CorrectedRows,
+    /// The bus was wiped with estimates that were not stored yet.
+    LostEstimates,
     /// No checkpoint tells what was said of such rows before, if anything was.
     UnknownPast,
 }

@@ -20,6 +20,7 @@ use rovi_python::Cancel;
 use tokio::time::MissedTickBehavior;
 
 mod rewind;
+mod wiped;
 
 use crate::{
     catch_up::catch_up,
@@ -32,7 +33,7 @@ use crate::{
     ring::{Recomputation, Ring},
     runner::{Definition, Failure, Runner, Saved},
     state::values_of,
-    status::{HealthStatus, Phase, TrustStatus},
+    status::{HealthStatus, Phase, Report, TrustStatus},
     worker::{End, Event, Worker},
 };
 
@@ -76,11 +77,15 @@ pub(crate) struct Run<'a> {
     is_alone: bool,
     /// The newest correction of rows that is heeded.
     corrections: i64,
+    /// What was told of corrections before the rows in hand were read.
+    told: Arc<Corrections>,
     ring: Ring,
     recomputation: Option<Recomputation>,
     /// What makes the estimates.
     lineage: Lineage,
     publisher: Publisher,
+    /// Generation and last row of what the bus was told.
+    said: Option<(i64, i64)>,
     entry: Entry,
     receipts: Vec<Arc<Receipt>>,
     unsaved_since: Option<Instant>,
@@ -113,6 +118,7 @@ impl<'a> Run<'a> {
             let report = worker.reports.borrow();
             (report.warnings.len(), report.last_error.clone())
         };
+        let told = worker.battery.corrections();
         let mut run = Self {
             worker,
             origin: Origin::default(),
@@ -123,10 +129,12 @@ impl<'a> Run<'a> {
             generation: FIRST_GENERATION,
             is_alone: false,
             corrections: 0,
+            told,
             ring: Ring::default(),
             recomputation: None,
             lineage,
             publisher,
+            said: None,
             entry: found.entry,
             receipts: Vec::new(),
             unsaved_since: None,
@@ -345,6 +353,7 @@ impl<'a> Run<'a> {
         let mut frames = Vec::with_capacity(deliveries.len());
         let mut is_gap = false;
         let corrections = self.worker.battery.corrections();
+        self.told = Arc::clone(&corrections);
         let mut position = self.position();
         let mut origin = self.origin.clone();
         for delivery in deliveries.drain(..) {
@@ -408,23 +417,25 @@ impl<'a> Run<'a> {
             }
             let Position { epoch, seq } = runner.position();
             outbox.reached((epoch, seq));
+            let last = outbox.last_row();
             let estimates = steps.outbox.take();
-            Ok((steps, estimates))
+            Ok((steps, estimates, last))
         };
         let done = if is_quick {
             work()
         } else {
             self.elsewhere(work, canceller).await?
         };
-        let (steps, (estimate_frames, estimates)) = done.map_err(|failure| self.fail(&failure))?;
+        let (steps, (estimate_frames, estimates), last) =
+            done.map_err(|failure| self.fail(&failure))?;
+        self.said = last.map(|seq| (self.generation, seq)).or(self.said);
         self.count(&before, steps.runner.progress(), estimates);
         self.steps = Some(steps);
         self.unsaved_since.get_or_insert_with(Instant::now);
         for frame in estimate_frames {
             self.publisher.send(frame).await?;
         }
-        let phase = self.worker.reports.borrow().phase;
-        self.tell(phase);
+        self.tell_on();
         self.keep_state_if_due().await?;
         Ok(Taken::All)
     }
@@ -516,6 +527,7 @@ impl<'a> Run<'a> {
                     self.unsaved_since = None;
                     self.worker.shared.metrics.checkpoints.inc();
                     self.trouble(None);
+                    self.tell_on();
                 }
                 Err(CheckpointError::Away(problem)) => {
                     self.worker.shared.metrics.checkpoint_failures.inc();
@@ -531,8 +543,13 @@ impl<'a> Run<'a> {
 
     /// Sends what is to be said of rows that were deleted, behind which no others came.
     async fn send_rest(&mut self) -> Result<(), End> {
-        let rest = self.steps.as_mut().map(|steps| steps.outbox.take().0);
-        for frame in rest.unwrap_or_default() {
+        let Some(steps) = &mut self.steps else {
+            return Ok(());
+        };
+        let last = steps.outbox.last_row();
+        let rest = steps.outbox.take().0;
+        self.said = last.map(|seq| (self.generation, seq)).or(self.said);
+        for frame in rest {
             self.publisher.send(frame).await?;
         }
         self.publisher.settle().await?;
@@ -601,6 +618,23 @@ impl<'a> Run<'a> {
             }
             self.trouble = problem;
         }
+        self.worker.report(|report| self.show_trouble(report));
+    }
+
+    /// What goes wrong is told at any moment; the state only where a generation is decided, so that
+    /// nobody sees one that another twin may prevent.
+    fn show_trouble(&self, report: &mut Report) {
+        report.unsaved_since = self.unsaved_since;
+        report.is_troubled = self.trouble.is_some();
+        report.last_error.clone_from(&self.trouble);
+        if let Some(steps) = self.steps.as_ref().filter(|_| self.trouble.is_none()) {
+            let refusal = &steps.runner.progress().last_refusal;
+            report.last_error.clone_from(refusal);
+        }
+    }
+
+    /// Puts the present state into the report, doing what it did.
+    pub(crate) fn tell_on(&self) {
         let phase = self.worker.reports.borrow().phase;
         self.tell(phase);
     }
@@ -613,9 +647,7 @@ impl<'a> Run<'a> {
             report.corrections = self.corrections;
             report.recomputation = self.recomputation;
             report.lineage = Some(self.lineage.clone());
-            report.unsaved_since = self.unsaved_since;
-            report.last_error.clone_from(&self.trouble);
-            report.is_troubled = self.trouble.is_some();
+            self.show_trouble(report);
             let Some(steps) = &self.steps else {
                 report.state_names = self.definition.state_names();
                 return;
@@ -640,9 +672,6 @@ impl<'a> Run<'a> {
             report.found.clone_from(&progress.found);
             report.skipped.clone_from(&progress.skipped);
             (report.rows, report.steps) = (progress.rows, progress.steps);
-            if self.trouble.is_none() {
-                report.last_error.clone_from(&progress.last_refusal);
-            }
             report.warnings.truncate(self.warnings);
             if let Some(gone) = progress.skipped.get(&Skip::Gone) {
                 report.warnings.push(format!(

@@ -2,7 +2,7 @@
 //!
 //! Workers put a [`Report`] into a `watch`; readers take it without waiting for them.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, time::Instant};
 
 use rovi_common::{
     frame::Lineage, name::EstimatorName, news::Estimated, registration::Registration,
@@ -76,6 +76,8 @@ impl Role {
 /// The state of an estimator, as its worker last told it.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
+    /// The revision of the registration that it is of.
+    pub revision: i64,
     /// What it is doing.
     pub phase: Phase,
     /// Raised whenever rows already estimated are estimated anew.
@@ -257,13 +259,8 @@ impl EstimatorStatus {
         (link, role): (&Link, Role),
         newest: Option<Position>,
     ) -> Self {
-        let report: Arc<Report> = Arc::clone(&link.report.borrow());
-        Self::shown(
-            estimator,
-            (link.registration.revision, role),
-            &report,
-            newest,
-        )
+        let revision = link.registration.revision;
+        Self::shown(estimator, (revision, role), &link.report(), newest)
     }
 
     /// Shows an estimator of which nothing is heard, since its twin starts or ends.

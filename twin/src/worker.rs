@@ -152,6 +152,7 @@ pub async fn run(mut worker: Worker) {
         let began = Instant::now();
         let last_error = failure.take();
         worker.reports.send_replace(Arc::new(Report {
+            revision: registration.revision,
             last_error,
             ..Report::default()
         }));

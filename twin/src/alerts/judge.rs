@@ -47,11 +47,16 @@ pub(super) fn judge(
             estimator,
             above_per_s,
         } => {
-            let values = [before?, state].map(|state| read(state, estimator.as_ref(), value));
+            let states = [before?, state];
+            if !is_one_course(states, estimator.as_ref(), value) {
+                return None;
+            }
+            let values = states.map(|state| read(state, estimator.as_ref(), value));
             rate(value, values, seconds_between(before?, state), *above_per_s)
         }
         Condition::Unhealthy { estimator } => {
-            let found = state.estimators.get(estimator)?;
+            let estimator = estimator.clone().unwrap_or_else(|| state.champion());
+            let found = state.estimators.get(&estimator)?;
             Some(Verdict {
                 is_broken: Some(found.error.is_some()),
                 detail: match &found.error {
@@ -148,6 +153,27 @@ fn read(state: &BatteryState, estimator: Option<&EstimatorName>, value: &str) ->
     }
 }
 
+/// Whether a value at two rows is of one course: cells of rows are, and what one estimator said of
+/// both as they came. A promotion or a recomputation is no change of the battery.
+fn is_one_course(
+    states: [&BatteryState; 2],
+    estimator: Option<&EstimatorName>,
+    value: &str,
+) -> bool {
+    let is_cell = |state: &BatteryState| estimator.is_none() && state.number(value).is_some();
+    if states.into_iter().all(is_cell) {
+        return true;
+    }
+    let course = |state: &BatteryState| {
+        let name = estimator.cloned().unwrap_or_else(|| state.champion());
+        let said = state.estimators.get(&name);
+        let said = said.filter(|said| said.phase == "live" && !is_cell(state))?;
+        Some((name, said.revision, said.generation))
+    };
+    let [before, now] = states.map(course);
+    before.is_some() && before == now
+}
+
 fn seconds_between(before: &BatteryState, state: &BatteryState) -> f64 {
     micros_to_s(state.received.saturating_sub(before.received))
 }
@@ -162,7 +188,7 @@ fn micros_to_s(micros: i64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use rovi_common::news::EstimatorState;
+    use rovi_common::{news::EstimatorState, registration::Champion};
 
     use super::*;
 
@@ -223,6 +249,63 @@ mod tests {
         assert_eq!(verdict(&rate).is_broken, Some(true));
         assert_eq!(verdict(&gap).is_broken, Some(false));
         assert_eq!(judge(&rate, &after, None, 0), None);
+    }
+
+    #[test]
+    fn a_promotion_or_a_recomputation_is_no_change_of_the_battery() {
+        let rate =
+            condition(r#"{"kind": "rate", "value": "state_of_health", "above_per_s": 0.01}"#);
+        let second: EstimatorName = "second".parse().unwrap();
+        let at = |received_s: i64, health: f64, generation: i64, phase: &str| {
+            let mut state = self::health(health, 0.01);
+            state.received = received_s * 1_000_000;
+            let other = state.estimators[&EstimatorName::default()].clone();
+            state.estimators.insert(second.clone(), other);
+            for said in state.estimators.values_mut() {
+                (said.generation, said.phase) = (generation, phase.to_owned());
+            }
+            state
+        };
+        let broken = |before: &BatteryState, after: &BatteryState| {
+            judge(&rate, after, Some(before), 0).and_then(|verdict| verdict.is_broken)
+        };
+        let before = at(0, 0.9, 1, "live");
+        assert_eq!(broken(&before, &at(1, 0.8, 1, "live")), Some(true));
+        assert_eq!(broken(&before, &at(1, 0.8, 2, "live")), None);
+        assert_eq!(
+            broken(&at(0, 0.9, 2, "catching_up"), &at(1, 0.8, 2, "live")),
+            None
+        );
+        let mut promoted = at(1, 0.8, 1, "live");
+        promoted.champion = Some(Champion {
+            era: 5,
+            estimator: Some(second.clone()),
+            epoch: 1,
+            from_seq: 2,
+        });
+        assert_eq!(broken(&before, &promoted), None);
+    }
+
+    #[test]
+    fn an_unhealthy_estimator_is_the_champion_unless_it_is_named() {
+        let mut state = health(0.9, 0.01);
+        let second: EstimatorName = "second".parse().unwrap();
+        let failing = EstimatorState {
+            error: Some("it failed".to_owned()),
+            ..EstimatorState::default()
+        };
+        state.estimators.insert(second.clone(), failing);
+        let any = condition(r#"{"kind": "unhealthy"}"#);
+        let named = condition(r#"{"kind": "unhealthy", "estimator": "second"}"#);
+        assert_eq!(is_broken(&any, &state), Some(false));
+        assert_eq!(is_broken(&named, &state), Some(true));
+        state.champion = Some(Champion {
+            era: 5,
+            estimator: Some(second),
+            epoch: 1,
+            from_seq: 2,
+        });
+        assert_eq!(is_broken(&any, &state), Some(true));
     }
 
     #[test]

@@ -32,6 +32,7 @@ impl Run<'_> {
     /// before them.
     pub(crate) async fn heed_corrections(&mut self) -> Result<Taken, End> {
         let told = self.worker.battery.corrections();
+        self.told = Arc::clone(&told);
         let Some(position) = self.position() else {
             return Ok(Taken::All);
         };
@@ -51,6 +52,7 @@ impl Run<'_> {
             // They are read as they are now when it comes to them.
             self.corrections = told.revision;
             self.speak_alone(Reason::CorrectedRows).await?;
+            self.tell_on();
             return Ok(Taken::All);
         }
         if let Some(steps) = &mut self.steps {
@@ -89,7 +91,7 @@ impl Run<'_> {
 
     /// Begins another generation at a checkpoint that has not seen row `before`, and after which all
     /// late rows that are known can still be put in their place; without any, at the first row.
-    async fn go_back(&mut self, reason: Reason, before: Option<i64>) -> Result<(), End> {
+    pub(super) async fn go_back(&mut self, reason: Reason, before: Option<i64>) -> Result<(), End> {
         let Some(steps) = self.steps.take() else {
             return Ok(());
         };
@@ -312,7 +314,9 @@ impl Run<'_> {
 
     /// Begins to know of an epoch's corrections: nothing of it was dealt with yet.
     pub(super) fn begin_epoch(&mut self, epoch: i64) {
-        let told: Arc<Corrections> = self.worker.battery.corrections();
+        // Rows in hand may have been read before corrections that are told only now: those are
+        // heeded when this run comes to them.
+        let told = Arc::clone(&self.told);
         self.corrections = if told.epoch == epoch {
             told.revision
         } else {

@@ -3,7 +3,7 @@
 //! Rows are ordered by `(epoch, seq)`, estimators by revision, generation and the row they have
 //! dealt with. So joining gives the same in any order and on any twin.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use rovi_common::{
     name::EstimatorName,
@@ -11,10 +11,7 @@ use rovi_common::{
     registration::Champion,
 };
 
-use crate::{
-    fleet::Link,
-    status::{Phase, Report},
-};
+use crate::{fleet::Link, status::Phase};
 
 /// What this twin knows of the estimators of a battery.
 #[derive(Debug, Default)]
@@ -75,7 +72,7 @@ pub(super) fn join(state: &mut BatteryState, known: Known, instance: &str) -> bo
 
 /// What the worker behind a link last said, in the form for the bus.
 pub(crate) fn state_of(link: &Link) -> EstimatorState {
-    let report: Arc<Report> = Arc::clone(&link.report.borrow());
+    let report = link.report();
     let position = report.position;
     let is_failing = report.is_troubled || report.phase == Phase::Broken;
     EstimatorState {

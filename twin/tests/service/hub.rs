@@ -2,7 +2,11 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, mpsc},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI64, Ordering},
+        mpsc,
+    },
 };
 
 use actix_web::{App, HttpResponse, HttpServer, dev::ServerHandle, web};
@@ -25,6 +29,8 @@ pub(crate) struct HubOfRows {
     pub(crate) asked: Arc<Mutex<Vec<String>>>,
     /// The rows, which tests may correct and delete.
     pub(crate) rows: Arc<Mutex<Vec<RowFrame>>>,
+    /// The last row of which estimates of revision 1 are stored.
+    pub(crate) stored: Arc<AtomicI64>,
     handle: ServerHandle,
 }
 
@@ -42,6 +48,8 @@ impl HubOfRows {
         let asked = Arc::new(Mutex::new(Vec::new()));
         let stored = Arc::new(Mutex::new(rows));
         let rows = web::Data::from(Arc::clone(&stored));
+        let estimated = Arc::new(AtomicI64::new(0));
+        let lineage_of = web::Data::from(Arc::clone(&estimated));
         let log = web::Data::from(Arc::clone(&asked));
         std::thread::spawn(move || {
             actix_web::rt::System::new().block_on(async {
@@ -49,6 +57,8 @@ impl HubOfRows {
                     App::new()
                         .app_data(rows.clone())
                         .app_data(log.clone())
+                        .app_data(lineage_of.clone())
+                        .route("/db/{battery}/estimates/lineage", web::get().to(lineage))
                         .route("/health", web::get().to(HttpResponse::Ok))
                         .route("/db/{battery}/rows", web::get().to(answer))
                         .route("/db/{battery}/metadata", web::get().to(metadata))
@@ -66,6 +76,7 @@ impl HubOfRows {
             url: format!("http://{address}").parse().unwrap(),
             asked,
             rows: stored,
+            stored: estimated,
             handle,
         }
     }
@@ -88,6 +99,15 @@ impl Drop for HubOfRows {
     fn drop(&mut self) {
         drop(self.handle.stop(false));
     }
+}
+
+/// What made the estimates that are stored: a first pass.
+async fn lineage(stored: web::Data<AtomicI64>) -> HttpResponse {
+    let last_seq = stored.load(Ordering::Relaxed);
+    let made = serde_json::json!({
+        "epoch": 1, "revision": 1, "generation": 1, "first_seq": 2, "last_seq": last_seq,
+    });
+    HttpResponse::Ok().json(serde_json::json!({"lineage": [made]}))
 }
 
 /// The metadata of every battery; the nominal capacity of `b9` is none.

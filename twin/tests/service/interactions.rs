@@ -16,7 +16,7 @@ use crate::{
     twin::{PATIENCE, Twin, assert_same_state, settings},
 };
 
-fn at(bus: &Bus, hub: &HubOfRows) -> Settings {
+pub(crate) fn at(bus: &Bus, hub: &HubOfRows) -> Settings {
     Settings {
         hub_url: hub.url.clone(),
         ..settings(bus)
@@ -24,14 +24,14 @@ fn at(bus: &Bus, hub: &HubOfRows) -> Settings {
 }
 
 /// Rows of b7, a hub that has them, and what was changed of them.
-struct History {
-    hub: HubOfRows,
+pub(crate) struct History {
+    pub(crate) hub: HubOfRows,
     rows: Vec<Option<Row>>,
     corrected: Vec<(i64, i64)>,
 }
 
 impl History {
-    fn new(rows: &[Row]) -> Self {
+    pub(crate) fn new(rows: &[Row]) -> Self {
         Self {
             hub: HubOfRows::start(frames("b7", rows, 1, 1)),
             rows: rows.iter().copied().map(Some).collect(),
@@ -40,7 +40,7 @@ impl History {
     }
 
     /// Raises the voltage of a row.
-    async fn correct(&mut self, bus: &Bus, seq: usize) {
+    pub(crate) async fn correct(&mut self, bus: &Bus, seq: usize) {
         let row = self.rows[seq - 1].as_mut().unwrap();
         row[2] += 0.02;
         let seq = i64::try_from(seq).unwrap();
@@ -49,7 +49,7 @@ impl History {
         self.tell(bus, (seq, seq)).await;
     }
 
-    async fn delete(&mut self, bus: &Bus, first: usize, last: usize) {
+    pub(crate) async fn delete(&mut self, bus: &Bus, first: usize, last: usize) {
         for seq in first..=last {
             self.rows[seq - 1] = None;
             self.hub.correct(i64::try_from(seq).unwrap(), None);
@@ -68,7 +68,7 @@ impl History {
     }
 
     /// The rows as they are now, each in a frame of its own.
-    fn frames(&self) -> Vec<RowFrame> {
+    pub(crate) fn frames(&self) -> Vec<RowFrame> {
         let rows = self.rows.iter().zip(1..);
         rows.filter_map(|(row, seq)| Some(frame("b7", (1, 1), seq, &[(*row)?])))
             .collect()
@@ -76,7 +76,7 @@ impl History {
 }
 
 /// Waits until an estimator of b7 has dealt with all rows as the newest correction made them.
-async fn heeded(twin: &Twin, name: &str, history: &History) -> Value {
+pub(crate) async fn heeded(twin: &Twin, name: &str, history: &History) -> Value {
     estimator(twin, name, |shown| {
         shown["corrections"] == history.revision()
             && shown["seq"] == history.rows.len()
@@ -85,7 +85,11 @@ async fn heeded(twin: &Twin, name: &str, history: &History) -> Value {
     .await
 }
 
-async fn estimator(twin: &Twin, name: &str, condition: impl Fn(&Value) -> bool) -> Value {
+pub(crate) async fn estimator(
+    twin: &Twin,
+    name: &str,
+    condition: impl Fn(&Value) -> bool,
+) -> Value {
     testing::eventually(PATIENCE, async || {
         let shown = twin.get("/online/b7").await["estimators"][name].clone();
         if condition(&shown) {
@@ -98,7 +102,7 @@ async fn estimator(twin: &Twin, name: &str, condition: impl Fn(&Value) -> bool) 
 }
 
 /// Estimates without what the metadata tell of the cell, which a registration takes up.
-fn beliefs(mut estimates: Estimates) -> Estimates {
+pub(crate) fn beliefs(mut estimates: Estimates) -> Estimates {
     for bits in estimates.values_mut() {
         bits.retain(|name, _| {
             !name.starts_with("state_of_health")
@@ -108,7 +112,7 @@ fn beliefs(mut estimates: Estimates) -> Estimates {
     estimates
 }
 
-async fn register_both(twin: &Twin) {
+pub(crate) async fn register_both(twin: &Twin) {
     for name in ["default", "second"] {
         let fields = [
             ("name", "b7"),

@@ -19,6 +19,8 @@ mod interactions;
 #[cfg(test)]
 mod live;
 #[cfg(test)]
+mod meanwhile;
+#[cfg(test)]
 mod path;
 #[cfg(test)]
 mod pictures;

@@ -1,6 +1,8 @@
 //! Restarts, crashes, late registrations, gaps and wiped buses: the state is that of a run that was
 //! never interrupted.
 
+use std::sync::atomic::Ordering;
+
 use rovi_common::{registration::Registration, streams, testing};
 use twin::config::Settings;
 
@@ -224,11 +226,33 @@ async fn a_burst_beyond_the_mailbox_is_read_from_the_stream_in_order() {
 async fn a_bus_that_was_wiped_and_refilled_heals() {
     let mut bus = Bus::start().await;
     bus.register("b7", 1, DOCUMENT).await;
-    let twin = Twin::start(settings(&bus));
     let rows = frames("b7", &drive(1000), 1, 50);
+    let hub = HubOfRows::start(frames("b7", &drive(1000), 1, 1));
+    let settings = |bus: &Bus| Settings {
+        hub_url: hub.url.clone(),
+        ..settings(bus)
+    };
+    let twin = Twin::start(settings(&bus));
     bus.publish(&rows[..10]).await;
     twin.reached("b7", 500).await;
 
+    hub.stored.store(500, Ordering::Relaxed);
+    wipe(&mut bus, &twin).await;
+    bus.publish(&rows).await;
+    let status = twin.reached("b7", 1000).await;
+    assert_same_state(&status, &uninterrupted(&rows));
+    assert!(twin.stop());
+
+    // The checkpoint was written again, so a restart has nothing to read.
+    let twin = Twin::start(settings(&bus));
+    let status = twin.reached("b7", 1000).await;
+    assert_same_state(&status, &uninterrupted(&rows));
+    let metrics = twin.text("/metrics").await;
+    assert!(metrics.contains("twin_rows_total 0"), "{metrics}");
+}
+
+/// Wipes the bus under a twin that notices it, and makes another life of it.
+async fn wipe(bus: &mut Bus, twin: &Twin) {
     bus.nats.server.kill();
     bus.nats.server.wipe().unwrap();
     bus.nats.server.start_again().unwrap();
@@ -243,17 +267,30 @@ async fn a_bus_that_was_wiped_and_refilled_heals() {
     .await;
     bus.make("second life").await;
     bus.register("b7", 1, DOCUMENT).await;
-    bus.publish(&rows).await;
-    let status = twin.reached("b7", 1000).await;
-    assert_same_state(&status, &uninterrupted(&rows));
-    assert!(twin.stop());
+}
 
-    // The checkpoint was written again, so a restart has nothing to read.
-    let twin = Twin::start(settings(&bus));
-    let status = twin.reached("b7", 1000).await;
-    assert_same_state(&status, &uninterrupted(&rows));
-    let metrics = twin.text("/metrics").await;
-    assert!(metrics.contains("twin_rows_total 0"), "{metrics}");
+#[tokio::test]
+async fn estimates_that_went_with_a_wiped_bus_before_they_were_stored_are_made_again() {
+    let mut bus = Bus::start().await;
+    bus.register("b7", 1, DOCUMENT).await;
+    let rows = frames("b7", &drive(600), 1, 50);
+    let hub = HubOfRows::start(frames("b7", &drive(600), 1, 1));
+    let twin = Twin::start(Settings {
+        hub_url: hub.url.clone(),
+        ..settings(&bus)
+    });
+    bus.publish(&rows[..10]).await;
+    twin.reached("b7", 500).await;
+    hub.stored.store(300, Ordering::Relaxed);
+    wipe(&mut bus, &twin).await;
+    bus.publish(&rows).await;
+    let status = twin.reached("b7", 600).await;
+    let expected = uninterrupted(&rows);
+    assert_same_state(&status, &expected);
+    assert!(twin.stop());
+    let mut found = bus.newest_estimates().await;
+    let lost = found.split_off(&(1, 301));
+    assert_eq!(lost, expected.estimates.clone().split_off(&(1, 301)));
 }
 
 #[tokio::test]

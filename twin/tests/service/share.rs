@@ -127,6 +127,25 @@ async fn a_killed_twins_batteries_go_on_at_another_with_the_same_numbers() {
 }
 
 #[tokio::test]
+async fn whoever_is_asked_tells_the_numbers_of_all_batteries_each_time() {
+    let bus = registered().await;
+    let rows = drive(50);
+    let (first, second) = (Twin::start(settings(&bus)), Twin::start(settings(&bus)));
+    both_work(&first, &second).await;
+    publish(&bus, &rows, 1).await;
+    for twin in [&first, &second] {
+        all_reach(twin, &rows).await;
+    }
+    for _ in 0..25 {
+        for twin in [&first, &second] {
+            let all = twin.get("/online/status").await;
+            let shown = all.as_object().unwrap();
+            assert!(shown.values().all(|one| one["seq"] == 50), "{all}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn only_the_twin_that_owns_a_battery_works_on_it() {
     let bus = registered().await;
     let rows = drive(100);
