@@ -344,11 +344,12 @@ impl Battery {
     /// Shows every estimator with its definition.
     pub fn statuses(&self) -> BTreeMap<EstimatorName, (EstimatorStatus, Arc<Registration>)> {
         let state = self.state();
-        let shown = |(name, link): (&EstimatorName, &Box<Link>)| {
+        let links = state.links.iter();
+        let shown = links.filter_map(|(name, link)| {
             let status = state.status(name)?;
             Some((name.clone(), (status, Arc::clone(&link.registration))))
-        };
-        state.links.iter().filter_map(shown).collect()
+        });
+        shown.collect()
     }
 
     /// Returns an estimator's registration, whichever twin runs it.

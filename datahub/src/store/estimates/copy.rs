@@ -149,9 +149,9 @@ fn write(mut rows: Rows<'_>, estimates: &Estimates) -> QueryResult<()> {
 ///
 /// # Errors
 /// As diesel's.
-pub(crate) fn are_as_known<'e>(
+pub(crate) fn are_as_known(
     conn: &mut PgConnection,
-    copied: &[(&'e BatteryName, &'e Estimates)],
+    copied: &[(&BatteryName, &Estimates)],
 ) -> QueryResult<bool> {
     if copied.is_empty() {
         return Ok(true);
