@@ -169,6 +169,16 @@ async fn read_stream(
     target: Option<Position>,
 ) -> Result<(), CatchUpError> {
     let mut reader = Reader::open(run, stream).await?;
+    let read = read_on(run, &mut reader, target).await;
+    reader.close().await;
+    read
+}
+
+async fn read_on(
+    run: &mut Run<'_>,
+    reader: &mut Reader,
+    target: Option<Position>,
+) -> Result<(), CatchUpError> {
     while target.is_none() || run.position() < target {
         let position = run.position();
         let read = tokio::select! {

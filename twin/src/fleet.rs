@@ -151,8 +151,8 @@ impl Receipt {
     }
 }
 
-/// A frame on its way to a worker.
-#[derive(Debug, Clone)]
+/// A frame on its way to workers.
+#[derive(Debug)]
 pub struct Delivery {
     /// The rows.
     pub frame: Arc<RowFrame>,
@@ -169,7 +169,8 @@ pub struct Link {
     pub registration: Arc<Registration>,
     report: watch::Receiver<Arc<Report>>,
     is_live: bool,
-    mailbox: mpsc::Sender<Delivery>,
+    /// Of pointers: its first block is there before the first frame.
+    mailbox: mpsc::Sender<Arc<Delivery>>,
     fell_behind: Arc<Notify>,
     registrations: watch::Sender<Option<Arc<Registration>>>,
 }
@@ -199,7 +200,8 @@ pub struct Battery {
 #[derive(Debug, Default)]
 struct BatteryState {
     newest: Option<Position>,
-    links: BTreeMap<EstimatorName, Link>,
+    /// Boxed, since a map has room for eleven from the first on.
+    links: BTreeMap<EstimatorName, Box<Link>>,
     /// Registered, and run by the twin that owns the battery's partition.
     elsewhere: BTreeMap<EstimatorName, Arc<Registration>>,
     removed: BTreeMap<EstimatorName, i64>,
@@ -281,7 +283,7 @@ impl Battery {
     }
 
     /// Hands a frame to every live worker.
-    pub fn deliver(&self, delivery: &Delivery) {
+    pub fn deliver(&self, delivery: &Arc<Delivery>) {
         let frame = &delivery.frame;
         let mut state = self.state();
         state.newest = state.newest.max(Some(Position {
@@ -292,7 +294,7 @@ impl Battery {
             match link.mailbox.try_reserve() {
                 Ok(place) => {
                     delivery.receipt.add_holder();
-                    place.send(delivery.clone());
+                    place.send(Arc::clone(delivery));
                 }
                 Err(_full_or_gone) => {
                     link.is_live = false;
@@ -356,11 +358,12 @@ impl Battery {
     /// Shows every estimator with its definition.
     pub fn statuses(&self) -> BTreeMap<EstimatorName, (EstimatorStatus, Arc<Registration>)> {
         let state = self.state();
-        let shown = |(name, link): (&EstimatorName, &Link)| {
+        let links = state.links.iter();
+        let shown = links.filter_map(|(name, link)| {
             let status = state.status(name)?;
             Some((name.clone(), (status, Arc::clone(&link.registration))))
-        };
-        state.links.iter().filter_map(shown).collect()
+        });
+        shown.collect()
     }
 
     /// Returns an estimator's registration, whichever twin runs it.
@@ -518,7 +521,7 @@ impl Fleet {
             Some(workers) => {
                 let link = self.start_worker(Arc::clone(battery), &registration, &workers);
                 state.elsewhere.remove(&estimator);
-                state.links.insert(estimator, link);
+                state.links.insert(estimator, Box::new(link));
                 self.shared.metrics.estimators.inc();
             }
             None => {

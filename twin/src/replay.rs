@@ -9,6 +9,7 @@ use async_nats::jetstream::{
 };
 use futures_util::{FutureExt, StreamExt};
 use rovi_common::{corrections::Corrections, fault, frame::RowFrame, name::BatteryName, subjects};
+use tokio::time::timeout;
 
 use crate::{
     catch_up::CatchUpError,
@@ -23,6 +24,8 @@ const FRAMES_PER_PULL: usize = 64;
 /// Frames handed to the estimator at once.
 const FRAMES_AT_ONCE: usize = 16;
 const PULL_EXPIRES: Duration = Duration::from_secs(5);
+/// How long the server may take to forget a reader before it is left to it.
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
 /// The battery's last message.
 pub(crate) enum Last {
@@ -74,6 +77,8 @@ pub(crate) struct Reader {
     messages: pull::Stream,
     pending: u64,
     held: Option<Message>,
+    stream: Stream,
+    consumer: String,
 }
 
 impl Reader {
@@ -95,12 +100,24 @@ impl Reader {
             .map_err(|error| text(&error))?;
         Ok(Self {
             pending: made.cached_info().num_pending,
+            consumer: made.cached_info().name.clone(),
+            stream: stream.clone(),
             bus_epoch: Arc::clone(&run.origin.bus_epoch),
             corrections: run.worker.battery.corrections(),
             messages,
             held: None,
             battery,
         })
+    }
+
+    /// Ends the reading. The server would find out by itself, half a minute later; until then it counts
+    /// the reader among the thousand consumers that a stream may have, and others would wait.
+    pub(crate) async fn close(self) {
+        drop(self.messages);
+        let removed = self.stream.delete_consumer(&self.consumer);
+        if !matches!(timeout(CLOSE_WITHIN, removed).await, Ok(Ok(_))) {
+            tracing::debug!("a reader of {} is left to the server", self.battery);
+        }
     }
 
     /// Returns the next frames behind `position`; those of older epochs than the target's are

@@ -249,7 +249,7 @@ impl<'a> Run<'a> {
     async fn rest(&mut self) -> Result<Infallible, End> {
         self.worker.battery.hold_back(&self.worker.estimator);
         while let Ok(delivery) = self.worker.mailbox.try_recv() {
-            self.receipts.push(delivery.receipt);
+            self.receipts.push(Arc::clone(&delivery.receipt));
         }
         self.release().await;
         self.tell(Phase::Paused);
@@ -259,7 +259,7 @@ impl<'a> Run<'a> {
     /// Does what the registration says: takes rows, or rests while it is paused.
     pub(crate) async fn follow_or_rest(&mut self) -> Result<Infallible, End> {
         if self.registration.standing.paused {
-            self.rest().await
+            Box::pin(self.rest()).await
         } else {
             self.follow().await
         }
@@ -287,15 +287,16 @@ impl<'a> Run<'a> {
     async fn follow(&mut self) -> Result<Infallible, End> {
         let mut tick = tokio::time::interval(self.worker.shared.settings.checkpoint_interval);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut deliveries = Vec::with_capacity(DELIVERIES_AT_ONCE);
-        self.warm_up().await?;
-        // What is seldom done takes its memory only then: there may be thousands of estimators.
+        // What is done takes its memory only then: there may be thousands of estimators, and most of
+        // them wait.
+        Box::pin(self.warm_up()).await?;
         Box::pin(catch_up(self)).await?;
         loop {
+            let mut deliveries = Vec::new();
             let event = tokio::select! {
                 biased;
                 _ = tick.tick() => {
-                    self.save().await?;
+                    Box::pin(self.save()).await?;
                     continue;
                 }
                 event = self.worker.event(&mut deliveries, DELIVERIES_AT_ONCE) => event,
@@ -303,8 +304,8 @@ impl<'a> Run<'a> {
             let is_behind = match event {
                 Event::End(end) => return Err(end),
                 Event::FellBehind => true,
-                Event::Corrected => self.heed_corrections().await? == Taken::WentBack,
-                Event::Delivered => self.take_deliveries(&mut deliveries).await?,
+                Event::Corrected => Box::pin(self.heed_corrections()).await? == Taken::WentBack,
+                Event::Delivered => Box::pin(self.take_deliveries(&mut deliveries)).await?,
             };
             if is_behind {
                 Box::pin(catch_up(self)).await?;
@@ -349,7 +350,7 @@ impl<'a> Run<'a> {
     }
 
     /// Takes the frames that continue; tells whether rows are missing before one.
-    async fn take_deliveries(&mut self, deliveries: &mut Vec<Delivery>) -> Result<bool, End> {
+    async fn take_deliveries(&mut self, deliveries: &mut Vec<Arc<Delivery>>) -> Result<bool, End> {
         let mut frames = Vec::with_capacity(deliveries.len());
         let mut is_gap = false;
         let corrections = self.worker.battery.corrections();
@@ -357,16 +358,16 @@ impl<'a> Run<'a> {
         let mut position = self.position();
         let mut origin = self.origin.clone();
         for delivery in deliveries.drain(..) {
-            self.receipts.push(delivery.receipt);
-            let frame = delivery.frame;
-            match continuity(position, &frame) {
+            self.receipts.push(Arc::clone(&delivery.receipt));
+            let frame = &delivery.frame;
+            match continuity(position, frame) {
                 Continuity::Old => origin.advance(&delivery.origin),
                 // The table may have other rows than the frame.
-                Continuity::Next if is_corrected(&corrections, &frame) => is_gap = true,
+                Continuity::Next if is_corrected(&corrections, frame) => is_gap = true,
                 Continuity::Next => {
                     origin.advance(&delivery.origin);
-                    position = Some(end_of(&frame));
-                    frames.push(frame);
+                    position = Some(end_of(frame));
+                    frames.push(Arc::clone(frame));
                 }
                 Continuity::Gap | Continuity::NewEpoch => is_gap = true,
             }

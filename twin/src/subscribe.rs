@@ -278,14 +278,14 @@ async fn take(fleet: &Fleet, message: Message, bus_epoch: &Arc<str>) {
     };
     let stream_sequence = message.info().map_or(0, |info| info.stream_sequence);
     let (_, acker) = message.split();
-    let delivery = Delivery {
+    let delivery = Arc::new(Delivery {
         frame: Arc::new(frame),
         origin: Origin {
             bus_epoch: Arc::clone(bus_epoch),
             stream_sequence,
         },
         receipt: Receipt::new(acker),
-    };
+    });
     battery.deliver(&delivery);
     delivery.receipt.done().await;
 }

@@ -40,7 +40,7 @@ pub struct Worker {
     /// Its estimator.
     pub estimator: EstimatorName,
     /// Frames, while the worker is live.
-    pub mailbox: mpsc::Receiver<Delivery>,
+    pub mailbox: mpsc::Receiver<Arc<Delivery>>,
     /// Told when the mailbox was full: the worker is not live any more.
     pub fell_behind: Arc<Notify>,
     /// Which stored rows of the battery were corrected.
@@ -97,7 +97,11 @@ impl Worker {
     }
 
     /// Returns what happens next; frames go into `deliveries`, at most `most` at once.
-    pub(crate) async fn event(&mut self, deliveries: &mut Vec<Delivery>, most: usize) -> Event {
+    pub(crate) async fn event(
+        &mut self,
+        deliveries: &mut Vec<Arc<Delivery>>,
+        most: usize,
+    ) -> Event {
         tokio::select! {
             biased;
             () = self.shared.stop.cancelled() => Event::End(End::Stopped),
@@ -251,10 +255,10 @@ async fn serve(worker: &mut Worker, registration: &Arc<Registration>) -> End {
         Ok(never) => match never {},
         Err(End::Stopped) => {
             // The state is kept in any case; what is not saved now is estimated again.
-            let _saved = run.save().await;
+            let _saved = Box::pin(run.save()).await;
             End::Stopped
         }
-        Err(end) => run.leave(end).await,
+        Err(end) => Box::pin(run.leave(end)).await,
     }
 }
 

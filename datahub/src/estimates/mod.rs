@@ -26,7 +26,10 @@ use prometheus::{IntCounter, IntCounterVec};
 use rovi_common::{
     error::ErrorChain, lifecycle::Lifecycle, name::BatteryName, streams, telemetry::Metrics,
 };
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 
 use self::write::{Outcome, Tables};
@@ -48,8 +51,9 @@ const FINISH_WITHIN: Duration = Duration::from_secs(2);
 const MAX_ACK_PENDING: i64 = 65_536;
 /// Frames fetched at once, and written at once.
 const BATCH_FRAMES: usize = 400;
-/// Bytes after which a batch takes no more frames.
-const BATCH_BYTES: usize = 16 << 20;
+/// Bytes after which a batch takes no more frames: some twenty thousand estimates. Others wait behind
+/// it, and [`ACK_WAIT`] runs for them.
+const BATCH_BYTES: usize = 4 << 20;
 /// How long a batch waits for more frames after its first.
 const BATCH_WAIT: Duration = Duration::from_millis(10);
 const FETCH_EXPIRES: Duration = Duration::from_secs(30);
@@ -73,6 +77,44 @@ pub struct EstimateWriter {
     limits_applied: bool,
     stored: IntCounter,
     refused: IntCounterVec,
+}
+
+/// What was read at once.
+#[derive(Debug, Default)]
+struct Batch {
+    shares: BTreeMap<BatteryName, Share>,
+    /// Messages that no table can take, and why.
+    refused: Vec<(jetstream::Message, String)>,
+}
+
+impl Batch {
+    /// Reads the frames, and joins those of one registration.
+    fn of(messages: Vec<jetstream::Message>) -> Self {
+        let mut batch = Self::default();
+        for message in messages {
+            match accept::accept(&message.subject, &message.payload) {
+                Err(reason) => batch.refused.push((message, reason)),
+                Ok(accepted) => {
+                    let share = batch.shares.entry(accepted.battery).or_default();
+                    share.messages.push(message);
+                    share.estimates.push(accepted.estimates);
+                }
+            }
+        }
+        for share in batch.shares.values_mut() {
+            share.estimates = accept::merge(mem::take(&mut share.estimates));
+        }
+        batch
+    }
+
+    /// Lets another hub have it at once.
+    async fn give_back(&self) {
+        let refused = self.refused.iter().map(|(message, _)| message);
+        let others = self.shares.values().flat_map(|share| &share.messages);
+        for message in refused.chain(others) {
+            acknowledge(message, AckKind::Nak(None)).await;
+        }
+    }
 }
 
 /// The messages of one battery in a batch, and what they hold.
@@ -123,20 +165,25 @@ impl EstimateWriter {
         }
     }
 
-    /// Stores what comes until the bus fails or the service stops.
+    /// Stores what comes until the bus fails or the service stops; while a batch is written the next
+    /// one is read.
     async fn follow(&mut self, stop: &CancellationToken) -> Result<(), BusError> {
         let opened = stop.run_until_cancelled(self.open()).await;
-        let Some(mut messages) = opened.transpose()? else {
+        let Some(messages) = opened.transpose()? else {
             return Ok(());
         };
-        while let Some(Some(first)) = stop.run_until_cancelled(messages.next()).await {
-            let batch = collect(first, &mut messages).await?;
-            self.store(batch, stop).await;
-        }
-        if stop.is_cancelled() {
-            give_back(messages).await;
-        }
-        Ok(())
+        let (read, mut batches) = mpsc::channel(1);
+        let reading = fetch(messages, read, stop);
+        let storing = async {
+            while let Some(batch) = batches.recv().await {
+                if stop.is_cancelled() {
+                    batch.give_back().await;
+                } else {
+                    self.store(batch, stop).await;
+                }
+            }
+        };
+        tokio::join!(reading, storing).0
     }
 
     /// Opens the consumer that all hubs share.
@@ -167,26 +214,21 @@ impl EstimateWriter {
     }
 
     /// Stores a batch and answers every message of it.
-    async fn store(&mut self, batch: Vec<jetstream::Message>, stop: &CancellationToken) {
+    async fn store(&mut self, batch: Batch, stop: &CancellationToken) {
         self.parked.retain(|_, until| *until > Instant::now());
-        let mut shares: BTreeMap<BatteryName, Share> = BTreeMap::new();
-        for message in batch {
-            match accept::accept(&message.subject, &message.payload) {
-                Err(reason) => self.refuse(&message, "malformed", &reason).await,
-                Ok(accepted) if self.parked.contains_key(&accepted.battery) => {
-                    later(&message).await;
-                }
-                Ok(accepted) => {
-                    let share = shares.entry(accepted.battery).or_default();
-                    share.messages.push(message);
-                    share.estimates.push(accepted.estimates);
-                }
-            }
+        for (message, reason) in batch.refused {
+            self.refuse(&message, "malformed", &reason).await;
         }
         let mut work = BTreeMap::new();
         let mut messages = BTreeMap::new();
-        for (battery, share) in shares {
-            work.insert(battery.clone(), accept::merge(share.estimates));
+        for (battery, share) in batch.shares {
+            if self.parked.contains_key(&battery) {
+                for message in &share.messages {
+                    later(message).await;
+                }
+                continue;
+            }
+            work.insert(battery.clone(), share.estimates);
             messages.insert(battery, share.messages);
         }
         let in_hand = keep(messages.values().flatten());
@@ -274,6 +316,27 @@ impl EstimateWriter {
 #[cfg(feature = "fuzzing")]
 pub(crate) fn check(subject: &str, payload: &[u8]) -> Result<(), String> {
     accept::accept(subject, payload).map(|accepted| drop(accept::merge([accepted.estimates])))
+}
+
+/// Reads batches, on a thread for blocking work, until the bus fails or the service stops.
+async fn fetch(
+    mut messages: pull::Stream,
+    read: mpsc::Sender<Batch>,
+    stop: &CancellationToken,
+) -> Result<(), BusError> {
+    while let Some(Some(first)) = stop.run_until_cancelled(messages.next()).await {
+        let batch = collect(first, &mut messages).await?;
+        let Ok(batch) = tokio::task::spawn_blocking(move || Batch::of(batch)).await else {
+            continue;
+        };
+        if read.send(batch).await.is_err() {
+            break;
+        }
+    }
+    if stop.is_cancelled() {
+        give_back(messages).await;
+    }
+    Ok(())
 }
 
 /// Adds what else is there, up to the bounds of a batch.

@@ -19,6 +19,8 @@ use crate::store::{
 const MAX_REMEMBERED: usize = 20_000;
 /// Tables of one transaction; each takes locks, of which PostgreSQL has 64 a connection.
 const GROUP_TABLES: usize = 100;
+/// Tables made in one transaction, with four locks each.
+const NEW_TABLES: usize = 50;
 
 /// What became of a battery's estimates.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +74,7 @@ pub(super) fn write_all(
     work: &BTreeMap<BatteryName, Vec<Estimates>>,
 ) -> Result<Vec<(BatteryName, Outcome)>, StoreError> {
     let mut outcomes = Vec::with_capacity(work.len());
+    make_tables(conn, tables, work)?;
     let mut known = Vec::new();
     for (battery, estimates) in work {
         match form_of(conn, tables, battery, estimates) {
@@ -95,6 +98,39 @@ pub(super) fn write_all(
     Ok(outcomes)
 }
 
+/// Makes the tables of batteries that tell their first estimates, many in one transaction; where
+/// that fails, each is looked at alone later.
+fn make_tables(
+    conn: &mut PgConnection,
+    tables: &Tables,
+    work: &BTreeMap<BatteryName, Vec<Estimates>>,
+) -> Result<(), StoreError> {
+    let unknown = work.iter().filter_map(|(battery, estimates)| {
+        let needed = needed(estimates);
+        let is_known = tables.known(battery, &needed).is_some();
+        (!is_known).then_some((battery, needed))
+    });
+    let unknown: Vec<_> = unknown.collect();
+    for group in unknown.chunks(NEW_TABLES) {
+        match estimates::make_new(conn, group) {
+            Ok(made) => made
+                .into_iter()
+                .for_each(|(battery, form)| tables.remember(battery, form)),
+            Err(StoreError::Query(error)) => {
+                tracing::debug!("tables of estimates are made one by one: {error}");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Names the columns that estimates fill.
+fn needed(estimates: &[Estimates]) -> BTreeSet<&str> {
+    let columns = estimates.iter().flat_map(|one| &one.columns);
+    columns.map(|(name, _)| name.as_str()).collect()
+}
+
 /// Returns the columns of a battery's table, after making those that are missing.
 fn form_of(
     conn: &mut PgConnection,
@@ -102,8 +138,7 @@ fn form_of(
     battery: &BatteryName,
     estimates: &[Estimates],
 ) -> Result<Form, EstimatesError> {
-    let columns = estimates.iter().flat_map(|one| &one.columns);
-    let needed: BTreeSet<&str> = columns.map(|(name, _)| name.as_str()).collect();
+    let needed = needed(estimates);
     if let Some(form) = tables.known(battery, &needed) {
         return Ok(form);
     }
@@ -123,12 +158,29 @@ fn write_together(
         let all = group
             .iter()
             .map(|(battery, _, estimates)| (*battery, estimates.as_slice()));
+        let new = estimates::find_new(conn, all.clone())?;
         lineage::note(conn, all)?;
-        let written = group.iter().map(|(battery, form, estimates)| {
-            let lines = upsert_all(conn, battery, form, estimates)?;
-            Ok(((*battery).clone(), Outcome::Stored(lines)))
-        });
-        written.collect()
+        let mut written = Vec::with_capacity(group.len());
+        let mut copied = Vec::new();
+        for (battery, form, estimates) in group {
+            let mut lines = 0;
+            for one in *estimates {
+                if new.contains(&(*battery, &one.estimator)) {
+                    lines += lines_of(estimates::copy(conn, battery, one)?);
+                    copied.push((*battery, one));
+                } else {
+                    lines += upsert_one(conn, battery, form, one)?;
+                }
+            }
+            written.push(((*battery).clone(), Outcome::Stored(lines)));
+        }
+        if !estimates::are_as_known(conn, &copied)? {
+            // Rolled back, and each battery's written in the way that heeds other types.
+            return Err(StoreError::Query(
+                diesel::result::Error::RollbackTransaction,
+            ));
+        }
+        Ok(written)
     })
 }
 
@@ -161,15 +213,27 @@ fn upsert_all(
     estimates: &[Estimates],
 ) -> Result<u64, diesel::result::Error> {
     estimates.iter().try_fold(0, |lines, one| {
-        let replaced = estimates::replace(conn, battery, one)?;
-        let more = if one.seq.is_empty() {
-            0
-        } else {
-            estimates::upsert(conn, battery, form, one)?
-        };
-        let more = more.saturating_add(replaced);
-        Ok(lines + u64::try_from(more).unwrap_or(0))
+        Ok(lines + upsert_one(conn, battery, form, one)?)
     })
+}
+
+fn upsert_one(
+    conn: &mut PgConnection,
+    battery: &BatteryName,
+    form: &Form,
+    one: &Estimates,
+) -> Result<u64, diesel::result::Error> {
+    let replaced = estimates::replace(conn, battery, one)?;
+    let more = if one.seq.is_empty() {
+        0
+    } else {
+        estimates::upsert(conn, battery, form, one)?
+    };
+    Ok(lines_of(more.saturating_add(replaced)))
+}
+
+fn lines_of(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(0)
 }
 
 /// Tells what an error means for the estimates, or that PostgreSQL is away.

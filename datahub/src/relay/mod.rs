@@ -52,8 +52,9 @@ use crate::{
 /// The part of `/ready` that tells about the relay.
 pub const READY_RELAY: &str = "relay";
 
-/// Groups of rows that wait in one lane; what comes beyond is read from the table later.
-const LANE_QUEUE: usize = 16;
+/// Groups of rows that wait in one lane; what comes beyond is read from the table later, which costs
+/// more than to keep it: their memory is bounded by `queue_kib`.
+const LANE_QUEUE: usize = 256;
 /// Batteries found by the sweep that wait for a lane.
 const SWEEP_QUEUE: usize = 256;
 /// Lanes that look into the table at once. Each uses a connection of the pool for a moment.

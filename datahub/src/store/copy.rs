@@ -28,14 +28,18 @@ const HEADER: &[u8; 19] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 const TRAILER: i16 = -1;
 /// Bytes handed over at once: large enough to be few calls, small enough to stay in the cache.
 const CHUNK_BYTES: usize = 32 << 10;
-/// The hub's own columns: `seq`, `received`, `segment`.
-const OWN_FIELDS: usize = 3;
+/// The hub's own columns.
+const OWN_FIELDS: [&str; 3] = ["seq", "received", "segment"];
 
-/// The table and the columns of the present `COPY`.
-#[derive(Default)]
-struct Target {
-    battery: String,
-    columns: Vec<String>,
+/// The table and the columns of a `COPY`.
+#[derive(Debug, Default)]
+pub(super) struct Target {
+    /// `battery` or `estimates`.
+    pub(super) schema: &'static str,
+    /// The battery's name.
+    pub(super) table: String,
+    /// All that have a field in each row.
+    pub(super) columns: Vec<String>,
 }
 
 thread_local! {
@@ -43,20 +47,20 @@ thread_local! {
 }
 
 /// What [`TARGET`] names.
-struct BatteryTable;
+struct NamedTable;
 
-impl CopyTarget for BatteryTable {
+impl CopyTarget for NamedTable {
     /// Diesel wants one that it knows; nothing of it is used.
     type Table = batteries::table;
     type SqlType = BigInt;
 
     fn walk_target(mut out: AstPass<'_, '_, Pg>) -> QueryResult<()> {
         TARGET.with_borrow(|target| {
-            out.push_sql("battery.");
-            out.push_identifier(&target.battery)?;
-            out.push_sql(" (seq, received, segment");
-            for column in &target.columns {
-                out.push_sql(", ");
+            out.push_identifier(target.schema)?;
+            out.push_sql(".");
+            out.push_identifier(&target.table)?;
+            for (place, column) in target.columns.iter().enumerate() {
+                out.push_sql(if place == 0 { " (" } else { ", " });
                 out.push_identifier(column)?;
             }
             out.push_sql(")");
@@ -75,46 +79,98 @@ pub(super) fn copy(
     table: &Table,
     rows: &[Numbered<'_, '_>],
 ) -> QueryResult<()> {
-    TARGET.set(Target {
-        battery: battery.to_owned(),
-        columns: own_columns(table)
-            .map(|(name, _)| name.to_owned())
+    let columns = own_columns(table).map(|(name, _)| name);
+    let target = Target {
+        schema: "battery",
+        table: battery.to_owned(),
+        columns: OWN_FIELDS
+            .into_iter()
+            .chain(columns)
+            .map(str::to_owned)
             .collect(),
-    });
-    diesel::copy_from(batteries::table)
-        .from_raw_data(BatteryTable, |out| write(out, table, rows))
-        .with_format(CopyFormat::Binary)
-        .execute(connection)
-        .map(drop)
+    };
+    into(connection, target, |out| write(out, table, rows)).map(drop)
 }
 
-/// Writes the rows in PostgreSQL's binary form, while the server already takes the first ones.
+/// Copies what `write` writes in PostgreSQL's binary form; returns the number of rows.
+///
+/// # Errors
+/// As diesel's: nothing was written.
+pub(super) fn into(
+    connection: &mut PgConnection,
+    target: Target,
+    write: impl Fn(&mut dyn Write) -> QueryResult<()>,
+) -> QueryResult<usize> {
+    TARGET.set(target);
+    diesel::copy_from(batteries::table)
+        .from_raw_data(NamedTable, write)
+        .with_format(CopyFormat::Binary)
+        .execute(connection)
+}
+
+/// Rows in PostgreSQL's binary form, handed over while they are written: the server already takes
+/// the first ones meanwhile.
+pub(super) struct Rows<'o> {
+    out: &'o mut dyn Write,
+    bytes: Vec<u8>,
+    fields: [u8; 2],
+}
+
+impl<'o> Rows<'o> {
+    /// Begins, with so many fields in each row.
+    pub(super) fn new(out: &'o mut dyn Write, fields: usize) -> Self {
+        let mut bytes = Vec::with_capacity(2 * CHUNK_BYTES);
+        bytes.extend_from_slice(HEADER);
+        Self {
+            out,
+            bytes,
+            fields: i16::try_from(fields).unwrap_or(i16::MAX).to_be_bytes(),
+        }
+    }
+
+    /// Begins a row; its fields are appended to what this returns.
+    pub(super) fn begin_row(&mut self) -> QueryResult<&mut Vec<u8>> {
+        if self.bytes.len() >= CHUNK_BYTES {
+            self.hand_over()?;
+        }
+        self.bytes.extend_from_slice(&self.fields);
+        Ok(&mut self.bytes)
+    }
+
+    /// Ends behind the last row.
+    pub(super) fn end(mut self) -> QueryResult<()> {
+        self.bytes.extend_from_slice(&TRAILER.to_be_bytes());
+        self.hand_over()
+    }
+
+    fn hand_over(&mut self) -> QueryResult<()> {
+        self.out
+            .write_all(&self.bytes)
+            .map_err(|error| lost(&error))?;
+        self.bytes.clear();
+        Ok(())
+    }
+}
+
 fn write(out: &mut dyn Write, table: &Table, rows: &[Numbered<'_, '_>]) -> QueryResult<()> {
     let elements: Vec<_> = own_columns(table).map(|(_, element)| element).collect();
-    let fields = i16::try_from(OWN_FIELDS + elements.len()).unwrap_or(i16::MAX);
-    let mut bytes = Vec::with_capacity(2 * CHUNK_BYTES);
-    bytes.extend_from_slice(HEADER);
+    let mut written = Rows::new(out, OWN_FIELDS.len() + elements.len());
     for rows in rows {
         let columns = find_columns(rows, table);
         for (row, seq) in rows.rows() {
-            bytes.extend_from_slice(&fields.to_be_bytes());
-            bind::put(&mut bytes, &seq.to_be_bytes());
-            bind::put_time(&mut bytes, rows.piece.received);
-            bind::put(&mut bytes, &rows.run.segment.to_be_bytes());
+            let bytes = written.begin_row()?;
+            bind::put(bytes, &seq.to_be_bytes());
+            bind::put_time(bytes, rows.piece.received);
+            bind::put(bytes, &rows.run.segment.to_be_bytes());
             for (&element, column) in elements.iter().zip(&columns) {
                 match column {
-                    Some(column) => bind::put_cell(&mut bytes, element, column, row),
-                    None => bind::put_null(&mut bytes),
+                    Some(column) => bind::put_cell(bytes, element, column, row),
+                    None => bind::put_null(bytes),
                 }
-            }
-            if bytes.len() >= CHUNK_BYTES {
-                out.write_all(&bytes).map_err(|error| lost(&error))?;
-                bytes.clear();
             }
         }
     }
-    bytes.extend_from_slice(&TRAILER.to_be_bytes());
-    out.write_all(&bytes).map_err(|error| lost(&error))
+    written.end()
 }
 
 /// Only a connection that is lost takes no data: what the server refuses it says at the end.

@@ -6,8 +6,8 @@
 use diesel::{
     PgConnection, QueryResult, RunQueryDsl,
     data_types::PgTimestamp,
-    pg::Pg,
-    query_builder::{AstPass, Query, QueryFragment, QueryId},
+    pg::{Pg, PgQueryBuilder},
+    query_builder::{AstPass, Query, QueryBuilder, QueryFragment, QueryId},
     sql_types::{BigInt, Double, Text, Timestamptz, Untyped},
 };
 use rovi_common::name::BatteryName;
@@ -101,6 +101,13 @@ impl Statement {
         };
         self.parts.push(Part::Time(PgTimestamp(since_2000)));
         self
+    }
+
+    /// Returns the text of a statement that binds nothing, for several that are sent at once.
+    pub(super) fn without_binds(&self) -> QueryResult<String> {
+        let mut text = PgQueryBuilder::default();
+        self.to_sql(&mut text, &Pg)?;
+        Ok(text.finish())
     }
 
     /// Applies `add` for each item.

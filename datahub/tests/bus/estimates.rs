@@ -9,7 +9,7 @@ use async_nats::jetstream;
 use datahub::estimates::EstimateWriter;
 use diesel::{Connection, PgConnection, connection::SimpleConnection};
 use rovi_common::{
-    frame::{EstimateFrame, FRAME_VERSION},
+    frame::{EstimateFrame, FRAME_VERSION, Lineage},
     rows::{Column, Columns},
     streams::BusSettings,
     subjects,
@@ -326,4 +326,90 @@ async fn estimates_in_hand_of_a_hub_that_died_come_to_another_one() {
     let (alive, _) = start(&servers).await;
     number_is(&servers, "SELECT count(*) AS value FROM estimates.b7", 4).await;
     alive.stop().await;
+}
+
+/// A frame of many estimates that tells what made them: such are copied where they are new.
+fn told(first: i64, rows: usize, generation: i64, value: f64) -> EstimateFrame {
+    EstimateFrame {
+        generation,
+        lineage: Some(Lineage {
+            code_version: "1".to_owned(),
+            definition: "d".to_owned(),
+            horizon: 0.0,
+            rows_from: 1,
+        }),
+        ..frame("b7", first, rows, 1, value)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_estimates_are_stored_once_in_whatever_order_and_however_often_they_come() {
+    let servers = Servers::start();
+    servers.battery("b7");
+    let (parts, jetstream) = start(&servers).await;
+    let rows = "SELECT count(*) AS value FROM estimates.b7";
+    let milli = "SELECT sum(soc * 1000)::bigint AS value FROM estimates.b7";
+    for (first, count, generation, stored) in [
+        (1, 200, 1, 200),
+        (1, 200, 1, 200),
+        // In part known, with a hole before it, and what fills the hole.
+        (101, 200, 1, 300),
+        (501, 200, 1, 500),
+        (301, 200, 1, 700),
+        (701, 200, 1, 900),
+    ] {
+        publish(&jetstream, &told(first, count, generation, 0.1)).await;
+        number_is(&servers, rows, stored).await;
+        assert_eq!(servers.number(milli), stored * 100);
+    }
+    // A newer generation replaces them, and an older one that is late brings nothing back.
+    let anew = EstimateFrame {
+        replaces: Some((1, 900)),
+        ..told(1, 100, 2, 0.5)
+    };
+    publish(&jetstream, &anew).await;
+    number_is(&servers, rows, 100).await;
+    publish(&jetstream, &told(1, 200, 1, 0.1)).await;
+    publish(&jetstream, &told(901, 100, 2, 0.5)).await;
+    number_is(&servers, rows, 200).await;
+    assert_eq!(servers.number(milli), 200 * 500);
+    parts.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_estimates_keep_their_values_in_a_column_of_another_type() {
+    let servers = Servers::start();
+    servers.battery("b7");
+    let (parts, jetstream) = start(&servers).await;
+    publish(&jetstream, &told(1, 100, 1, 3.0)).await;
+    let rows = "SELECT count(*) AS value FROM estimates.b7";
+    number_is(&servers, rows, 100).await;
+    let mut owner = PgConnection::establish(&servers.postgres.server.url()).unwrap();
+    owner
+        .batch_execute("ALTER TABLE estimates.b7 ALTER COLUMN soc TYPE bigint")
+        .unwrap();
+    publish(&jetstream, &told(101, 100, 1, 3.0)).await;
+    number_is(&servers, rows, 200).await;
+    let sum = "SELECT sum(soc)::bigint AS value FROM estimates.b7";
+    assert_eq!(servers.number(sum), 600);
+    parts.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_estimates_of_many_batteries_make_all_their_tables() {
+    let servers = Servers::start();
+    let names: Vec<String> = (0..120).map(|number| format!("b{number}")).collect();
+    for name in &names {
+        servers.battery(name);
+    }
+    let (parts, jetstream) = start(&servers).await;
+    for name in &names {
+        publish(&jetstream, &frame(name, 1, 1, 1, 0.5)).await;
+    }
+    counted(&parts, 120).await;
+    let documented = "SELECT count(*) AS value FROM pg_description d \
+         JOIN pg_class c ON c.oid = d.objoid JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname = 'estimates' AND d.description ~ 'A·h|without unit'";
+    assert_eq!(servers.number(documented), 3 * 120);
+    parts.stop().await;
 }
