@@ -1,5 +1,5 @@
 //! What must hold for any bytes. Each function is the target of a libFuzzer binary of its name,
-//! and of the tests over the kept cases in `cases/`, which `datahub/tests/fuzzed.rs` runs as well.
+//! and of the tests over the kept cases in `cases/`, which `datahub/tests/fuzzed/` runs as well.
 
 use datahub::{fuzzing, upload::Decoded};
 use rovi_common::{
