@@ -7,7 +7,7 @@ cd "$(dirname "$0")/../fuzz"
 seconds=${1:?how many seconds each}
 shift
 targets=("$@")
-[ ${#targets[@]} -gt 0 ] || targets=(frames bodies bus names statements guard)
+[ ${#targets[@]} -gt 0 ] || targets=(frames bodies bus names questions statements guard)
 coverage="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
   -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table
   -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions -Coverflow-checks

@@ -68,18 +68,18 @@ pub fn estimates(subject: &str, bytes: &[u8]) -> Result<(), String> {
     estimates::check(subject, bytes)
 }
 
-/// Reads a text as everything that a question may hold; returns the cells of the formula that it
-/// is, if so, over three rows.
-pub fn question(text: &str) -> Option<Vec<Option<f64>>> {
+/// Reads a text as ranges of questions; tells whether one ends before it begins.
+pub fn is_reversed_range(text: &str) -> bool {
     const NOW_US: i64 = 1_800_000_000_000_000;
-    let reversed = [
-        range::seq("seq", text).is_ok_and(|(from, to)| from > to),
-        range::numbers("test_time", text).is_ok_and(|(from, to)| from > to),
-        range::seconds("time", text, NOW_US).is_ok_and(|(from, to)| from > to),
-        range::microseconds("received", text, NOW_US).is_ok_and(|(from, to)| from > to),
-    ];
-    assert!(!reversed.contains(&true), "{text:?} ends before it begins");
     let _refused = Every::parse(text);
+    range::seq("seq", text).is_ok_and(|(from, to)| from > to)
+        || range::numbers("test_time", text).is_ok_and(|(from, to)| from > to)
+        || range::seconds("time", text, NOW_US).is_ok_and(|(from, to)| from > to)
+        || range::microseconds("received", text, NOW_US).is_ok_and(|(from, to)| from > to)
+}
+
+/// Reads a text as a formula and returns its cells over three rows.
+pub fn formula(text: &str) -> Option<Vec<Option<f64>>> {
     let columns = Columns::new(vec![
         (
             "v".to_owned(),

@@ -1,5 +1,5 @@
 //! What must hold for any bytes. Each function is the target of a libFuzzer binary of its name,
-//! and of the tests over the kept cases in `cases/`.
+//! and of the tests over the kept cases in `cases/`, which `datahub/tests/fuzzed/` runs as well.
 
 use datahub::{fuzzing, upload::Decoded};
 use rovi_common::{
@@ -110,6 +110,21 @@ pub fn names(bytes: &[u8]) {
     let _no_header = parse_seq_header(text);
 }
 
+/// Ranges, intervals and formulas of questions: a formula has a cell for each row, null or finite.
+pub fn questions(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    assert!(!fuzzing::is_reversed_range(text), "{text:?}");
+    if let Some(cells) = fuzzing::formula(text) {
+        assert_eq!(cells.len(), 3, "{text}");
+        assert!(
+            cells.iter().flatten().all(|cell| cell.is_finite()),
+            "{text}"
+        );
+    }
+}
+
 /// Identifiers are quoted so that they can be read back, and arrays hold their cells.
 pub fn statements(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes).replace('\0', "");
@@ -186,17 +201,19 @@ mod tests {
 
     #[test]
     fn every_kept_case_holds() {
-        let targets: [(&str, fn(&[u8])); 6] = [
+        type Target = (&'static str, fn(&[u8]));
+        let targets: [Target; 7] = [
             ("frames", frames),
             ("bodies", bodies),
             ("bus", bus),
             ("names", names),
+            ("questions", questions),
             ("statements", statements),
             ("guard", guard),
         ];
         for (name, target) in targets {
             target(b"");
-            let folder = format!("{}/cases/{name}", env!("CARGO_MANIFEST_DIR"));
+            let folder = format!("{}/../fuzz/cases/{name}", env!("CARGO_MANIFEST_DIR"));
             for case in std::fs::read_dir(folder).into_iter().flatten().flatten() {
                 target(&std::fs::read(case.path()).unwrap());
             }

@@ -195,18 +195,7 @@ fn battery_routes(config: &mut web::ServiceConfig) {
                 .route(web::put().to(retention::set_retention))
                 .default_service(only("GET, PUT")),
         )
-        .route(
-            "/db/{battery}/intervals",
-            web::get().to(intervals::list_intervals),
-        )
-        .service(
-            web::resource("/db/{battery}/intervals/{label}")
-                .app_data(web::PayloadConfig::new(MAX_BYTES))
-                .route(web::get().to(intervals::read_interval))
-                .route(web::put().to(intervals::put_interval))
-                .route(web::delete().to(intervals::delete_interval))
-                .default_service(only("GET, PUT, DELETE")),
-        )
+        .configure(interval_routes)
         .route("/db/{battery}/tables", web::get().to(tables::list_tables))
         .service(
             web::resource("/db/{battery}/tables/{table}")
@@ -235,6 +224,23 @@ fn battery_routes(config: &mut web::ServiceConfig) {
             web::resource("/db/{battery}/changes")
                 .route(web::get().to(changes::list_changes))
                 .default_service(only("GET")),
+        );
+}
+
+/// Adds named intervals.
+fn interval_routes(config: &mut web::ServiceConfig) {
+    config
+        .route(
+            "/db/{battery}/intervals",
+            web::get().to(intervals::list_intervals),
+        )
+        .service(
+            web::resource("/db/{battery}/intervals/{label}")
+                .app_data(web::PayloadConfig::new(MAX_BYTES))
+                .route(web::get().to(intervals::read_interval))
+                .route(web::put().to(intervals::put_interval))
+                .route(web::delete().to(intervals::delete_interval))
+                .default_service(only("GET, PUT, DELETE")),
         );
 }
 
