@@ -65,6 +65,11 @@ impl Stack {
         }
     }
 
+    /// Gives both services a variable of their environment, from their next start.
+    pub fn set_environment(&mut self, name: &str, value: &str) {
+        self.settings.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Starts the hub, without waiting for it.
     pub fn start_hub(&mut self) {
         let mut command = Command::new(binary("datahub"));
