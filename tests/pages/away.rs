@@ -93,11 +93,12 @@ async fn without_the_twin_history_is_shown_and_its_silence_marked() {
         .sees("document.querySelector('[data-value=voltage]').textContent === '3.1234'")
         .await;
 
-    stack.start_twin();
     browser.go("/").await;
+    browser.sees(&stored_voltage("3.123")).await;
+    stack.start_twin();
     browser.sees("document.querySelector('.away').hidden").await;
     browser
-        .sees("document.querySelector('tbody tr:not(.gap)') && !document.querySelector('tr[data-stored]')")
+        .sees("!document.querySelector('tr[data-stored]')")
         .await;
     browser
         .sees("document.querySelector('.link-state').dataset.state === 'live'")
