@@ -378,7 +378,7 @@ function compare(a: number | string | null, b: number | string | null, sign: num
 
 function firstSteps(): Node[] {
   const origin = location.origin;
-  const command = (text: string) => h("pre", {}, text);
+  const command = (text: string) => h("pre", { tabindex: "0" }, text);
   return [
     h("h2", {}, "No batteries yet"),
     h("p", {}, "A battery appears here with its first row or its metadata. Any of these brings one:"),
