@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+pub use rovi_battdat::session;
 use rovi_common::name::{self, BatteryName};
-use uuid::Uuid;
 
 /// The origin of a name that was given on the command line.
 pub const BY_FLAG: &str = "--name";
@@ -67,23 +67,6 @@ pub fn choose(
         text: text.to_owned(),
         origin,
     }
-}
-
-/// Namespace of upload sessions, a random constant.
-const SESSIONS: Uuid = Uuid::from_u128(0x8f2c_1b54_60de_4f0a_9c37_d5a1_4e92_7b63);
-
-/// Derives the session of an upload, so that the same rows sent again are recognised.
-///
-/// `fingerprint` is that of the table's content, which a file keeps when it is moved or renamed.
-pub fn session(battery: &BatteryName, prefix: Option<&str>, fingerprint: &[u8; 32]) -> Uuid {
-    // No name holds a NUL, so different parts never join to the same text.
-    let mut text = Vec::new();
-    text.extend_from_slice(battery.as_str().as_bytes());
-    text.push(0);
-    text.extend_from_slice(prefix.unwrap_or_default().as_bytes());
-    text.push(0);
-    text.extend_from_slice(fingerprint);
-    Uuid::new_v5(&SESSIONS, &text)
 }
 
 #[cfg(test)]

@@ -57,6 +57,9 @@ pub struct EstimatorState {
     pub values: BTreeMap<String, Estimated>,
     /// What keeps the estimator from its work.
     pub error: Option<String>,
+    /// `healthy`, `suspect` or `diverged`; null where nobody watches over it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<String>,
 }
 
 /// The newest row of a battery and what its estimators say: `rovi.state.<battery>`.

@@ -130,6 +130,11 @@ pub struct Settings {
     /// Exports that run at once; each holds some pages of rows in memory, and a battdat file on
     /// the disk. Too many take the pool's connections, too few refuse people.
     pub exports: usize,
+    /// Files of rows (HDF5) that are taken in at once; each lies on the disk, in TMPDIR, and is read
+    /// by a process that takes up to 1 GiB. Too many fill disk and memory, too few refuse people.
+    pub files: usize,
+    /// Most bytes of such a file. Too high fills the disk, too low sends people to `rovicli stream`.
+    pub file_bytes: u64,
     /// How often the hub says on the bus that it lives. Too low keeps the bus busy, too high
     /// shows its end late.
     #[serde(with = "humantime_serde")]
@@ -187,6 +192,8 @@ impl Default for Settings {
             ping_interval: Duration::from_secs(15),
             idle_timeout: Duration::from_mins(5),
             exports: 4,
+            files: 2,
+            file_bytes: 1 << 30,
             heartbeat_interval: Duration::from_secs(5),
             bus: BusSettings::default(),
             relay: RelaySettings::default(),
@@ -263,6 +270,8 @@ impl Settings {
         );
         let exports = (1..=1000).contains(&self.exports);
         need(exports, "exports must be 1 to 1000");
+        let files = (1..=100).contains(&self.files) && self.file_bytes >= 1;
+        need(files, "files must be 1 to 100, and file_bytes 1 or more");
         need(bodies::is_usable(self), bodies::NEEDS);
         need(self.relay.is_usable(), RelaySettings::NEEDS);
         need(self.retention.is_usable(), RetentionSettings::NEEDS);

@@ -47,6 +47,8 @@ pub struct Hub {
     pub roller: Roller,
     /// Exports that may begin now.
     pub exports: Arc<Semaphore>,
+    /// Files of rows that may be taken in now.
+    pub files: Arc<Semaphore>,
     /// Cancelled when the service shall stop.
     pub stop: CancellationToken,
     /// Upload sockets, which close before the HTTP server stops.

@@ -8,7 +8,12 @@ use clap::Parser;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+fn main() -> anyhow::Result<ExitCode> {
+    // The service starts itself again to read an uploaded file, before there are threads.
+    datahub::upload::battdat::child::read_if_asked().map_or_else(serve, Ok)
+}
+
 #[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
+async fn serve() -> anyhow::Result<ExitCode> {
     datahub::command::Command::parse().run().await
 }

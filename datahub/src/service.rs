@@ -158,6 +158,7 @@ impl Service {
             rooms: Rooms::new(settings.queue_bytes, settings.battery_queue_bytes),
             roller: Roller::start(&pool, &lifecycle),
             exports: Arc::new(Semaphore::new(settings.exports)),
+            files: Arc::new(Semaphore::new(settings.files)),
             settings,
             pool,
             writers,

@@ -5,6 +5,13 @@ use system_tests::Stack;
 
 use crate::browser::Browser;
 
+/// An expression that is true where the fleet shows a stored voltage, marked as stored.
+fn stored_voltage(voltage: &str) -> String {
+    format!(
+        "[...document.querySelectorAll('tr[data-stored] td')].some((cell) => cell.textContent === '{voltage}')"
+    )
+}
+
 async fn upload(stack: &Stack, rows: i64) {
     let times = 0..rows;
     let time: Vec<i64> = times.clone().collect();
@@ -60,6 +67,12 @@ async fn without_the_twin_history_is_shown_and_its_silence_marked() {
         .sees("document.querySelector('td.name a')?.textContent === 'b7'")
         .await;
     browser.reads("not live").await;
+    // The last stored values, marked as such.
+    browser.sees(&stored_voltage("3.599")).await;
+    browser
+        .reads("values in italics are the last that were stored")
+        .await;
+    browser.keep("home-twin-away").await;
     browser.go("/dashboard/b7").await;
     browser
         .sees("document.querySelectorAll('.charts.stacked canvas').length === 2")
@@ -80,11 +93,55 @@ async fn without_the_twin_history_is_shown_and_its_silence_marked() {
         .sees("document.querySelector('[data-value=voltage]').textContent === '3.1234'")
         .await;
 
+    browser.go("/").await;
+    browser.sees(&stored_voltage("3.123")).await;
     stack.start_twin();
     browser.sees("document.querySelector('.away').hidden").await;
     browser
+        .sees("!document.querySelector('tr[data-stored]')")
+        .await;
+    browser
         .sees("document.querySelector('.link-state').dataset.state === 'live'")
         .await;
+    browser.is_clean().await;
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn without_nats_rows_are_stored_and_shown_and_nothing_claims_to_be_live() {
+    let mut stack = Stack::start().await;
+    upload(&stack, 500).await;
+    stack.relayed("b7").await;
+    let browser = Browser::open(stack.hub_url()).await;
+    browser.go("/").await;
+    let is_live = "document.querySelector('.link-state').dataset.state === 'live'";
+    browser.sees(is_live).await;
+
+    stack.nats.server.kill();
+    browser.reads("The bus (NATS) is away").await;
+    browser
+        .sees("document.querySelector('.link-state').dataset.state === 'away'")
+        .await;
+    let row = json!([{"test_time": 500.0, "voltage": 3.4321, "current": 0.0}]);
+    let url = format!("{}/db/upload/b7", stack.hub_url());
+    let sent = stack.http().post(url).json(&row).send().await.unwrap();
+    assert!(sent.status().is_success(), "{sent:?}");
+    browser.sees(&stored_voltage("3.432")).await;
+    browser.keep("home-nats-away").await;
+
+    browser.go("/dashboard/b7").await;
+    browser.reads("nothing can be registered").await;
+    browser
+        .sees("document.querySelector('[data-value=voltage]').textContent === '3.4321'")
+        .await;
+    browser
+        .sees("document.querySelectorAll('.charts.stacked canvas').length === 2")
+        .await;
+    browser.keep("battery-nats-away").await;
+
+    stack.nats.server.start_again().unwrap();
+    browser.sees("document.querySelector('.away').hidden").await;
+    browser.sees(is_live).await;
     browser.is_clean().await;
     browser.close().await;
 }

@@ -12,6 +12,17 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_mins(1);
 /// The key under which `WebDriver` names an element.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
+const AXE: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../web/node_modules/axe-core/axe.min.js"
+);
+const ACCESSIBLE: &str = "
+    const done = arguments[arguments.length - 1];
+    const lines = (rule) => rule.nodes.map((node) => `${rule.id}: ${rule.help}: ${node.html}`);
+    axe.run({resultTypes: ['violations']}).then(
+        (found) => done(found.violations.flatMap(lines)),
+        (error) => done([String(error)]),
+    )";
 const ARGUMENTS: [&str; 10] = [
     "--headless",
     "--no-sandbox",
@@ -188,6 +199,15 @@ impl Browser {
         let bad = lines.iter().filter_map(|line| line["message"].as_str());
         let bad = bad.filter(|text| text.contains("Content Security") || text.contains("Uncaught"));
         assert_eq!(bad.collect::<Vec<_>>(), Vec::<&str>::new());
+    }
+
+    /// Fails where axe-core finds what keeps people from using the page, such as those who hear it.
+    pub(crate) async fn is_accessible(&self) {
+        let axe = std::fs::read_to_string(AXE).expect("axe-core is there: make pages installs it");
+        let script = format!("{axe};\n{ACCESSIBLE}");
+        let body = json!({"script": script, "args": []});
+        let found = self.call("/execute/async", &body).await.unwrap();
+        assert_eq!(found, json!([]), "what axe-core finds");
     }
 
     /// Closes the window; what the driver started ends with it.

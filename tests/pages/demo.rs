@@ -71,6 +71,7 @@ async fn the_demo_is_clicked_through_live_and_with_a_zoom_that_stays() {
         browser.theme(theme).await;
         browser.size(width, 900).await;
         browser.keep(&format!("battery-{theme}-{width}")).await;
+        browser.is_accessible().await;
     }
     browser.size(1440, 900).await;
 
@@ -138,6 +139,7 @@ async fn the_services_are_told(browser: &Browser) {
         .sees("document.querySelectorAll('tr[data-service] .badge[data-level=good]').length === 2")
         .await;
     browser.keep("services").await;
+    browser.is_accessible().await;
 }
 
 #[tokio::test]

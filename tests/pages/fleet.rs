@@ -75,6 +75,7 @@ async fn ten_thousand_batteries_are_scrolled_sorted_and_searched() {
     browser.reads("10\u{202f}000 batteries").await;
     browser.sees(&format!("{FIRST} === 'cell-00000'")).await;
     browser.keep("fleet").await;
+    browser.is_accessible().await;
 
     scroll(&browser).await;
     browser.press("Health ± 2σ").await;

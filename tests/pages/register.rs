@@ -65,3 +65,41 @@ async fn metadata_rows_and_an_estimator_are_registered_from_the_page() {
     browser.is_clean().await;
     browser.close().await;
 }
+
+#[tokio::test]
+async fn a_battdat_file_is_stored_from_the_page_with_its_units_and_metadata() {
+    let mut stack = Stack::servers();
+    stack.start_hub();
+    stack.hub_ready().await;
+    let simulate = ["simulate", "cell.h5", "--rows", "30000", "--seed", "1"];
+    stack.run_rovicli(&simulate).await;
+    let file = stack.folder().join("cell.h5");
+    let browser = Browser::open(stack.hub_url()).await;
+    browser.go("/register?battery=b7").await;
+    // Twice: the second time nothing is stored anew.
+    for _ in 0..2 {
+        browser
+            .types("#rows input[type=file]", file.to_str().unwrap())
+            .await;
+        browser
+            .sees("document.querySelector('[data-file] p').textContent.includes('30\u{202f}000 rows stored.')")
+            .await;
+    }
+    browser.keep("register-battdat").await;
+    browser.is_accessible().await;
+    assert_eq!(stack.database().dense_rows("b7"), 30_000);
+    let metadata = stack.get("/db/b7/metadata").await.unwrap();
+    assert!(metadata["battery"]["nominal_capacity"].is_number());
+    let newest = stack.get("/db/b7/rows?limit=1&order=desc").await.unwrap();
+    assert_eq!(newest["units"]["voltage"], "V");
+
+    // What is no such file is refused in words.
+    let other = stack.folder().join("text.h5");
+    std::fs::write(&other, "no HDF5").unwrap();
+    browser
+        .types("#rows input[type=file]", other.to_str().unwrap())
+        .await;
+    browser.reads("the file is not an HDF5 file").await;
+    browser.is_clean().await;
+    browser.close().await;
+}

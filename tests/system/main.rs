@@ -6,6 +6,8 @@ mod cell;
 #[cfg(test)]
 mod authorisation;
 #[cfg(test)]
+mod battdat;
+#[cfg(test)]
 mod broken_link;
 #[cfg(test)]
 mod cycles;

@@ -291,20 +291,24 @@ impl Outbox {
     }
 }
 
-/// The values of [`HEALTH`].
-fn health(estimator: &Estimator) -> [Option<f64>; 5] {
-    let health = estimator.health();
-    let trust = match estimator.trust().state {
+/// The number that stands for a state in estimates.
+pub(crate) fn trust_number(state: TrustState) -> f64 {
+    match state {
         TrustState::Healthy => 0.0,
         TrustState::Suspect => 1.0,
         TrustState::Diverged => 2.0,
-    };
+    }
+}
+
+/// The values of [`HEALTH`].
+fn health(estimator: &Estimator) -> [Option<f64>; 5] {
+    let health = estimator.health();
     [
         Some(health.state_of_health.value),
         health.state_of_health.deviation,
         Some(health.equivalent_full_cycles),
         Some(health.charged_wh + health.discharged_wh),
-        Some(trust),
+        Some(trust_number(estimator.trust().state)),
     ]
 }
 

@@ -45,6 +45,13 @@ export async function getJson<T>(path: string, signal?: AbortSignal): Promise<T>
   return (await request(path, signal ? { signal } : {})).json() as Promise<T>;
 }
 
+const TWIN_MS = 8000;
+
+/** Asks the twin; one that stands still counts as away, however long the hub waits for it. */
+export function askTwin<T>(path: string): Promise<T> {
+  return getJson<T>(path, AbortSignal.timeout(TWIN_MS));
+}
+
 /** Sends a body and tells how far it is on its way. */
 export function sendWithProgress(
   method: string,
@@ -52,12 +59,14 @@ export function sendWithProgress(
   body: XMLHttpRequestBodyInit,
   headers: Record<string, string>,
   progress: (sent: number, total: number) => void,
+  answered: (text: string) => void = () => {},
 ): Promise<{ text: string; header: (name: string) => string | null }> {
   return new Promise((resolve, reject) => {
     const sending = new XMLHttpRequest();
     sending.open(method, path);
     for (const [name, value] of Object.entries(headers)) sending.setRequestHeader(name, value);
     sending.upload.addEventListener("progress", (event) => progress(event.loaded, event.total));
+    sending.addEventListener("progress", () => answered(sending.responseText));
     sending.addEventListener("error", () => reject(new Refusal(0, "the Data Hub does not answer")));
     sending.addEventListener("load", () => {
       if (sending.status === 401) void askToSignIn();

@@ -1,6 +1,7 @@
 // What is known of all batteries: the hub's list joined with live news and alerts.
-import { Refusal, getJson } from "./api";
+import { Refusal, askTwin, getJson } from "./api";
 import { follow, serverNow } from "./live";
+import { newestStored } from "./stored";
 import type { Live, LinkState } from "./live";
 
 export interface Battery {
@@ -8,7 +9,14 @@ export interface Battery {
   title: string | null;
   firstSeq: number;
   lastSeq: number;
+  /** The newest values; of the live socket, or as the hub stored them. */
   live: Live | null;
+  /** Whether they are the stored ones, because nothing is live. */
+  isStored: boolean;
+  /** What was live before the stored values took its place. */
+  before: Live | null;
+  /** When the stored ones were last asked for, by this page's clock. */
+  askedAt: number;
   alerts: number;
   gravest: string | null;
 }
@@ -32,10 +40,13 @@ interface Listed {
 
 const FIELDS =
   "voltage,current,temperature,state_of_charge,state_of_charge__std,state_of_health," +
-  "state_of_health__std,seq,epoch,estimator_phase,estimator_error";
+  "state_of_health__std,seq,epoch,estimator_phase,estimator_error,estimator_trust";
 const LIST_AGAIN_MS = 30_000;
 const ALERTS_AGAIN_MS = 5000;
 const PAGE = 1000;
+/** Batteries whose stored values are asked for at once, and how often each is. */
+const ASKING = 4;
+const STORED_AGAIN_MS = 10_000;
 
 export class Fleet {
   readonly batteries = new Map<string, Battery>();
@@ -46,6 +57,7 @@ export class Fleet {
   link: LinkState = "connecting";
   /** Raised by every change. */
   version = 0;
+  private asking = 0;
 
   start(onLink: (state: LinkState) => void): void {
     void this.keepListing();
@@ -54,6 +66,7 @@ export class Fleet {
       battery: (name, live) => this.take(name, live),
       link: (state) => {
         this.link = state;
+        if (state === "live") this.liveAgain();
         this.version++;
         onLink(state);
       },
@@ -68,23 +81,61 @@ export class Fleet {
     }
     const battery = this.battery(name);
     battery.live = live;
+    battery.isStored = false;
     battery.lastSeq = Math.max(battery.lastSeq, live.seq ?? 0);
   }
 
   private battery(name: string): Battery {
     let battery = this.batteries.get(name);
     if (!battery) {
-      battery = { name, title: null, firstSeq: 1, lastSeq: 0, live: null, alerts: 0, gravest: null };
+      battery = { name, title: null, firstSeq: 1, lastSeq: 0, live: null, isStored: false, before: null, askedAt: -Infinity, alerts: 0, gravest: null };
       this.batteries.set(name, battery);
     }
     return battery;
+  }
+
+  /** Asks the hub for the newest stored values of batteries of which nothing is live; a few at a time. */
+  askStored(batteries: Battery[]): void {
+    if (this.link === "connecting") return;
+    const now = performance.now();
+    for (const battery of batteries) {
+      if (this.asking >= ASKING) return;
+      const isLive = battery.live !== null && !battery.isStored && this.link === "live";
+      if (isLive || battery.lastSeq === 0 || now - battery.askedAt < STORED_AGAIN_MS) continue;
+      battery.askedAt = now;
+      this.asking++;
+      void newestStored(battery.name)
+        .then((stored) => this.takeStored(battery, stored))
+        // Whoever is away is told of above the page.
+        .catch(() => undefined)
+        .finally(() => this.asking--);
+    }
+  }
+
+  /** Shows again what was live before a pause; what came since is told anew. */
+  private liveAgain(): void {
+    for (const battery of this.batteries.values()) {
+      if (!battery.isStored || battery.before === null) continue;
+      battery.live = battery.before;
+      battery.isStored = false;
+    }
+  }
+
+  private takeStored(battery: Battery, stored: Live | null): void {
+    const isOvertaken = this.link === "live" && battery.live !== null && !battery.isStored;
+    if (stored === null || isOvertaken) return;
+    if (!battery.isStored) battery.before = battery.live;
+    battery.live = stored;
+    battery.isStored = true;
+    battery.lastSeq = Math.max(battery.lastSeq, stored.seq);
+    this.version++;
   }
 
   private async keepListing(): Promise<void> {
     try {
       const seen = await this.list();
       for (const [name, battery] of this.batteries) {
-        if (!seen.has(name) && !battery.live) this.batteries.delete(name);
+        if (!seen.has(name) && (!battery.live || battery.isStored)) this.batteries.delete(name);
       }
       this.isListed = true;
       this.problem = null;
@@ -116,7 +167,7 @@ export class Fleet {
 
   private async keepAskingAlerts(): Promise<void> {
     try {
-      const alerts = await getJson<Alert[]>("/online/alerts?active=true");
+      const alerts = await askTwin<Alert[]>("/online/alerts?active=true");
       for (const battery of this.batteries.values()) {
         battery.alerts = 0;
         battery.gravest = null;

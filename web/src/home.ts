@@ -3,7 +3,7 @@ import { fill, h, setText } from "./dom";
 import { Fleet, ageOf, rowsOf } from "./fleet";
 import type { Battery } from "./fleet";
 import { NONE, count, duration, fixed, percent } from "./format";
-import { badge, openPage, phaseLevel } from "./shell";
+import { badge, openPage, phaseLevel, trustLevel } from "./shell";
 
 interface Column {
   key: string;
@@ -18,6 +18,8 @@ interface Column {
 const ROW_PX = 30;
 /** Lines drawn beyond those in sight, so that scrolling shows no gaps. */
 const MARGIN = 12;
+/** Letters at the end of a name that are never cut off. */
+const SHOWN_END = 12;
 const PAINT_MS = 250;
 const SORT_MS = 1000;
 /** After so long without a row a battery counts as silent. */
@@ -35,6 +37,12 @@ function withSpread(mean: number | null | undefined, std: number | null | undefi
   };
 }
 
+/** A name that is cut in its middle where it is long: names of a fleet often differ at their ends. */
+function bothEnds(name: string): Node[] {
+  const end = Math.max(0, name.length - SHOWN_END);
+  return [h("span", { class: "start" }, name.slice(0, end)), h("span", {}, name.slice(end))];
+}
+
 const COLUMNS: Column[] = [
   {
     key: "name",
@@ -43,7 +51,7 @@ const COLUMNS: Column[] = [
     show: (cell, b) => {
       if (cell.dataset.name === b.name) return;
       cell.dataset.name = b.name;
-      fill(cell, h("a", { href: `/dashboard/${encodeURIComponent(b.name)}` }, b.name));
+      fill(cell, h("a", { href: `/dashboard/${encodeURIComponent(b.name)}` }, ...bothEnds(b.name)));
       cell.title = b.title && b.title !== b.name ? `${b.name}: ${b.title}` : b.name;
     },
   },
@@ -109,11 +117,23 @@ const COLUMNS: Column[] = [
     show: (cell, b) => {
       const state = stateOf(b);
       const error = b.live?.estimator_error ?? "";
-      const mark = state + error;
+      const mark = `${b.isStored} ${state} ${error}`;
       if (cell.dataset.mark === mark) return;
       cell.dataset.mark = mark;
       const level = state === "none" ? "none" : error && state === "live" ? "warn" : phaseLevel(state);
+      if (b.isStored) return fill(cell, h("span", { class: "soft" }, "not known"));
       fill(cell, state === "none" ? NONE : badge(state.replace("_", " "), level, error));
+    },
+  },
+  {
+    key: "trust",
+    title: "Trust",
+    value: (b) => TRUST.indexOf(b.live?.estimator_trust ?? "none"),
+    show: (cell, b) => {
+      const trust = b.live?.estimator_trust ?? "";
+      if (cell.dataset.mark === trust) return;
+      cell.dataset.mark = trust;
+      fill(cell, trust ? badge(trust, trustLevel(trust)) : NONE);
     },
   },
   {
@@ -130,6 +150,7 @@ const COLUMNS: Column[] = [
   },
 ];
 
+const TRUST = ["diverged", "suspect", "healthy", "none"];
 const STATES = ["broken", "starting", "catching_up", "live", "none"];
 
 function stateOf(battery: Battery): string {
@@ -140,8 +161,9 @@ const FILTERS: [string, string, (battery: Battery) => boolean][] = [
   ["all", "All", () => true],
   ["alerts", "Alerts", (b) => b.alerts > 0],
   ["broken", "Broken", (b) => stateOf(b) === "broken" || Boolean(b.live?.estimator_error)],
+  ["suspect", "Not trusted", (b) => b.live?.estimator_trust === "suspect" || b.live?.estimator_trust === "diverged"],
   ["silent", "Silent", (b) => (ageOf(b) ?? Infinity) > SILENT_S],
-  ["none", "No estimator", (b) => stateOf(b) === "none"],
+  ["none", "No estimator", (b) => !b.isStored && stateOf(b) === "none"],
 ];
 
 export function openHome(): void {
@@ -283,7 +305,8 @@ class FleetView {
     this.shown = keyed.map((one) => one.battery);
     const all = this.fleet.batteries.size;
     const of = this.shown.length === all ? "" : ` of ${count(all)}`;
-    setText(this.summary, `${count(this.shown.length)}${of} ${all === 1 ? "battery" : "batteries"}`);
+    const stored = this.shown.some((battery) => battery.isStored) ? "; values in italics are the last that were stored" : "";
+    setText(this.summary, `${count(this.shown.length)}${of} ${all === 1 ? "battery" : "batteries"}${stored}`);
     this.showEmpty();
   }
 
@@ -317,6 +340,7 @@ class FleetView {
     while (this.lines.length < lines) this.addLine();
     while (this.lines.length > lines) this.lines.pop()!.remove();
     this.lines.forEach((line, at) => this.show(line, first + at));
+    if (refresh) this.fleet.askStored(this.shown.slice(top, top + fits));
   }
 
   private addLine(): void {
@@ -329,6 +353,8 @@ class FleetView {
     const battery = this.shown[at];
     if (!battery) return;
     line.setAttribute("aria-rowindex", String(at + 2));
+    line.toggleAttribute("data-stored", battery.isStored);
+    line.title = battery.isStored ? "The last values that were stored; nothing of this battery is live." : "";
     COLUMNS.forEach((column, place) => column.show(line.cells[place]!, battery));
   }
 }
@@ -352,7 +378,7 @@ function compare(a: number | string | null, b: number | string | null, sign: num
 
 function firstSteps(): Node[] {
   const origin = location.origin;
-  const command = (text: string) => h("pre", {}, text);
+  const command = (text: string) => h("pre", { tabindex: "0" }, text);
   return [
     h("h2", {}, "No batteries yet"),
     h("p", {}, "A battery appears here with its first row or its metadata. Any of these brings one:"),

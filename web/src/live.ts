@@ -16,6 +16,7 @@ export interface Live {
   state_of_health__std: number | null;
   estimator_phase: string | null;
   estimator_error: string | null;
+  estimator_trust: string | null;
   [column: string]: unknown;
 }
 
@@ -34,16 +35,34 @@ const NO_SUCH_BATTERY = 4404;
 /** Close code of a token that counts no more. */
 const ENDED = 4401;
 
+// Where the bus is away a socket stays open and says nothing: that is not live.
+let busIsAway = false;
+const onBus: (() => void)[] = [];
+
+/** Takes in whether the bus is away, as the hub says. */
+export function hearBus(isAway: boolean): void {
+  if (busIsAway === isAway) return;
+  busIsAway = isAway;
+  for (const tell of onBus) tell();
+}
+
 /** Follows all batteries or one; the newest state comes again after each connection. */
 export function follow(query: string, listener: Listener): void {
   let wait = FIRST_WAIT_MS;
+  let state: LinkState = "connecting";
+  const tell = () => listener.link(state === "live" && busIsAway ? "away" : state);
+  const link = (now: LinkState) => {
+    state = now;
+    tell();
+  };
+  onBus.push(tell);
   const connect = () => {
     const socket = openSocket(`/ws${query}`);
     let opened = false;
     socket.addEventListener("open", () => {
       opened = true;
       wait = FIRST_WAIT_MS;
-      listener.link("live");
+      link("live");
     });
     socket.addEventListener("message", (event) => {
       for (const [key, value] of Object.entries(JSON.parse(event.data as string))) {
@@ -53,7 +72,7 @@ export function follow(query: string, listener: Listener): void {
     });
     socket.addEventListener("close", (event) => {
       const isWaiting = event.code === NO_SUCH_BATTERY;
-      listener.link(isWaiting ? "connecting" : "away");
+      link(isWaiting ? "connecting" : "away");
       if (!opened || event.code === ENDED) void checkSignedIn();
       setTimeout(connect, wait);
       wait = Math.min(wait * 2, isWaiting ? 2000 : LONGEST_WAIT_MS);
@@ -63,7 +82,7 @@ export function follow(query: string, listener: Listener): void {
     if (live?.ws_timestamp) hearClock(live.ws_timestamp);
     listener.battery(name, live);
   };
-  listener.link("connecting");
+  link("connecting");
   connect();
 }
 

@@ -55,7 +55,7 @@ function explanation(): HTMLElement {
     "div",
     { id: "what" },
     h("p", {}, "A token is a word that says who you are and what you may do. An admin makes one for you, and sees it once:"),
-    h("pre", {}, "rovicli token create your-name --grant reader --days 30"),
+    h("pre", { tabindex: "0" }, "rovicli token create your-name --grant reader --days 30"),
     h("p", {}, "The first admin's token is printed by ", h("code", {}, "rovicli up --auth"), ". Where an issuer of JWTs is set up, a JWT does as well."),
     h("p", { class: "soft" }, "This browser keeps it for 12 hours, or until it expires or is revoked."),
   );

@@ -1,6 +1,7 @@
 // What all pages share: the head, the theme, and what is said when a part of the service is away.
-import { Refusal, getJson, request } from "./api";
+import { Refusal, askTwin, request } from "./api";
 import { fill, h, setText } from "./dom";
+import { hearBus } from "./live";
 import type { LinkState } from "./live";
 import { showWho } from "./session";
 
@@ -79,8 +80,10 @@ async function problems(): Promise<string[]> {
   }
   const said: string[] = [];
   if (parts["postgresql"]) said.push(`PostgreSQL is away: ${parts["postgresql"]}. Rows cannot be stored or read now.`);
-  if (parts["nats"] || parts["relay"]) {
-    said.push(`The bus is away: ${parts["nats"] ?? parts["relay"]}. Stored history can be read; nothing is live.`);
+  const bus = parts["nats"] ?? parts["relay"];
+  hearBus(bus !== undefined);
+  if (bus !== undefined) {
+    said.push(`The bus (NATS) is away: ${bus}. Rows are stored and history can be read; nothing is live, and nothing can be registered.`);
   }
   // The twin tells strangers nothing, so they do not ask.
   if (!isLogin() && (await twinIsAway())) {
@@ -104,7 +107,7 @@ async function readyProblems(): Promise<Record<string, string>> {
 
 async function twinIsAway(): Promise<boolean> {
   try {
-    await getJson("/online/services");
+    await askTwin("/online/services");
     return false;
   } catch (error) {
     return error instanceof Refusal && error.isAway;
@@ -149,6 +152,11 @@ export function colour(name: string): string {
 /** A state in a word, with a level for its colour. */
 export function badge(text: string, level: "good" | "warn" | "bad" | "none", title?: string): HTMLElement {
   return h("span", { class: "badge", "data-level": level, title: title ?? null }, text);
+}
+
+export function trustLevel(trust: string): "good" | "warn" | "bad" {
+  if (trust === "healthy") return "good";
+  return trust === "diverged" ? "bad" : "warn";
 }
 
 export function phaseLevel(phase: string): "good" | "warn" | "bad" | "none" {

@@ -28,7 +28,7 @@ const WORDS: Record<string, string> = {
   upload_sockets: "upload sessions",
   batteries_parked: "batteries set aside",
   rows_behind: "rows behind",
-  checkpoint_age_s: "unsaved for s",
+  checkpoint_age_s: "s unsaved",
   live_sockets: "live sessions",
 };
 
@@ -99,9 +99,9 @@ function table(services: Service[], before: Map<string, Before>): HTMLElement {
       number(known?.perSecond === null || !known || one.is_stale ? NONE : fixed(known.perSecond, known.perSecond < 100 ? 1 : 0)),
       number(count(one.totals.rows ?? 0)),
       number(partitions === undefined ? "" : `${partitions}`),
-      h("td", {}, figures(one.lag)),
-      h("td", {}, figures({ ...(estimators === undefined ? {} : { estimators }), ...queues })),
-      h("td", {}, refused(one.totals)),
+      h("td", { class: "wrap" }, figures(one.lag)),
+      h("td", { class: "wrap" }, figures({ ...(estimators === undefined ? {} : { estimators }), ...queues })),
+      h("td", { class: "wrap" }, refused(one.totals)),
     );
   });
   return h(
@@ -126,7 +126,7 @@ function problems(one: Service): HTMLElement | null {
 }
 
 function figures(of: Record<string, number>): string {
-  const said = Object.entries(of).map(([name, value]) => `${WORDS[name] ?? name.replaceAll("_", " ")} ${count(value)}`);
+  const said = Object.entries(of).map(([name, value]) => `${count(value)} ${WORDS[name] ?? name.replaceAll("_", " ")}`);
   return said.join(", ");
 }
 

@@ -1,5 +1,11 @@
 //! What a caller is told of a column, and of what was left out.
 
+use serde_json::{Map, Value, json};
+
+/// The longest unit and description that the hub takes.
+const UNIT_BYTES: usize = 63;
+const DESCRIPTION_BYTES: usize = 4096;
+
 /// What the cells of a column are read as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ColumnKind {
@@ -50,6 +56,21 @@ impl ColumnInfo {
             description: None,
             expanded_from: None,
         }
+    }
+
+    /// Collects units and descriptions as the hub takes them; longer ones are left out.
+    pub fn meanings(columns: &[Self]) -> Map<String, Value> {
+        let said = |column: &Self| {
+            let unit = column
+                .unit
+                .as_deref()
+                .filter(|unit| unit.len() <= UNIT_BYTES);
+            let text = column.description.as_deref();
+            let text = text.filter(|text| text.len() <= DESCRIPTION_BYTES);
+            let meaning = json!({"unit": unit, "description": text});
+            (unit.is_some() || text.is_some()).then(|| (column.name.clone(), meaning))
+        };
+        columns.iter().filter_map(said).collect()
     }
 
     /// Takes runs of columns `name[0]`, `name[1]` … of one kind as the cells of an array `name`, as
@@ -116,5 +137,26 @@ pub struct LeftOut {
 impl std::fmt::Display for LeftOut {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", self.path, self.reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_file_says_of_its_columns_goes_to_the_hub() {
+        let columns = [
+            ColumnInfo::new("voltage", ColumnKind::Float).with_unit("V"),
+            ColumnInfo::new("note", ColumnKind::Text),
+            ColumnInfo::new("p", ColumnKind::Float)
+                .with_unit("x".repeat(64))
+                .with_description("Pressure"),
+        ];
+        let expected = json!({
+            "voltage": {"unit": "V", "description": null},
+            "p": {"unit": null, "description": "Pressure"},
+        });
+        assert_eq!(Value::Object(ColumnInfo::meanings(&columns)), expected);
     }
 }

@@ -39,11 +39,14 @@ mod raw;
 mod scan;
 mod schema;
 
+mod session;
+
 pub use column::{ColumnInfo, ColumnKind, LeftOut};
 pub use error::BattdatError;
 pub use file::{BattdatFile, BatteryEntry, TableEntry};
 pub use filters::FilterName;
 pub use schema::write as table_metadata;
+pub use session::session;
 pub use table::{CHUNK_ROWS, Chunks, Table};
 pub use table_writer::TableWriter;
 pub use writer::{BATTDAT_VERSION, BattdatWriter};

@@ -73,6 +73,7 @@ pub const HUB: &[Line] = &[
     ("GET", "/db/batteries", Listed(Reader)),
     ("GET", "/db/upload/{battery}", Battery(Uploader)),
     ("POST", "/db/upload/{battery}", Battery(Uploader)),
+    ("POST", "/db/upload/{battery}/battdat", Battery(Uploader)),
     ("DELETE", "/db/{battery}", Battery(Admin)),
     ("GET", "/db/{battery}/metadata", Battery(Reader)),
     ("PUT", "/db/{battery}/metadata", Battery(Uploader)),

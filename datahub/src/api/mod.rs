@@ -76,6 +76,7 @@ use crate::{metadata::MAX_BYTES, pages, upload};
         tables::read_table,
         upload::upload_by_socket,
         upload::post::upload_by_post,
+        upload::battdat::upload_battdat,
         read_rows::read_rows,
         export_rows::export_rows,
         read_statistics::read_statistics,
@@ -127,6 +128,11 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
                 .route(web::get().to(upload::upload_by_socket))
                 .route(web::post().to(upload::post::upload_by_post))
                 .default_service(only("GET, POST")),
+        )
+        .service(
+            web::resource("/db/upload/{battery}/battdat")
+                .route(web::post().to(upload::battdat::upload_battdat))
+                .default_service(only("POST")),
         )
         .route(
             "/db/batteries",

@@ -1,5 +1,6 @@
 //! Uploads: `GET` (WebSocket) and `POST /db/upload/{battery}`.
 
+pub mod battdat;
 pub(crate) mod bodies;
 pub(crate) mod body;
 pub mod decode;

@@ -185,10 +185,10 @@ pub(super) fn broke_off(why: impl std::fmt::Display) -> Problem {
 }
 
 /// The rows of a body that were rejected.
-struct Rejections {
-    rows: u64,
+pub(super) struct Rejections {
+    pub(super) rows: u64,
     /// Position and reason.
-    first: Option<(i64, String)>,
+    pub(super) first: Option<(i64, String)>,
 }
 
 /// Stores the rows, in batches no larger than a group.
@@ -228,7 +228,7 @@ async fn store(
 }
 
 /// Counts what was rejected, also by an earlier request under the same key.
-async fn rejections(hub: &Hub, intake: &Intake) -> Result<Rejections, Problem> {
+pub(super) async fn rejections(hub: &Hub, intake: &Intake) -> Result<Rejections, Problem> {
     let claim = intake.uploader.claim;
     if claim.position == 0 {
         let Progress {

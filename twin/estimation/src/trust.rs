@@ -46,6 +46,17 @@ pub enum TrustState {
     Diverged,
 }
 
+impl TrustState {
+    /// Returns the word for it, as documents of all kinds have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Suspect => "suspect",
+            Self::Diverged => "diverged",
+        }
+    }
+}
+
 /// Why an estimator is not healthy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

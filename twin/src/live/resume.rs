@@ -15,10 +15,11 @@ use rovi_common::{
     rows::Columns,
     subjects,
 };
-use rovi_estimation::Document;
+use rovi_estimation::{Document, TrustState};
 
 use super::board::{Place, Version};
 use crate::{
+    estimates::trust_number,
     filter::Position,
     fleet::{Fleet, Shared},
     state::newest,
@@ -266,6 +267,7 @@ impl Estimates {
                 phase: "live".to_owned(),
                 values,
                 error: None,
+                trust: trust_of(&frame.columns, row),
             };
             let read = self.read.entry(seq).or_default();
             read.push((frame.estimator.clone(), state));
@@ -328,4 +330,17 @@ fn values_by_column(
         values.insert(HEALTH.to_owned(), health);
     }
     values
+}
+
+/// Reads how far the estimator could be believed, where the frame says so.
+fn trust_of(columns: &Columns, row: usize) -> Option<String> {
+    let number = columns.get("trust")?.number(row)?;
+    let known = [
+        TrustState::Healthy,
+        TrustState::Suspect,
+        TrustState::Diverged,
+    ];
+    let mut known = known.into_iter();
+    let state = known.find(|state| trust_number(*state) >= number)?;
+    Some(state.as_str().to_owned())
 }

@@ -16,10 +16,11 @@ const BASIC: [&str; 3] = ["voltage", "current", "temperature"];
 /// What the champion says, with `__std` for its standard deviation.
 const ESTIMATED: [&str; 2] = ["state_of_charge", "state_of_health"];
 /// Names that are ours; a column of such a name is shown as `<name>_`.
-const OURS: [&str; 15] = [
+const OURS: [&str; 16] = [
     "timestamp",
     "estimator_phase",
     "estimator_error",
+    "estimator_trust",
     "epoch",
     "seq",
     "segment",
@@ -202,6 +203,9 @@ pub(crate) fn shape(state: &BatteryState) -> Map<String, Value> {
     let error = state.estimators.values().find_map(|one| one.error.clone());
     shape.insert("estimator_phase".to_owned(), phase.into());
     shape.insert("estimator_error".to_owned(), error.into());
+    let trust = state.estimators.get(&champion);
+    let trust = trust.and_then(|one| one.trust.clone());
+    shape.insert("estimator_trust".to_owned(), trust.into());
     let estimates = serde_json::to_value(&state.estimators).unwrap_or_default();
     shape.insert("estimates".to_owned(), estimates);
     shape.insert("champion".to_owned(), champion.as_str().into());
@@ -287,6 +291,7 @@ mod tests {
         let state = |phase: &str, error: Option<&str>| EstimatorState {
             phase: phase.to_owned(),
             error: error.map(str::to_owned),
+            trust: (phase == "live").then(|| "suspect".to_owned()),
             ..EstimatorState::default()
         };
         let estimators = &mut version.state.estimators;
@@ -296,6 +301,7 @@ mod tests {
         let data = &message["battery:b7:data"];
         assert_eq!(data["estimator_phase"], "broken");
         assert_eq!(data["estimator_error"], "no such file");
+        assert_eq!(data["estimator_trust"], "suspect", "that of the champion");
     }
 
     #[test]

@@ -84,6 +84,10 @@ pub(crate) fn state_of(link: &Link) -> EstimatorState {
         phase: report.phase.as_str().to_owned(),
         values: report.values.iter().cloned().collect(),
         error: report.last_error.clone().filter(|_| is_failing),
+        trust: report
+            .trust
+            .as_ref()
+            .map(|trust| trust.state.as_str().to_owned()),
     }
 }
 

@@ -225,7 +225,10 @@ export class Chart {
       return { ...look, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000], space: 70, values };
     }
     if (this.axis !== "test_time") {
-      const values = (_: uPlot, splits: number[]) => splits.map(shortCount);
+      const values = (_: uPlot, splits: number[]) => {
+        const digits = digitsOf(Math.abs((splits[1] ?? 1) - (splits[0] ?? 0)) || 1);
+        return splits.map((x) => (digits === 0 ? count(x) : x.toFixed(digits)).replace("-", "−"));
+      };
       return this.axis === "received" ? look : { ...look, values };
     }
     const values = (plot: uPlot, splits: number[]) => {
@@ -370,10 +373,6 @@ function legendOf(line: Line): HTMLElement {
   swatch.style.color = `var(--${line.colour})`;
   swatch.style.fontWeight = "700";
   return h("span", { class: "soft" }, swatch, line.label);
-}
-
-function shortCount(x: number): string {
-  return Number.isInteger(x) ? count(x) : significant(x, 4);
 }
 
 /** Digits behind the point that a step between two labels needs. */

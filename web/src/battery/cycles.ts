@@ -27,7 +27,7 @@ const IN_OUT = [
 export class Cycles {
   readonly element = h("section", { class: "card" });
   private readonly note = h("p", { class: "soft" });
-  private readonly table = h("div", { class: "scroll" });
+  private readonly table = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Cycles" });
   private readonly capacity: Chart;
   private readonly energy: Chart;
   private readonly efficiency: Chart;

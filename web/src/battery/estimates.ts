@@ -6,6 +6,7 @@ import type { Page } from "./series";
 import { along, reduced } from "./series";
 import type { View } from "./view";
 
+const NOTHING = "No estimates yet. An estimator that is registered shows charge, capacity and resistance here.";
 const POINTS = 2400;
 const STD = "__std";
 /** Not states, or shown in other ways. */
@@ -87,11 +88,11 @@ export class Estimates {
       newest = await getJson<Page>(`${path}&limit=1&order=desc`, signal);
     } catch (error) {
       if (!(error instanceof Refusal) || error.status !== 404) throw error;
-      this.say("No estimates yet. Register an estimator to see charge, capacity and resistance.");
+      this.say(NOTHING);
       return;
     }
     if (newest.seq.length === 0) {
-      this.say(`The estimator ${this.estimator} has said nothing yet.`);
+      this.say(this.estimator === "default" ? NOTHING : `The estimator ${this.estimator} has said nothing yet.`);
       return;
     }
     this.say("");

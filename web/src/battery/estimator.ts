@@ -1,8 +1,8 @@
 // The estimators of a battery: what they are doing, how far they may be believed, their documents.
-import { Refusal, getJson } from "../api";
+import { Refusal, askTwin } from "../api";
 import { fill, h } from "../dom";
 import { count, fixed, percent, significant } from "../format";
-import { badge, phaseLevel } from "../shell";
+import { badge, phaseLevel, trustLevel } from "../shell";
 import { describe } from "./estimates";
 
 interface Status {
@@ -27,8 +27,6 @@ interface Status {
   definition: unknown;
 }
 
-const TRUST_LEVELS: Record<string, "good" | "warn" | "bad"> = { healthy: "good", suspect: "warn", diverged: "bad" };
-
 export class Estimators {
   readonly element = h("section", { class: "card" });
   private readonly head = h("div", { class: "bar" });
@@ -50,7 +48,7 @@ export class Estimators {
   async load(): Promise<void> {
     try {
       const path = `/online/${encodeURIComponent(this.battery)}`;
-      this.statuses = (await getJson<{ estimators: Record<string, Status> }>(path)).estimators;
+      this.statuses = (await askTwin<{ estimators: Record<string, Status> }>(path)).estimators;
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
       const isMissing = error.status === 404;
@@ -134,7 +132,7 @@ function trust(status: Status): HTMLElement | null {
   const { trust } = status;
   if (!trust) return null;
   const why = trust.reason ? ` ${trust.reason.replaceAll("_", " ")}${trust.since === undefined ? "" : `, since ${significant(trust.since, 6)} s`}` : "";
-  return h("span", {}, badge(trust.state, TRUST_LEVELS[trust.state] ?? "warn"), why);
+  return h("span", {}, badge(trust.state, trustLevel(trust.state)), why);
 }
 
 function consistency(status: Status): string | null {

@@ -1,5 +1,5 @@
 // Metadata and alerts of a battery. Both hold what users wrote: it is set as text, never as markup.
-import { Refusal, getJson } from "../api";
+import { Refusal, askTwin, getJson } from "../api";
 import { fill, h } from "../dom";
 import type { Alert } from "../fleet";
 import { duration, moment } from "../format";
@@ -40,7 +40,7 @@ export async function loadAlerts(battery: string, place: HTMLElement): Promise<v
   const title = h("h2", {}, "Alerts");
   let alerts: Alert[];
   try {
-    alerts = await getJson<Alert[]>("/online/alerts");
+    alerts = await askTwin<Alert[]>("/online/alerts");
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
     fill(place, title, h("p", { class: "soft" }, "Alerts are not known while the Digital Twin is away."));
@@ -62,7 +62,7 @@ export async function loadAlerts(battery: string, place: HTMLElement): Promise<v
       h("td", {}, alert.detail),
     ),
   );
-  fill(place, title, h("div", { class: "scroll" }, h("table", {}, h("tbody", {}, ...lines))));
+  fill(place, title, h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Alerts" }, h("table", {}, h("tbody", {}, ...lines))));
 }
 
 function levelOf(severity: string): "none" | "warn" | "bad" {

@@ -2,8 +2,9 @@
 import { Refusal, explain, getJson } from "../api";
 import { fill, h, setText } from "../dom";
 import { follow, serverNow } from "../live";
-import type { Live } from "../live";
+import type { Live, LinkState } from "../live";
 import { openPage } from "../shell";
+import { newestStored } from "../stored";
 import { Cycles } from "./cycles";
 import { Estimates } from "./estimates";
 import { Estimators } from "./estimator";
@@ -46,6 +47,7 @@ class BatteryPage {
   private readonly parts: HTMLElement;
   private readonly loads = { history: new Newest(), estimates: new Newest(), histograms: new Newest(), cycles: new Newest() };
   private newest: Live | null = null;
+  private link: LinkState = "connecting";
   private epoch: number | null = null;
   /** The newest row that is known of, from the hub or the live socket. */
   private newestSeq = 0;
@@ -71,7 +73,7 @@ class BatteryPage {
       picture: () => this.savePicture(),
     });
     this.title = h("span", { class: "soft" });
-    fill(this.charts, this.toolbar.element, this.history.element, this.history.choice);
+    fill(this.charts, h("h2", { class: "hidden" }, "History"), this.toolbar.element, this.history.element, this.history.choice);
     this.parts = h(
       "div",
       { class: "columns" },
@@ -88,10 +90,11 @@ class BatteryPage {
     void this.begin(asked === "seq" || asked === "received" || asked === "test_time" ? asked : null);
     follow(`?battery=${encodeURIComponent(this.name)}`, {
       battery: (_, live) => live && this.take(live),
-      link: (state) => this.page.link(state),
+      link: (state) => this.takeLink(state),
     });
     setInterval(() => this.tiles.tick(), 500);
     void this.repeat(STATUS_MS, () => this.estimators.load());
+    void this.repeat(SLOW_MS, () => this.showStored());
     void this.repeat(2 * STATUS_MS, () => loadAlerts(this.name, this.alerts));
     void loadMetadata(this.name, this.metadata).then((title) => setText(this.title, title && title !== this.name ? title : ""));
   }
@@ -197,6 +200,21 @@ class BatteryPage {
     if (place === null || !this.view.isFollowing() || this.loadedSeq === 0) return;
     this.view.extent[1] = Math.max(this.view.extent[1], place);
     this.history.take(live, place);
+  }
+
+  private takeLink(state: LinkState): void {
+    this.page.link(state);
+    this.link = state;
+    if (state === "live") this.tiles.liveAgain();
+    void this.showStored();
+  }
+
+  /** Shows what the estimator said last, while nothing is live. */
+  private async showStored(): Promise<void> {
+    if (this.link !== "away") return;
+    // Whoever is away is told of above the page.
+    const stored = await newestStored(this.name).catch(() => null);
+    if (stored && this.link === "away") this.tiles.takeStored(stored);
   }
 
   private placeOf(live: Live): number | null {

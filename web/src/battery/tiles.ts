@@ -15,6 +15,7 @@ export class Tiles {
   private readonly tiles: Record<string, Tile> = {};
   private live: Live | null = null;
   private rowsStored = 0;
+  private isStored = false;
 
   constructor() {
     const units: [string, string, string][] = [
@@ -36,6 +37,18 @@ export class Tiles {
     }
   }
 
+  /** Takes the last stored values, while nothing is live. */
+  takeStored(stored: Live): void {
+    this.isStored = true;
+    // What the estimator is doing now nobody but the twin knows.
+    this.take({ ...stored, estimator_phase: undefined } as unknown as Live);
+  }
+
+  /** Marks charge and health as live again. */
+  liveAgain(): void {
+    this.isStored = false;
+  }
+
   /** Takes a newer row; what it does not tell of estimators stays. */
   take(live: Live): void {
     this.live = { ...(this.live ?? {}), ...live };
@@ -43,8 +56,9 @@ export class Tiles {
     this.set("voltage", fixed(voltage, 4));
     this.set("current", fixed(current, 3), current === null ? "" : current > 0 ? "charging" : current < 0 ? "discharging" : "at rest");
     this.set("temperature", fixed(temperature, 1));
-    this.set("charge", percent(this.live.state_of_charge), spread(this.live.state_of_charge__std));
-    this.set("health", percent(this.live.state_of_health), spread(this.live.state_of_health__std));
+    const { state_of_charge: charge, state_of_health: health } = this.live;
+    this.set("charge", percent(charge), this.beside(charge, this.live.state_of_charge__std));
+    this.set("health", percent(health), this.beside(health, this.live.state_of_health__std));
     this.set("rows", count(this.rowsStored), `row ${count(this.live.seq)}`);
     this.state();
     this.tick();
@@ -67,9 +81,17 @@ export class Tiles {
       value.dataset.phase = String(phase);
       fill(value, phase ? badge(phase.replace("_", " "), phaseLevel(phase)) : h("span", { class: "soft" }, phase === null ? "none" : NONE));
     }
-    const error = this.live?.estimator_error ?? "";
-    setText(extra, error.length > 28 ? `${error.slice(0, 27)}…` : error);
-    extra.title = error;
+    const trust = this.live?.estimator_trust;
+    const said = this.live?.estimator_error ?? (trust && trust !== "healthy" ? `not trusted: ${trust}` : "");
+    setText(extra, said.length > 28 ? `${said.slice(0, 27)}…` : said);
+    extra.title = said;
+    extra.classList.toggle("bad", said !== "");
+  }
+
+  /** How uncertain an estimate is, and whether it is one of before. */
+  private beside(mean: number | null | undefined, std: number | null | undefined): string {
+    const isOld = this.isStored && typeof mean === "number";
+    return [typeof std === "number" && `± ${percent(2 * std)} (2σ)`, isOld && "last stored"].filter(Boolean).join(", ");
   }
 
   private set(key: string, value: string, extra?: string): void {
@@ -77,8 +99,4 @@ export class Tiles {
     setText(tile.value, value);
     if (extra !== undefined) setText(tile.extra, extra);
   }
-}
-
-function spread(std: number | null | undefined): string {
-  return typeof std === "number" ? `± ${percent(2 * std)} (2σ)` : "";
 }

@@ -3,6 +3,7 @@ import { Refusal, explain, getJson, sendWithProgress } from "../api";
 import { fill, h, setText } from "../dom";
 import { bytes } from "../format";
 import { dropZone } from "./drop";
+import { labelled } from "./field";
 import { SchemaForm } from "./schema_form";
 import { example } from "./schema";
 import type { Fields, Schema } from "./schema";
@@ -152,8 +153,4 @@ class EstimatorForm {
 
 function tab(text: string): HTMLButtonElement {
   return h("button", { type: "button" }, text);
-}
-
-export function labelled(text: string, input: HTMLElement, hint: string): HTMLElement {
-  return h("div", { class: "field" }, h("label", { for: input.id }, text), input, h("span", { class: "hint" }, hint));
 }

@@ -2,7 +2,8 @@
 import { getJson } from "../api";
 import { h } from "../dom";
 import { openPage } from "../shell";
-import { estimatorSection, labelled } from "./estimator";
+import { estimatorSection } from "./estimator";
+import { labelled } from "./field";
 import { metadataSection } from "./metadata";
 import { rowsSection } from "./rows";
 
@@ -17,7 +18,7 @@ export function openRegister(): void {
     h("form", { onsubmit: (event: Event) => event.preventDefault() }, labelled("Battery", battery, "A-Z a-z 0-9 _ -, at most 63. Rows and metadata make it, where it is new."), names),
   );
   const data = h("div", {}, metadataSection(battery), h("p", {}), rowsSection(battery));
-  page.main.append(h("h1", {}, "Register"), choice, h("div", { class: "columns" }, estimatorSection(battery), data));
+  page.main.append(h("h1", {}, "Register"), choice, h("div", { class: "columns" }, data, estimatorSection(battery)));
   void offer(names);
   if (location.hash) document.querySelector(location.hash)?.scrollIntoView();
 }

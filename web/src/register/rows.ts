@@ -1,8 +1,10 @@
 // Uploads files of rows piece by piece, so that any size passes and the bar tells what is stored.
 import { explain, sendWithProgress } from "../api";
+import { uploadBattdat } from "./battdat";
 import { fill, h, setText } from "../dom";
 import { bytes, count } from "../format";
 import { dropZone } from "./drop";
+import { labelled } from "./field";
 
 /** Bytes of one request. */
 const PIECE = 1 << 20;
@@ -16,32 +18,35 @@ const TYPES: Record<string, string> = {
 
 export function rowsSection(battery: HTMLInputElement): HTMLElement {
   const list = h("div", {});
-  const zone = dropZone("Drop files of rows: .csv, .ndjson, .json or .msgpack", ".csv,.ndjson,.jsonl,.json,.msgpack,.h5,.hdf5", true, (files) => {
-    void uploadAll(battery.value.trim(), files, list);
+  const prefix = h("input", { id: "prefix", autocomplete: "off" });
+  const field = labelled("Battery in the file", prefix, "Its prefix, where an HDF5 file holds several batteries.");
+  const several = h("form", { onsubmit: (event: Event) => event.preventDefault() }, field);
+  const zone = dropZone("Drop files of rows: .h5 of battery-data-toolkit, .csv, .ndjson, .json or .msgpack", ".csv,.ndjson,.jsonl,.json,.msgpack,.h5,.hdf5", true, (files) => {
+    void uploadAll(battery.value.trim(), prefix.value.trim(), files, list);
   });
   const note = "The first row makes the battery's table. Columns of battery-data-toolkit are test_time (s), voltage (V), current (A, positive while charging), temperature (°C).";
-  return h("section", { class: "card", id: "rows" }, h("h2", {}, "Rows"), h("p", { class: "soft" }, note), zone, list);
+  return h("section", { class: "card", id: "rows" }, h("h2", {}, "Rows"), h("p", { class: "soft" }, note), zone, several, list);
 }
 
-async function uploadAll(battery: string, files: File[], list: HTMLElement): Promise<void> {
+async function uploadAll(battery: string, prefix: string, files: File[], list: HTMLElement): Promise<void> {
   for (const file of files) {
     const bar = h("progress", { max: file.size || 1, value: 0, "aria-label": `Upload of ${file.name}` });
     const said = h("p", { role: "status" });
     list.prepend(h("div", { "data-file": file.name }, h("strong", {}, file.name), bar, said));
     try {
-      await upload(battery, file, bar, said);
+      await upload(battery, prefix, file, bar, said);
     } catch (error) {
       said.className = "note bad";
-      setText(said, `${explain(error)} What was stored before stays; sending the file again stores nothing twice.`);
+      setText(said, `${explain(error).replace(/[^.]$/, "$&.")} What was stored before stays; sending the file again stores nothing twice.`);
     }
   }
 }
 
-async function upload(battery: string, file: File, bar: HTMLProgressElement, said: HTMLElement): Promise<void> {
+async function upload(battery: string, prefix: string, file: File, bar: HTMLProgressElement, said: HTMLElement): Promise<void> {
   if (!battery) throw new Error("Say above which battery the rows are of.");
   const ending = file.name.split(".").pop()!.toLowerCase();
   if (ending === "h5" || ending === "hdf5") {
-    throw new Error(`HDF5 is read by the command line: rovicli --url ${location.origin} stream ${file.name} --name ${battery} --speedup max.`);
+    return uploadBattdat(battery, prefix, file, bar, said);
   }
   const type = TYPES[ending];
   if (!type) throw new Error(`.${ending} is not known; there are ${Object.keys(TYPES).join(", ")}.`);

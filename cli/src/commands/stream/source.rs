@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, anyhow, ensure};
 use rovi_battdat::{BattdatError, BattdatFile, BatteryEntry, ColumnInfo, Table};
 use rovi_common::rows::Columns;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
 /// The table that is sent.
@@ -15,9 +15,6 @@ pub(super) const TIME_COLUMN: &str = "test_time";
 /// Rows read at a time: many where they leave at once, few where they leave one by one.
 const ROWS_AT_ONCE: usize = 8192;
 const PACED_ROWS: usize = 1024;
-/// The longest unit and description that the hub takes.
-const UNIT_BYTES: usize = 63;
-const DESCRIPTION_BYTES: usize = 4096;
 /// Batches read ahead.
 const BATCHES_AHEAD: usize = 2;
 
@@ -74,7 +71,7 @@ impl Source {
                 .or(file.metadata_json())
                 .map(str::to_owned),
             others: others(battery),
-            meanings: meanings(table.columns()),
+            meanings: ColumnInfo::meanings(table.columns()),
             notes,
             batch_rows: if paced { PACED_ROWS } else { ROWS_AT_ONCE },
             table,
@@ -119,21 +116,6 @@ fn others(battery: &BatteryEntry) -> Vec<(String, usize)> {
     others
         .map(|table| (table.name.clone(), table.rows))
         .collect()
-}
-
-/// Collects what the file says of its columns.
-fn meanings(columns: &[ColumnInfo]) -> Map<String, Value> {
-    let said = |column: &ColumnInfo| {
-        let unit = column
-            .unit
-            .as_deref()
-            .filter(|unit| unit.len() <= UNIT_BYTES);
-        let text = column.description.as_deref();
-        let text = text.filter(|text| text.len() <= DESCRIPTION_BYTES);
-        let meaning = json!({"unit": unit, "description": text});
-        (unit.is_some() || text.is_some()).then(|| (column.name.clone(), meaning))
-    };
-    columns.iter().filter_map(said).collect()
 }
 
 /// Names what of the file is not sent, tables aside.
@@ -257,22 +239,6 @@ mod tests {
             ),
             "{notes}"
         );
-    }
-
-    #[test]
-    fn what_the_file_says_of_its_columns_goes_to_the_hub() {
-        let columns = [
-            ColumnInfo::new("voltage", ColumnKind::Float).with_unit("V"),
-            ColumnInfo::new("note", ColumnKind::Text),
-            ColumnInfo::new("p", ColumnKind::Float)
-                .with_unit("x".repeat(64))
-                .with_description("Pressure"),
-        ];
-        let expected = json!({
-            "voltage": {"unit": "V", "description": null},
-            "p": {"unit": null, "description": "Pressure"},
-        });
-        assert_eq!(Value::Object(meanings(&columns)), expected);
     }
 
     #[test]
