@@ -7,7 +7,10 @@ use prometheus::{
     Registry, TextEncoder, core::Collector, proto::MetricFamily,
 };
 use serde::{Deserialize, Serialize};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+
+/// Libraries that log URLs with passwords, messages and credentials of requests at finer levels.
+const INDISCREET: [&str; 2] = ["async_nats=info", "tungstenite=info"];
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,9 +27,8 @@ pub enum LogFormat {
 ///
 /// Returns false where logging was already started, as in tests.
 pub fn init(format: LogFormat, filter: &str) -> bool {
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(careful(filter))
         .with_writer(std::io::stderr);
     match format {
         LogFormat::Json => builder.json().flatten_event(true).try_init().is_ok(),
@@ -37,6 +39,17 @@ pub fn init(format: LogFormat, filter: &str) -> bool {
             .try_init()
             .is_ok(),
     }
+}
+
+/// Reads a filter, and keeps it from what libraries tell of secrets.
+fn careful(filter: &str) -> EnvFilter {
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let finest = filter.max_level_hint();
+    if finest.is_some_and(|finest| finest <= LevelFilter::INFO) {
+        return filter;
+    }
+    let directives = INDISCREET.iter().filter_map(|one| one.parse().ok());
+    directives.fold(filter, EnvFilter::add_directive)
 }
 
 /// The metrics of one service; each exists at 0 from the start.
@@ -144,6 +157,18 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_filter_lets_libraries_tell_secrets() {
+        for fine in ["trace", "info,async_nats=trace", "debug,tungstenite=trace"] {
+            let filter = careful(fine).to_string();
+            for kept in INDISCREET {
+                assert!(filter.contains(kept), "{fine}: {filter}");
+            }
+            assert!(!filter.contains("async_nats=trace"), "{filter}");
+        }
+        assert_eq!(careful("warn").to_string(), "warn");
+    }
 
     #[test]
     fn a_counter_shows_at_0_before_anything_happened() {

@@ -103,7 +103,12 @@ impl AlertRules {
 
     async fn answer(&self, request: Message) {
         let reply = self.commit(&request).await;
-        tracing::info!("a request on {} is answered: {reply:?}", request.subject);
+        // Not with the whole rule: paths of webhooks are often secrets.
+        let outcome = match &reply {
+            AlertRuleReply::Done(rule) => format!("{}, revision {}", rule.rule, rule.revision),
+            refused => format!("{refused:?}"),
+        };
+        tracing::info!("a request on {} is answered: {outcome}", request.subject);
         if let Some(inbox) = request.reply {
             let body = serde_json::to_vec(&reply).unwrap_or_default();
             if let Err(error) = self.bus.client().publish(inbox, body.into()).await {

@@ -19,6 +19,10 @@ use super::{
 };
 use crate::config::Settings;
 
+/// How deep lists and maps of msgpack may stand in each other, as in JSON: reading takes stack for each,
+/// and a thread whose stack is full ends the whole service.
+pub(super) const MAX_DEPTH: usize = 128;
+
 /// What one frame may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -128,6 +132,7 @@ pub fn decode_kept(kept: Vec<serde_json::Value>, limits: &Limits) -> Decoded {
 fn form_of_msgpack(bytes: &[u8], limits: &Limits) -> Result<Form, String> {
     let mut rest = bytes;
     let mut deserializer = rmp_serde::Deserializer::new(&mut rest);
+    deserializer.set_max_depth(MAX_DEPTH);
     let form = FormSeed(limits)
         .deserialize(&mut deserializer)
         .map_err(|error| format!("no msgpack rows: {error}"))?;
@@ -284,6 +289,17 @@ mod tests {
 
     fn rejection(text: &str) -> String {
         json(text).unwrap().rejected[0].reason.clone()
+    }
+
+    #[test]
+    fn what_is_nested_too_deep_is_refused_in_either_encoding() {
+        for deep in [b"\x81\xa1a".repeat(1000), b"\x91".repeat(1000)] {
+            assert!(decode(&deep, Encoding::Msgpack, &LIMITS).is_err());
+        }
+        let cell = [b"\x81\xa1a".as_slice(), &b"\x91".repeat(1000)].concat();
+        let refused = decode(&cell, Encoding::Msgpack, &LIMITS).unwrap_err();
+        assert!(refused.to_string().contains("depth"), "{refused}");
+        assert!(refusal(&r#"{"a":"#.repeat(1000)).contains("recursion limit"));
     }
 
     #[test]

@@ -9,12 +9,20 @@ use serde::{
 };
 use serde_json::{Map, Value};
 
-use super::{decode::Encoding, decoded::RejectedRow, kept};
+use super::{
+    decode::{Encoding, MAX_DEPTH},
+    decoded::RejectedRow,
+    kept,
+};
 
 /// Fills in the bodies of rejected rows from the bytes they came in.
 pub(super) fn fill_bodies(bytes: &[u8], encoding: Encoding, rejected: &mut [RejectedRow]) {
     let sent = match encoding {
-        Encoding::Msgpack => rmp_serde::from_slice(bytes).ok(),
+        Encoding::Msgpack => {
+            let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
+            deserializer.set_max_depth(MAX_DEPTH);
+            Raw::deserialize(&mut deserializer).ok()
+        }
         Encoding::Json => serde_json::from_slice(bytes).ok(),
     };
     let Some(Raw(sent)) = sent else {

@@ -78,40 +78,35 @@ fn with_password(url: &str) -> String {
     url.to_string()
 }
 
-/// Asks every route of both services, well and badly, and listens to the answers.
+/// Asks every route of both services, well and badly, and listens to the answers; each credential is
+/// shown in another way from route to route.
 async fn ask_everything(secure: &Secure, shown: &[&str], cage: &mut Cage) {
     for (service, base) in [
         (Service::Hub, secure.hub("")),
         (Service::Twin, secure.twin("")),
     ] {
-        for (method, path, _) in service.lines() {
+        for (at, (method, path, _)) in service.lines().enumerate() {
             // Those end by giving a secret away on purpose, or end never.
-            if ["/auth/tokens", "/auth/ticket", "/events", "/ws"].contains(path) {
+            let gives = ["/auth/session", "/auth/tokens", "/auth/ticket"].contains(path);
+            if gives || ["/events", "/ws"].contains(path) {
                 continue;
             }
             let url = format!("{base}{path}").replace("{battery}", "b7");
             let url = url.replace(['{', '}'], "");
-            for token in shown {
-                let ask = || {
-                    let client = secure.stack.http();
-                    client
-                        .request(method.parse().unwrap(), &url)
-                        .body("{no JSON")
+            for (which, token) in shown.iter().enumerate() {
+                let client = secure.stack.http();
+                let request = client.request(method.parse().unwrap(), &url);
+                let request = match (at + which) % 3 {
+                    0 => request.bearer_auth(token),
+                    1 => request.basic_auth("somebody", Some(token)),
+                    _ => request
+                        .header("cookie", format!("rovi_session={token}"))
+                        .header("sec-fetch-site", "same-origin"),
                 };
-                let in_browser = ask().header("cookie", format!("rovi_session={token}"));
-                let in_browser = in_browser.header("sec-fetch-site", "same-origin");
-                let as_basic = ask().basic_auth("somebody", Some(token));
-                for request in [ask().bearer_auth(token), in_browser, as_basic] {
-                    let answer = request.send().await.unwrap();
-                    // A session is given back to whoever starts it.
-                    let is_own = *path == "/auth/session";
-                    let headers = format!("{:?}", answer.headers());
-                    if !is_own {
-                        cage.listen(&format!("headers of {method} {url}"), &headers);
-                    }
-                    let text = answer.text().await.unwrap();
-                    cage.listen(&format!("answer of {method} {url}"), &text);
-                }
+                let answer = request.body("{no JSON").send().await.unwrap();
+                let headers = format!("{:?}", answer.headers());
+                let text = headers + &answer.text().await.unwrap();
+                cage.listen(&format!("answer of {method} {url}"), &text);
             }
         }
     }
@@ -184,10 +179,8 @@ async fn hub_without_servers(secure: &Secure) -> String {
         let answer = secure.stack.http().get(&ready).send().await;
         let told = answer.map_err(|error| error.to_string())?.text().await;
         let told = told.map_err(|error| error.to_string())?;
-        if told.contains("not checked yet") {
-            return Err(told);
-        }
-        Ok(told)
+        let is_told = told.contains("cannot connect") && told.contains("NATS is not connected");
+        if is_told { Ok(told) } else { Err(told) }
     })
     .await;
     let mut told = told;
