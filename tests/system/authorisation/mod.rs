@@ -4,12 +4,12 @@
 mod abuse;
 mod audit;
 mod budgets;
-mod canary;
-mod inputs;
 mod bus_life;
 mod bus_matrix;
+mod canary;
 mod compose;
 mod database_roles;
+mod inputs;
 mod live;
 mod matrix;
 mod revocations;
