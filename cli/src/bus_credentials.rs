@@ -39,8 +39,8 @@ impl BusCredentials {
     /// A file cannot be read or written, holds no seed, or others may read it.
     pub fn bring_up_to_date(folder: &Path, tenants: &[Word]) -> Result<Self> {
         let place = folder.display();
-        let mut make = fs::DirBuilder::new();
-        let made = make.recursive(true).mode(FOLDER_MODE).create(folder);
+        let mut builder = fs::DirBuilder::new();
+        let made = builder.recursive(true).mode(FOLDER_MODE).create(folder);
         made.with_context(|| format!("cannot make the folder {place}"))?;
         let wanted = Party::FIXED.into_iter();
         let readers = tenants.iter().cloned().map(Party::Reader);
@@ -98,7 +98,7 @@ fn read_or_make(file: &Path) -> Result<(Seed, bool)> {
         write_secret(file, seed.expose())?;
     }
     let mode = fs::metadata(file).with_context(|| format!("cannot read {place}"))?;
-    let is_ours = mode.mode() & 0o077 == 0;
+    let is_ours = mode.mode().trailing_zeros() >= 6;
     ensure!(
         is_ours,
         "others may read {place}, which holds a secret: `chmod 600 {place}`, or remove it for a new one"

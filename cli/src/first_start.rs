@@ -123,7 +123,7 @@ impl FirstStart {
         let place = file.display();
         let text = fs::read_to_string(&file).with_context(|| format!("cannot read {place}"))?;
         // Passwords of before are as short as they were; tokens have their least length.
-        let text = if name.ends_with(".token") {
+        let text = if Path::new(name).extension() == Some("token".as_ref()) {
             read_token("the token", &file).map_err(anyhow::Error::msg)?
         } else {
             text.trim().to_owned()

@@ -213,11 +213,7 @@ impl Settings {
         Seed::read_optional("nats_seed_file", self.nats_seed_file.as_deref())
     }
 
-    /// Tells everything that is wrong with the settings, before anything is opened.
-    ///
-    /// # Errors
-    /// One line for each problem.
-    pub fn check(&self) -> Result<(), String> {
+    fn security_problems(&self) -> Vec<String> {
         let listening = (self.listen, self.insecure_listen);
         let listening = self.tls.check_listen(&self.auth, listening);
         let mut problems = self.auth.problems();
@@ -225,6 +221,15 @@ impl Settings {
         problems.extend(listening.err());
         problems.extend(self.cors.problems());
         problems.extend(self.nats_seed().err());
+        problems
+    }
+
+    /// Tells everything that is wrong with the settings, before anything is opened.
+    ///
+    /// # Errors
+    /// One line for each problem.
+    pub fn check(&self) -> Result<(), String> {
+        let mut problems = self.security_problems();
         problems.extend(sink::problem(self.sink, self.out.as_deref()).map(str::to_owned));
         let mut need = |holds: bool, problem: &str| {
             if !holds {

@@ -104,11 +104,9 @@ fn is_up_to_date(connection: &mut PgConnection) -> bool {
         return false;
     };
     let all: Vec<Box<dyn Migration<Pg>>> = MIGRATIONS.migrations().unwrap_or_default();
-    let is_applied = |one: &Box<dyn Migration<Pg>>| {
-        let version = one.name().version().to_string();
-        applied.iter().any(|known| known.version == version)
-    };
-    !all.is_empty() && all.iter().all(is_applied)
+    let mut versions = all.iter().map(|one| one.name().version().to_string());
+    let is_applied = |version| applied.iter().any(|known| known.version == version);
+    !all.is_empty() && versions.all(is_applied)
 }
 
 fn run_migrations(connection: &mut PgConnection) -> Result<(), String> {

@@ -120,8 +120,7 @@ impl Service {
     pub async fn from_config(settings: Settings) -> Result<Self, ServiceError> {
         settings.check().map_err(ServiceError::Settings)?;
         let gate = Gate::new(auth::Service::Hub, &settings.auth).map_err(ServiceError::Settings)?;
-        let listener = listen(settings.listen)?;
-        let address = listener.local_addr().map_err(ServiceError::Start)?;
+        let (listener, address) = listen(settings.listen)?;
         let lifecycle = Lifecycle::new();
         let folder = folder(&settings)?;
         let readiness = readiness(folder.as_ref());
@@ -139,15 +138,11 @@ impl Service {
             start_pulse(&bus.client(), &settings, &readiness, &registry, &lifecycle);
             start_bus(&bus, &services, &pool, &readiness, &lifecycle);
         }
-        AlertRules::new(Arc::clone(&bus), pool.clone()).start(&lifecycle);
+        start_keepers(&bus, &pool, &settings, &registry, &lifecycle);
         let keeper = start_access(&gate, &bus, &pool, &lifecycle);
         let uploads = Arc::new(OpenUploads::default());
         let deletions = start_deletions(&bus, &pool, &uploads, &registry, &lifecycle);
-        EstimateWriter::new(Arc::clone(&bus), pool.clone(), &registry).start(&lifecycle);
-        Retention::new(pool.clone(), settings.retention.clone(), &registry).start(&lifecycle);
-        Cycles::new(pool.clone(), settings.cycles.clone(), &registry).start(&lifecycle);
-        let corrections = Corrections::new(Arc::clone(&bus), pool.clone());
-        corrections.start(&lifecycle);
+        let corrections = start_corrections(&bus, &pool, &lifecycle);
         let publishes = folder.is_none();
         let relay = publishes.then(|| relay_parts(bus, &pool, &settings, &readiness));
         let (board, stored) = start_relay(relay, &registry, &lifecycle);
@@ -244,8 +239,12 @@ async fn close_sockets(hub: &Hub, handle: &ServerHandle, patience: Duration) -> 
     in_time
 }
 
-fn listen(address: SocketAddr) -> Result<TcpListener, ServiceError> {
-    TcpListener::bind(address).map_err(|source| ServiceError::Listen { address, source })
+/// Binds an address; returns the one that was bound, whose port is known then.
+fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServiceError> {
+    let bound = TcpListener::bind(address);
+    let listener = bound.map_err(|source| ServiceError::Listen { address, source })?;
+    let address = listener.local_addr().map_err(ServiceError::Start)?;
+    Ok((listener, address))
 }
 
 /// Returns what must answer before the hub is ready.
@@ -308,6 +307,26 @@ fn start_access(
     keeper.start(lifecycle);
     audit::start(gate, bus, pool, lifecycle);
     keeper
+}
+
+/// Starts what works by itself beside ingest: nobody asks it for anything.
+fn start_keepers(
+    bus: &Arc<Bus>,
+    pool: &Pool,
+    settings: &Settings,
+    registry: &Metrics,
+    lifecycle: &Lifecycle,
+) {
+    AlertRules::new(Arc::clone(bus), pool.clone()).start(lifecycle);
+    EstimateWriter::new(Arc::clone(bus), pool.clone(), registry).start(lifecycle);
+    Retention::new(pool.clone(), settings.retention.clone(), registry).start(lifecycle);
+    Cycles::new(pool.clone(), settings.cycles.clone(), registry).start(lifecycle);
+}
+
+fn start_corrections(bus: &Arc<Bus>, pool: &Pool, lifecycle: &Lifecycle) -> Arc<Corrections> {
+    let corrections = Corrections::new(Arc::clone(bus), pool.clone());
+    corrections.start(lifecycle);
+    corrections
 }
 
 /// Starts registrations and what follows the deletion of a battery.

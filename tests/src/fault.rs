@@ -107,6 +107,11 @@ impl Fault {
     /// # Errors
     /// What did not hold.
     pub async fn trial(self, seed: u64) -> Result<Seen> {
+        // A whole stack with its uploaders is in it.
+        Box::pin(self.try_it(seed)).await
+    }
+
+    async fn try_it(self, seed: u64) -> Result<Seen> {
         if self.is_of_twins() {
             return twin_trial::run(self, seed).await;
         }

@@ -340,10 +340,6 @@ impl Stack {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "tests have no settings of their own"
-)]
 fn kept_logs() -> Option<PathBuf> {
     std::env::var_os("ROVI_KEPT_LOGS").map(PathBuf::from)
 }

@@ -396,7 +396,7 @@ impl Battery {
     pub fn reports(&self) -> (Option<Position>, Vec<Arc<Report>>) {
         let state = self.state();
         let links = state.links.values();
-        (state.newest, links.map(Link::report).collect())
+        (state.newest, links.map(|link| link.report()).collect())
     }
 }
 

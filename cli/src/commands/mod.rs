@@ -161,7 +161,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
             Command::Metadata(args) => metadata::run(&hub?, &args).await.and(done),
             Command::Register(args) => register::run(&hub?, args).await.and(done),
             Command::Estimator(args) => estimator::run(hub, args).await.and(done),
-            Command::Stream(args) => stream::run(&hub?, args).await,
+            Command::Stream(args) => Box::pin(stream::run(&hub?, args)).await,
             Command::Export(args) => export::run(&hub?, &args).await.and(done),
             Command::Rejected(args) => rejected::run(&hub?, &args).await.and(done),
             Command::Reproduce(args) => reproduce::run(&hub?, &args).await,

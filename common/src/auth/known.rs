@@ -109,7 +109,9 @@ impl Known {
     /// Takes the revocations there were at some moment, besides those that are known: none is ever
     /// taken back.
     pub fn revoke_all(&self, revocations: Vec<Revocation>) {
-        revocations.into_iter().for_each(|one| self.revoke(one));
+        for one in revocations {
+            self.revoke(one);
+        }
     }
 
     /// Whether a JWT was revoked.

@@ -222,12 +222,10 @@ impl Writer {
 
     /// Begins a transaction on the connection that is free.
     fn open_after(&mut self, line: &Line) -> Option<Open> {
-        let mut link = match self.link.take() {
-            Some(link) => link,
-            None => self.committer.as_mut()?.spare.take()?,
-        };
-        match Ahead::begin(&mut link.connection, line) {
-            Ok(ahead) => Some(Open { link, ahead }),
+        let free = self.link.take();
+        let mut taken = free.or_else(|| self.committer.as_mut()?.spare.take())?;
+        match Ahead::begin(&mut taken.connection, line) {
+            Ok(ahead) => Some(Open { link: taken, ahead }),
             Err(failure) => {
                 tracing::debug!("a link is given up: {}", ErrorChain(&failure.error));
                 None

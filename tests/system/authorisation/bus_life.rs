@@ -186,12 +186,12 @@ async fn services_with_their_credentials_live_whole_lives_and_want_no_more_than_
     // Everything is published again, then a battery ends; who did that is kept.
     let hub = HubProcess::new(&secure.stack, 2, &[]);
     let mut rebuild = hub.task(&["relay", "rebuild"]);
-    let rebuilt = tokio::task::spawn_blocking(move || rebuild.output());
-    let rebuilt = rebuilt.await.unwrap().unwrap();
+    let output = tokio::task::spawn_blocking(move || rebuild.output());
+    let output = output.await.unwrap().unwrap();
     assert!(
-        rebuilt.status.success(),
+        output.status.success(),
         "{}",
-        String::from_utf8_lossy(&rebuilt.stderr)
+        String::from_utf8_lossy(&output.stderr)
     );
     secure
         .done("DELETE", "/db/beta-1?confirm=beta-1", &Value::Null)

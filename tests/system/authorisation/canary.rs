@@ -37,7 +37,8 @@ struct Cage {
 impl Cage {
     fn hide(&mut self, secret: &str) {
         let end = secret.len().saturating_sub(TELLING_CHARS);
-        self.secrets.push(secret[end..].to_owned());
+        let telling = secret.get(end..).unwrap_or(secret);
+        self.secrets.push(telling.to_owned());
     }
 
     fn listen(&mut self, place: &str, text: &str) {

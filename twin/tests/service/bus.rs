@@ -1,6 +1,6 @@
 //! A bus of its own, and the hub's part on it.
 
-use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use async_nats::{
     HeaderMap,
@@ -51,7 +51,7 @@ impl Bus {
     /// Makes streams and bucket, as the hub does for each life of the bus.
     pub(crate) async fn make(&self, bus_epoch: &str) {
         let rows = streams::rows_stream(&self.settings, bus_epoch);
-        testing::eventually(Duration::from_secs(10), async || {
+        testing::eventually(PATIENCE, async || {
             self.jetstream
                 .get_or_create_stream(rows.clone())
                 .await

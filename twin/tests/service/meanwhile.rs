@@ -16,7 +16,7 @@ async fn a_correction_while_a_shadow_is_paused_is_heeded_by_each_when_it_runs() 
     let mut history = History::new(&all);
     let twin = Twin::start(at(&bus, &history.hub));
     twin.ready("nats").await;
-    with_hub(&bus, async {
+    let test = async {
         register_both(&twin).await;
         bus.publish(&frames("b7", &all, 1, 50)).await;
         for name in ["default", "second"] {
@@ -44,8 +44,8 @@ async fn a_correction_while_a_shadow_is_paused_is_heeded_by_each_when_it_runs() 
             let found = bus.newest_estimates_of(name).await;
             assert_eq!(beliefs(found), beliefs(expected.estimates.clone()));
         }
-    })
-    .await;
+    };
+    with_hub(&bus, Box::pin(test)).await;
 }
 
 #[tokio::test]

@@ -125,19 +125,28 @@ async fn main() -> anyhow::Result<()> {
         let mut stack = Stack::servers();
         abuse::good_beside_bad(&mut stack, &mut summary).await?;
     }
-    if wanted(Measurement::Replay) {
-        let stack = Stack::start().await;
-        replay::history(&stack, &mut summary).await?;
-    }
-    if wanted(Measurement::Path) {
-        let stack = Stack::start().await;
-        path::rows_to_estimates(&stack, &mut summary, PATH_ROWS).await?;
-    }
+    estimation(&wanted, &mut summary).await?;
     if args.only.is_empty() {
         summary.write()
     } else {
         Ok(())
     }
+}
+
+/// What a twin does with rows that are there, and with those that come.
+async fn estimation(
+    wanted: &impl Fn(Measurement) -> bool,
+    summary: &mut Summary,
+) -> anyhow::Result<()> {
+    if wanted(Measurement::Replay) {
+        let stack = Stack::start().await;
+        replay::history(&stack, summary).await?;
+    }
+    if wanted(Measurement::Path) {
+        let stack = Stack::start().await;
+        path::rows_to_estimates(&stack, summary, PATH_ROWS).await?;
+    }
+    Ok(())
 }
 
 /// Steps a second of the filter alone, measured by the example of `rovi-estimation`.
