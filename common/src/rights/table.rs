@@ -46,8 +46,10 @@ pub const SUBJECTS: &[SubjectLine] = &[
     (PUT_ALERT_RULE, &[Twin, Operator], &[Hub]),
     (DELETE_ALERT_RULE, &[Twin, Operator], &[Hub]),
     (AUDIT, &[Twin], &[Hub]),
-    // Commands, and what twins ask each other.
+    // Commands.
     ("rovi.twin.>", &[Twin, Operator], &[Twin]),
+    // What twins ask each other.
+    ("rovi.peer.*", &[Twin], &[Twin]),
     // How much is stored, asked before each bucket and stream is made.
     ("$JS.API.INFO", &[Hub, Twin, Operator], &[]),
 ];

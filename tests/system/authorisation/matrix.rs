@@ -7,6 +7,7 @@ use rovi_common::{
     testing::eventually,
 };
 use serde_json::json;
+use system_tests::Stack;
 
 use super::support::{ADMIN, PATIENCE, Secure};
 
@@ -205,7 +206,10 @@ fn expected(need: Need, path: &str, gives: Gives) -> Expected {
 
 #[tokio::test]
 async fn every_route_lets_in_whom_it_should_and_nobody_else() {
-    let secure = Secure::start().await;
+    let mut stack = Stack::servers();
+    // Many ask at once for what the hub does two of at a time.
+    stack.set_variable("ROVI_HUB_FILES", "100");
+    let secure = Secure::over(stack).await;
     secure.upload(BATTERY).await;
     let credentials = credentials(&secure).await;
     let mut wrong = Vec::new();

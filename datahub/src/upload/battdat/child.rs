@@ -3,8 +3,8 @@
 //! and write to its output (`confine`).
 //!
 //! The output is a sequence of records: a byte that names the kind, the length as four bytes (little
-//! endian), and so many bytes. First [`HEAD`], then [`ROWS`] in the form of uploads, with a [`NOTE`] before them, last [`END`]; or
-//! [`WRONG`] at any place. The other end trusts none of it.
+//! endian), and so many bytes. First `HEAD`, then `ROWS` in the form of uploads, with a `NOTE` before
+//! them, last `END`; or `WRONG` at any place. The other end trusts none of it.
 
 use std::{
     env,
