@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use futures_util::StreamExt;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rovi_common::{
@@ -89,7 +90,7 @@ pub async fn run(fault: Fault, seed: u64) -> Result<Seen> {
     trial.upload();
     trial.register().await?;
     // A twin that is armed meets its fault while it catches up or follows.
-    trial.start_twins(twin);
+    trial.start_twins(twin).await?;
     if points.is_empty() {
         trial.under_way().await;
     }
@@ -139,11 +140,29 @@ impl TwinTrial {
         })
     }
 
-    fn start_twins(&mut self, points: &str) {
-        let armed = std::iter::once(points).chain(std::iter::repeat(""));
-        for (twin, points) in self.twins.iter_mut().zip(armed) {
+    /// Starts the twins; one that is armed has partitions before another comes, or it might get none
+    /// and never meet its fault.
+    async fn start_twins(&mut self, points: &str) -> Result<()> {
+        let (first, others) = self.twins.split_at_mut(1);
+        for twin in first {
             twin.start(points);
         }
+        if !points.is_empty() {
+            let nats = async_nats::connect(self.stack.nats.server.url()).await?;
+            let jetstream = async_nats::jetstream::new(nats);
+            eventually(PATIENCE, || async {
+                let bucket = jetstream.get_key_value(subjects::SHARES_BUCKET).await;
+                let bucket = bucket.map_err(|error| error.to_string())?;
+                let keys = bucket.keys().await.map_err(|error| error.to_string())?;
+                let claims = keys.count().await;
+                (claims > 0).then_some(()).ok_or("no claims".to_owned())
+            })
+            .await;
+        }
+        for twin in others {
+            twin.start("");
+        }
+        Ok(())
     }
 
     /// Uploads every battery up to the gate.
