@@ -13,7 +13,7 @@ use std::{
 use actix_web::{
     HttpRequest, HttpResponse, ResponseError,
     body::MessageBody,
-    dev::{ServiceRequest, ServiceResponse},
+    dev::{Server, ServerHandle, ServiceRequest, ServiceResponse},
     http::{
         Method, StatusCode,
         header::{self, HeaderMap, HeaderValue},
@@ -24,7 +24,8 @@ use actix_web::{
 use serde::Serialize;
 
 use crate::{
-    auth::Gate, cors::CorsSettings, error::ErrorChain, news::ASYNC_API, telemetry::Metrics,
+    auth::Gate, cors::CorsSettings, error::ErrorChain, lifecycle::Lifecycle, news::ASYNC_API,
+    telemetry::Metrics,
 };
 
 /// Within this time the head of a request has to come; slower clients are cut.
@@ -33,6 +34,17 @@ pub const HEAD_WITHIN: Duration = Duration::from_secs(5);
 pub const HEAD_BYTES: usize = 128 << 10;
 /// Connections that each thread of a server takes at once; the others wait to be accepted.
 pub const CONNECTIONS: usize = 16_384;
+
+/// Runs a server beside a service's other tasks; returns what stops it.
+pub fn supervise(server: Server, lifecycle: &Lifecycle) -> ServerHandle {
+    let handle = server.handle();
+    lifecycle.supervise("http", async move {
+        if let Err(error) = server.await {
+            tracing::error!("the HTTP server failed: {error}");
+        }
+    });
+    handle
+}
 
 /// An RFC 9457 problem document.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]

@@ -199,12 +199,7 @@ impl Service {
             server: ServerBox(server),
             ..
         } = self;
-        let handle = server.handle();
-        lifecycle.supervise("http", async move {
-            if let Err(error) = server.await {
-                tracing::error!("the HTTP server failed: {error}");
-            }
-        });
+        let handle = http::supervise(server, &lifecycle);
         lifecycle.stop_requested().await;
         let half = hub.settings.shutdown_timeout / 2;
         let sockets_closed = close_sockets(&hub, &handle, half).await;

@@ -304,13 +304,7 @@ impl Service {
             .max_connections(http::CONNECTIONS)
             .shutdown_timeout(2);
         let server = tls::listen(server, self.listener.try_clone()?, self.tls.as_ref())?.run();
-        let handle = server.handle();
-        self.lifecycle.supervise("http", async move {
-            if let Err(error) = server.await {
-                tracing::error!("HTTP ended: {error}");
-            }
-        });
-        Ok(handle)
+        Ok(http::supervise(server, &self.lifecycle))
     }
 
     fn start_tasks(&self) {

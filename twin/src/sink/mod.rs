@@ -152,14 +152,13 @@ impl Service {
                 .app_data(gate.clone())
                 .configure(http::operations("twin", readiness.clone(), metrics.clone()))
         });
-        let server = server.disable_signals().workers(1).shutdown_timeout(2);
+        let server = server
+            .disable_signals()
+            .workers(1)
+            .client_request_timeout(http::HEAD_WITHIN)
+            .max_connections(http::CONNECTIONS)
+            .shutdown_timeout(2);
         let server = tls::listen(server, self.listener.try_clone()?, self.tls.as_ref())?.run();
-        let handle = server.handle();
-        self.lifecycle.supervise("http", async move {
-            if let Err(error) = server.await {
-                tracing::error!("HTTP ended: {error}");
-            }
-        });
-        Ok(handle)
+        Ok(http::supervise(server, &self.lifecycle))
     }
 }
