@@ -75,14 +75,14 @@ async fn a_renewed_certificate_is_shown_to_who_comes_and_who_is_there_stays() {
     assert!(left <= HOUR_S, "{left} s");
 
     let files = secured(&stack).certify(-1, 5);
+    // A connection made just before the change is shown the old one and may hear of the new one.
     let renewed = eventually(PATIENCE, || async {
         let (certificate, left) = shown(&stack).await;
-        (left > 4 * HOUR_S)
+        (certificate != first && left > 4 * HOUR_S)
             .then_some(certificate)
             .ok_or(format!("{left} s"))
     })
     .await;
-    assert_ne!(renewed, first);
 
     // A broken one changes nothing, and is told.
     std::fs::write(&files.cert, "-----BEGIN CERTIFICATE-----").unwrap();
