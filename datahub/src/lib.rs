@@ -41,6 +41,7 @@ mod history;
 pub mod hub;
 mod metadata;
 pub mod metrics;
+mod pace;
 mod pages;
 mod prepare;
 mod sink;

@@ -138,7 +138,7 @@ impl Service {
             start_pulse(&bus.client(), &settings, &readiness, &registry, &lifecycle);
             start_bus(&bus, &services, &pool, &readiness, &lifecycle);
         }
-        start_keepers(&bus, &pool, &settings, &registry, &lifecycle);
+        start_keepers(&bus, &pool, &settings, (&registry, &metrics), &lifecycle);
         let keeper = start_access(&gate, &bus, &pool, &lifecycle);
         let uploads = Arc::new(OpenUploads::default());
         let deletions = start_deletions(&bus, &pool, &uploads, &registry, &lifecycle);
@@ -151,7 +151,7 @@ impl Service {
         let hub = web::Data::new(Hub {
             bodies: Bodies::new(&settings, metrics.body_bytes.clone()),
             rooms: Rooms::new(settings.queue_bytes, settings.battery_queue_bytes),
-            roller: Roller::start(&pool, &lifecycle),
+            roller: Roller::start(&pool, &metrics.rows_stored, &lifecycle),
             exports: Arc::new(Semaphore::new(settings.exports)),
             files: Arc::new(Semaphore::new(settings.files)),
             settings,
@@ -309,13 +309,14 @@ fn start_keepers(
     bus: &Arc<Bus>,
     pool: &Pool,
     settings: &Settings,
-    registry: &Metrics,
+    (registry, metrics): (&Metrics, &HubMetrics),
     lifecycle: &Lifecycle,
 ) {
     AlertRules::new(Arc::clone(bus), pool.clone()).start(lifecycle);
     EstimateWriter::new(Arc::clone(bus), pool.clone(), registry).start(lifecycle);
     Retention::new(pool.clone(), settings.retention.clone(), registry).start(lifecycle);
-    Cycles::new(pool.clone(), settings.cycles.clone(), registry).start(lifecycle);
+    let stored = metrics.rows_stored.clone();
+    Cycles::new(pool.clone(), settings.cycles.clone(), registry, stored).start(lifecycle);
 }
 
 fn start_corrections(bus: &Arc<Bus>, pool: &Pool, lifecycle: &Lifecycle) -> Arc<Corrections> {

@@ -13,15 +13,15 @@ use prometheus::IntCounter;
 use rovi_common::{error::ErrorChain, lifecycle::Lifecycle, telemetry::Metrics};
 use serde::{Deserialize, Serialize};
 
-use crate::store::{Pool, StoreError, cycles};
+use crate::{
+    pace::Pace,
+    store::{Pool, StoreError, cycles},
+};
 
 /// Batteries looked at in one query.
 const PAGE: i64 = 1000;
 /// Pieces of one battery in a row; then it is the next one's turn.
 const MOST_PIECES: usize = 256;
-/// How much longer than a piece took the next one waits, of this battery or of another: at full
-/// speed the summary of what came before would hold up what comes now.
-const REST: u32 = 3;
 
 /// The settings of the summary.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -56,20 +56,27 @@ pub(crate) struct Cycles {
     pool: Pool,
     settings: CycleSettings,
     rows: IntCounter,
+    pace: Pace,
 }
 
 impl Cycles {
-    pub(crate) fn new(pool: Pool, settings: CycleSettings, metrics: &Metrics) -> Self {
+    pub(crate) fn new(
+        pool: Pool,
+        settings: CycleSettings,
+        metrics: &Metrics,
+        stored: IntCounter,
+    ) -> Self {
         let help = "Rows that were added to the summary of their cycle.";
         Self {
             pool,
             settings,
             rows: metrics.counter("datahub_cycle_rows_total", help),
+            pace: Pace::new(stored),
         }
     }
 
     /// Starts following the rows, until the service stops.
-    pub(crate) fn start(self, lifecycle: &Lifecycle) {
+    pub(crate) fn start(mut self, lifecycle: &Lifecycle) {
         let stop = lifecycle.stop_token();
         lifecycle.supervise("cycles", async move {
             let work = async {
@@ -84,7 +91,7 @@ impl Cycles {
         });
     }
 
-    async fn look(&self) -> Result<(), StoreError> {
+    async fn look(&mut self) -> Result<(), StoreError> {
         let mut after_id = i64::MIN;
         loop {
             let read = move |connection: &mut _| cycles::behind(connection, after_id, PAGE);
@@ -103,13 +110,13 @@ impl Cycles {
         }
     }
 
-    async fn advance(&self, battery: String) -> Result<(), StoreError> {
+    async fn advance(&mut self, battery: String) -> Result<(), StoreError> {
         for _ in 0..MOST_PIECES {
             let name = battery.clone();
             let begun = Instant::now();
             let advance = move |connection: &mut _| cycles::advance(connection, &name);
             let done = self.pool.run(advance).await?;
-            tokio::time::sleep(begun.elapsed() * REST).await;
+            self.pace.rest(begun.elapsed()).await;
             let Some(done) = done else {
                 return Ok(());
             };

@@ -6,14 +6,18 @@
 
 use std::time::Duration;
 
+use prometheus::IntCounter;
 use rovi_common::{error::ErrorChain, lifecycle::Lifecycle, name::BatteryName};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::store::{
-    Pool, StoreError, rollups,
-    source::{Of, Source, SourceError},
-    times,
+use crate::{
+    pace::Pace,
+    store::{
+        Pool, StoreError, rollups,
+        source::{Of, Source, SourceError},
+        times,
+    },
 };
 
 /// Batteries that wait; a request that finds no room leaves it to the next.
@@ -30,8 +34,8 @@ pub struct Roller {
 }
 
 impl Roller {
-    /// Starts the task that makes rollups.
-    pub fn start(pool: &Pool, lifecycle: &Lifecycle) -> Self {
+    /// Starts the task that makes rollups; `stored` counts the rows that come meanwhile.
+    pub fn start(pool: &Pool, stored: &IntCounter, lifecycle: &Lifecycle) -> Self {
         let (wanted, mut inbox) = mpsc::channel::<BatteryName>(QUEUE);
         let (own, stop) = (pool.clone(), lifecycle.stop_token());
         lifecycle.supervise("roller", async move {
@@ -41,7 +45,7 @@ impl Roller {
                 }
             }
         });
-        follow_times(pool.clone(), lifecycle);
+        follow_times(pool.clone(), Pace::new(stored.clone()), lifecycle);
         Self { wanted }
     }
 
@@ -53,12 +57,12 @@ impl Roller {
 }
 
 /// Keeps up with the times of batteries that have many rows, until the service stops.
-fn follow_times(pool: Pool, lifecycle: &Lifecycle) {
+fn follow_times(pool: Pool, mut pace: Pace, lifecycle: &Lifecycle) {
     let stop = lifecycle.stop_token();
     lifecycle.supervise("times", async move {
         let work = async {
             loop {
-                if let Err(error) = look_at_times(&pool).await {
+                if let Err(error) = look_at_times(&pool, &mut pace).await {
                     tracing::debug!("the times of rows wait: {}", ErrorChain(&error));
                 }
                 tokio::time::sleep(LOOK_EVERY).await;
@@ -68,7 +72,7 @@ fn follow_times(pool: Pool, lifecycle: &Lifecycle) {
     });
 }
 
-async fn look_at_times(pool: &Pool) -> Result<(), StoreError> {
+async fn look_at_times(pool: &Pool, pace: &mut Pace) -> Result<(), StoreError> {
     for name in pool.run(times::behind).await? {
         let Ok(battery) = name.parse::<BatteryName>() else {
             continue;
@@ -89,8 +93,7 @@ async fn look_at_times(pool: &Pool) -> Result<(), StoreError> {
                     break;
                 }
             }
-            // No more than half of one core of the database: uploads come first.
-            tokio::time::sleep(begun.elapsed()).await;
+            pace.rest(begun.elapsed()).await;
         }
     }
     Ok(())

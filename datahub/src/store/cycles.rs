@@ -15,6 +15,7 @@ use rovi_common::name::BatteryName;
 use super::{
     StoreError,
     batteries::{self, Line},
+    derived,
     samples::{Samples, Which},
 };
 use crate::cycles::{
@@ -23,7 +24,7 @@ use crate::cycles::{
 };
 
 /// Rows of one piece.
-const PIECE_ROWS: usize = 5_000;
+const PIECE_ROWS: usize = 2_000;
 /// Cycles computed anew in one piece.
 const MOST_STALE: usize = 16;
 
@@ -82,7 +83,7 @@ pub(crate) fn advance(
     connection: &mut PgConnection,
     battery: &str,
 ) -> Result<Option<Done>, StoreError> {
-    connection.transaction(|connection| {
+    derived(connection, |connection| {
         // Whoever deletes the battery waits for this.
         sql_query("SELECT FROM hub.batteries WHERE name = $1 FOR KEY SHARE")
             .bind::<Text, _>(battery)
@@ -119,9 +120,12 @@ pub(crate) fn advance(
             .last()
             .map_or(line.last_seq, |row| row.seq)
             .max(cursor.seq);
-        let mended = recompute(connection, &line, &samples, &mut going)?;
+        // Late rows that come without end would have their cycle computed anew after every piece.
+        let is_behind = rows.len() >= PIECE_ROWS;
+        let has_stale =
+            !is_behind && recompute(connection, &line, &samples, &mut going)? >= MOST_STALE;
         move_cursor(connection, line.id, end, Some(&going))?;
-        let more = rows.len() >= PIECE_ROWS || mended >= MOST_STALE;
+        let more = is_behind || has_stale;
         Ok(Some(Done {
             rows: rows.len(),
             more,

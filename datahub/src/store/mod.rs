@@ -60,7 +60,7 @@ use std::{
 };
 
 use diesel::{
-    PgConnection,
+    Connection, PgConnection,
     connection::SimpleConnection,
     r2d2::{ConnectionManager, CustomizeConnection},
     result::{DatabaseErrorKind, Error as DieselError},
@@ -109,6 +109,19 @@ impl From<StoreError> for Problem {
             StoreError::Query(_) | StoreError::Panicked => Self::internal(&error),
         }
     }
+}
+
+/// Runs a transaction of what is made from rows that are durable, with the note of how far it is
+/// made: what a crash takes of it is made again. So it waits for no disk, and holds up no upload
+/// that does.
+pub(crate) fn derived<T>(
+    connection: &mut PgConnection,
+    work: impl FnOnce(&mut PgConnection) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    connection.transaction(|connection| {
+        connection.batch_execute("SET LOCAL synchronous_commit = off")?;
+        work(connection)
+    })
 }
 
 /// Tells whether an error means that the connection, not the statement, is at fault.

@@ -7,12 +7,13 @@
 
 use std::ops::RangeInclusive;
 
-use diesel::{Connection, PgConnection, QueryResult, QueryableByName, RunQueryDsl, sql_types};
+use diesel::{PgConnection, QueryResult, QueryableByName, RunQueryDsl, sql_types};
 use rovi_common::rows::Column;
 
 use super::{
     StoreError,
     batteries::Line,
+    derived,
     rows::{self, PageLimits, Selection},
     source::Source,
     statement::{ArrayBind, Element, Statement},
@@ -191,7 +192,7 @@ pub fn blocks(
 /// # Errors
 /// PostgreSQL is away or refuses.
 pub fn make(connection: &mut PgConnection, source: &Source, unit: i64) -> Result<(), StoreError> {
-    connection.transaction(|connection| {
+    derived(connection, |connection| {
         lock(connection, source.line.id)?;
         if !source.is_current(connection)? {
             return Ok(());

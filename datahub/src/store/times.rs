@@ -8,12 +8,13 @@
 //! cheapest, also loses its meaning where rows are removed: new ones take their pages, after which
 //! each page has rows of all times, whereas units follow `seq`.
 
-use diesel::{Connection, PgConnection, QueryResult, QueryableByName, RunQueryDsl, sql_types};
+use diesel::{PgConnection, QueryResult, QueryableByName, RunQueryDsl, sql_types};
 use rovi_common::name::BatteryName;
 
 use super::{
     StoreError,
     batteries::Line,
+    derived,
     rollups::{RECEIVED, UNIT_ROWS, lock, of_battery},
     rows::Selection,
     source::{Of, Source, SourceError},
@@ -26,8 +27,8 @@ use crate::history::range::as_seconds;
 pub(super) const LEVEL: i64 = 2;
 /// Units that are looked through rather than made: so many are read within some ten milliseconds.
 const FEW_UNITS: i64 = 64;
-/// Units that are made in one go: a tenth of a second's work.
-const UNITS_AT_ONCE: i64 = 32;
+/// Units that are made in one go: some milliseconds' work, beside which rows come in.
+const UNITS_AT_ONCE: i64 = 4;
 /// What a bound may differ from a cell by rounding to microseconds, in seconds.
 const ROUNDING_S: f64 = 1e-6;
 
@@ -78,7 +79,7 @@ pub(crate) fn advance(
     connection: &mut PgConnection,
     battery: &BatteryName,
 ) -> Result<bool, StoreError> {
-    connection.transaction(|connection| {
+    derived(connection, |connection| {
         let source = match Source::open(connection, battery, &Of::Rows) {
             Ok(source) => source,
             Err(SourceError::NoBattery(_) | SourceError::NoTable(_)) => return Ok(false),

@@ -156,11 +156,15 @@ impl Pace {
 /// known to be durable.
 async fn paced(stack: &Stack, battery: &str, rows_per_s: usize) -> anyhow::Result<Vec<f64>> {
     let rows = PACED_SECONDS * rows_per_s;
-    let frames: Vec<Message> = (0..FIRST_ROWS).map(single_row).collect::<Result<_, _>>()?;
+    // Made before, as a cycler has them; later rows have later times.
+    let mut frames: Vec<Message> = (0..FIRST_ROWS + rows)
+        .map(single_row)
+        .collect::<Result<_, _>>()?;
+    let paced = frames.split_off(FIRST_ROWS);
     let socket = socket::connect(stack, battery, Uuid::new_v4()).await?;
     let (mut sink, mut stream) = socket.split();
-    for frame in &frames {
-        sink.feed(frame.clone()).await?;
+    for frame in frames {
+        sink.feed(frame).await?;
     }
     sink.flush().await?;
     socket::until_stored(&mut stream, i64::try_from(FIRST_ROWS)?).await?;
@@ -170,7 +174,7 @@ async fn paced(stack: &Stack, battery: &str, rows_per_s: usize) -> anyhow::Resul
         rows_per_s: rows_per_s as f64,
     };
     // A thread of its own: timers of an asynchronous runtime are a millisecond coarse.
-    let sending = spawn_blocking(move || send_evenly(sink, &frames, pace, rows));
+    let sending = spawn_blocking(move || send_evenly(sink, paced, pace));
     let times = acknowledged(stream, pace, rows).await?;
     sending.await??;
     Ok(times)
@@ -179,17 +183,17 @@ async fn paced(stack: &Stack, battery: &str, rows_per_s: usize) -> anyhow::Resul
 /// Sends each row when it is due, or as soon after as a sleep of the system ends.
 fn send_evenly(
     mut sink: SplitSink<Socket, Message>,
-    frames: &[Message],
+    frames: Vec<Message>,
     pace: Pace,
-    rows: usize,
 ) -> anyhow::Result<()> {
-    let mut frames = frames.iter().cycle();
+    let rows = frames.len();
+    let mut frames = frames.into_iter();
     let mut sent = 0;
     while sent < rows {
         let now = pace.rows_due().min(rows) - sent;
         Handle::current().block_on(async {
             for frame in frames.by_ref().take(now) {
-                sink.feed(frame.clone()).await?;
+                sink.feed(frame).await?;
             }
             sink.flush().await
         })?;
