@@ -157,26 +157,23 @@ impl Writer {
                 if ended.took < QUICK {
                     self.commits_are_slow = false;
                 }
+                // What is written goes out before anybody is told: the disk is what takes long.
+                if matches!(ended.written, Ok(true)) {
+                    self.commit_next(&mut course)?;
+                }
                 if let Err(lost) = self.settle_ahead(ended) {
                     return self.leave(course, (lost, Vec::new()));
                 }
             }
-            // When a commit ends, the next goes out at once with what is written.
-            let is_due = !course.is_committing && course.open.is_some();
             if self.commits_are_slow
-                && !is_due
                 && let Err(rest) = self.add(&mut course)
             {
                 return self.leave(course, (Vec::new(), rest));
             }
             if !course.is_committing {
-                match course.open.take() {
-                    Some(open) => {
-                        course.line = open.ahead.left().clone();
-                        self.commit(open)?;
-                        course.is_committing = true;
-                    }
-                    None => return Ok(()),
+                self.commit_next(&mut course)?;
+                if !course.is_committing {
+                    return Ok(());
                 }
             }
         }
@@ -187,7 +184,13 @@ impl Writer {
         committer.ended_within(patience)
     }
 
-    fn commit(&self, open: Open) -> Result<(), Panicked> {
+    /// Has what is written committed, if there is anything.
+    fn commit_next(&self, course: &mut Course) -> Result<(), Panicked> {
+        let Some(open) = course.open.take() else {
+            return Ok(());
+        };
+        course.line = open.ahead.left().clone();
+        course.is_committing = true;
         let committer = self.committer.as_ref().ok_or(Panicked)?;
         committer.commits.send(open).map_err(|_panicked| Panicked)
     }
