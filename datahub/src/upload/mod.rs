@@ -95,7 +95,8 @@ pub(crate) async fn upload_by_socket(
     let begins_segment = begins_segment(query.segment.as_deref())?;
     let speaks = offers(&request, SUBPROTOCOL);
     // The handshake is checked before a session is opened for it.
-    let body = guard::guarded(&request, body, hub.settings.frame_bytes).await?;
+    let room = Arc::clone(&hub.frames);
+    let body = guard::guarded(&request, body, hub.settings.frame_bytes, room).await?;
     let (response, session, frames) =
         actix_ws::handle_with_protocols(&request, body, &[SUBPROTOCOL])?;
     if hub.stop.is_cancelled() {
