@@ -79,6 +79,10 @@ pub struct Settings {
     /// Most bytes of one WebSocket frame. Too high costs memory for each socket, too low refuses
     /// batches.
     pub frame_bytes: usize,
+    /// Most bytes of all WebSocket frames of 64 KiB or more while they come; sockets wait in the
+    /// midst of one until there is room. Too high costs memory, too low has clients on slow lines
+    /// wait for each other.
+    pub frames_bytes: u32,
     /// Most bytes of the body of one `POST`. Too high costs memory for each request.
     pub body_bytes: usize,
     /// Most bytes of the bodies of all `POST`s at once: half as they come, half as they are decoded.
@@ -176,6 +180,7 @@ impl Default for Settings {
             frame_bytes: 4 << 20,
             body_bytes: 64 << 20,
             bodies_bytes: 512 << 20,
+            frames_bytes: 256 << 20,
             post_timeout: Duration::from_secs(30),
             rows_per_frame: 65_536,
             row_bytes: MAX_ROW_BYTES,
@@ -250,6 +255,10 @@ impl Settings {
         need(
             self.frame_bytes >= self.row_bytes,
             "frame_bytes must be row_bytes or more",
+        );
+        need(
+            self.frames_bytes as usize >= self.frame_bytes,
+            "frames_bytes must be frame_bytes or more",
         );
         need(self.rows_per_frame >= 1, "rows_per_frame must be 1 or more");
         need(

@@ -27,6 +27,8 @@ pub struct Hub {
     pub pool: Pool,
     /// The writer threads.
     pub writers: Writers,
+    /// Memory for large frames while they come.
+    pub frames: Arc<Semaphore>,
     /// Memory for bodies of requests.
     pub bodies: Bodies,
     /// Room in the writers' queues.

@@ -50,8 +50,9 @@ impl Default for RetentionSettings {
 
 impl RetentionSettings {
     /// What usable settings are.
-    pub(crate) const NEEDS: &str = "retention.interval must be 10 ms or more, retention.max_rows 0 \
-                                    or more and retention.max_age at most 200 years";
+    pub(crate) const NEEDS: &str = "retention.interval must be 10 ms or more, retention.max_rows 1 \
+                                    or more and retention.max_age more than 0 and at most 200 \
+                                    years; leave out what is to have no bound";
 
     pub(crate) fn is_usable(&self) -> bool {
         self.interval >= Duration::from_millis(10) && self.rule().is_usable()

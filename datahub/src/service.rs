@@ -153,6 +153,7 @@ impl Service {
             rooms: Rooms::new(settings.queue_bytes, settings.battery_queue_bytes),
             roller: Roller::start(&pool, &metrics.rows_stored, &lifecycle),
             exports: Arc::new(Semaphore::new(settings.exports)),
+            frames: Arc::new(Semaphore::new(settings.frames_bytes as usize)),
             files: Arc::new(Semaphore::new(settings.files)),
             settings,
             pool,

@@ -80,7 +80,8 @@ pub(crate) async fn set_retention(
         ))
     })?;
     if own.is_some_and(|own| !own.is_usable()) {
-        let detail = "max_rows must be 0 or more, max_age at most 200 years";
+        let detail = "max_rows must be 1 or more, max_age more than 0 and at most 200 years; \
+                      {} keeps all rows";
         return Err(Problem::bad_request(detail));
     }
     let no_such = no_such_battery(&name);

@@ -49,7 +49,7 @@ impl Every {
 /// What one column has in one interval; without values all but the count is null.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, utoipa::ToSchema)]
 pub(crate) struct Figures {
-    /// Values that are neither null nor NaN.
+    /// Values that are finite numbers.
     count: i64,
     min: Option<f64>,
     max: Option<f64>,
@@ -75,7 +75,7 @@ impl Gathered {
     /// Takes a value by Welford's update, which does not cancel digits.
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
     fn take(&mut self, value: f64) {
-        if value.is_nan() {
+        if !value.is_finite() {
             return;
         }
         if self.count == 0 {
@@ -266,11 +266,12 @@ mod tests {
     }
 
     #[test]
-    fn the_spread_of_large_values_keeps_its_digits() {
+    fn the_spread_of_large_values_keeps_its_digits_and_infinity_spoils_none() {
         let mut gathered = Gathered::default();
         for value in [1e9 + 4.0, 1e9 + 7.0, f64::NAN, 1e9 + 13.0, 1e9 + 16.0] {
             gathered.take(value);
         }
+        gathered.take(f64::INFINITY);
         let figures = gathered.figures();
         assert_eq!((figures.count, figures.last), (4, Some(1e9 + 16.0)));
         assert_eq!(

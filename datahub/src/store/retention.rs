@@ -38,12 +38,12 @@ impl Rule {
         self.max_age.is_some() || self.max_rows.is_some()
     }
 
-    /// Tells whether the bounds make sense.
+    /// Tells whether the bounds make sense. 0 does not: many a system means "no bound" by it, and
+    /// here it would remove every row.
     pub fn is_usable(&self) -> bool {
-        self.max_rows.is_none_or(|rows| rows >= 0)
-            && self
-                .max_age
-                .is_none_or(|age| age <= Duration::from_hours(24 * 365 * 200))
+        let ages = Duration::from_nanos(1)..=Duration::from_hours(24 * 365 * 200);
+        self.max_rows.is_none_or(|rows| rows > 0)
+            && self.max_age.is_none_or(|age| ages.contains(&age))
     }
 }
 

@@ -27,13 +27,15 @@ pub const BLOCK_ROWS: [i64; 2] = [256, 4096];
 pub const UNIT_ROWS: i64 = BLOCK_ROWS[1];
 /// The column that every block has, in seconds since 1970.
 pub const RECEIVED: &str = "received";
+/// The columns that ranges are given of.
+const AXES: [&str; 3] = [RECEIVED, "test_time", "time"];
 /// Begins the key of the advisory lock of a battery: `roll` in ASCII.
 const LOCK: i64 = 0x726f_6c6c;
 
 /// The smallest and largest value of some rows, and the first row that has each.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Extremes {
-    /// Values that are neither null nor NaN.
+    /// Values that count.
     pub values: i64,
     /// Smallest value and its `seq`.
     pub least: Option<(f64, i64)>,
@@ -42,8 +44,16 @@ pub struct Extremes {
 }
 
 impl Extremes {
-    /// Takes a value; NaN is none.
+    /// Takes a value that is to be shown, if it is a finite number: infinity would hide the largest
+    /// one that can be drawn.
     pub fn take(&mut self, value: f64, seq: i64) {
+        if value.is_finite() {
+            self.take_place(value, seq);
+        }
+    }
+
+    /// Takes a place on an axis; NaN is none, but a range may reach to infinity.
+    fn take_place(&mut self, value: f64, seq: i64) {
         if !value.is_nan() {
             self.merge(&Self {
                 values: 1,
@@ -289,6 +299,11 @@ struct Lines {
 
 impl Lines {
     fn add(&mut self, name: &str, column: &Column, seqs: &[i64], unit: i64) {
+        let take = if AXES.contains(&name) {
+            Extremes::take_place
+        } else {
+            Extremes::take
+        };
         for (level, rows) in (0_i64..).zip(BLOCK_ROWS) {
             let first = unit * UNIT_ROWS / rows;
             let count = usize::try_from(UNIT_ROWS / rows).unwrap_or(1);
@@ -296,7 +311,7 @@ impl Lines {
             for (row, &seq) in seqs.iter().enumerate() {
                 let place = usize::try_from((seq - 1) / rows - first).unwrap_or(usize::MAX);
                 if let (Some(block), Some(value)) = (blocks.get_mut(place), number(column, row)) {
-                    block.take(value, seq);
+                    take(block, value, seq);
                 }
             }
             for (block, extremes) in (first..).zip(blocks) {

@@ -150,7 +150,24 @@ fn form_of_json(bytes: &[u8], limits: &Limits) -> Result<Form, String> {
     let form = FormSeed(limits)
         .deserialize(&mut deserializer)
         .and_then(|form| deserializer.end().map(|()| form));
-    form.map_err(|error| format!("no JSON rows: {error}"))
+    form.map_err(|error| match no_number(bytes, &error) {
+        Some(word) => {
+            let (line, column) = (error.line(), error.column());
+            format!("no JSON rows: JSON has no {word} (line {line} column {column}); send null")
+        }
+        None => format!("no JSON rows: {error}"),
+    })
+}
+
+/// Finds what many languages write for numbers that JSON has no form for, where reading ended.
+fn no_number(bytes: &[u8], error: &serde_json::Error) -> Option<&'static str> {
+    let line = bytes.split(|byte| *byte == b'\n');
+    let line = line.skip(error.line().checked_sub(1)?).next()?;
+    let rest = line.get(error.column().checked_sub(1)?..)?;
+    let words = ["NaN", "Infinity"];
+    words
+        .into_iter()
+        .find(|word| rest.starts_with(word.as_bytes()))
 }
 
 /// What was read, by its form.
@@ -289,6 +306,21 @@ mod tests {
 
     fn rejection(text: &str) -> String {
         json(text).unwrap().rejected[0].reason.clone()
+    }
+
+    #[test]
+    fn what_json_has_no_number_for_is_named() {
+        for (sent, told) in [
+            (
+                r#"{"a": NaN}"#,
+                "JSON has no NaN (line 1 column 7); send null",
+            ),
+            ("[{\"a\": 1},\n{\"a\": -Infinity}]", "JSON has no Infinity"),
+            (r#"{"a": [1, NaN]}"#, "JSON has no NaN"),
+        ] {
+            assert!(refusal(sent).contains(told), "{}", refusal(sent));
+        }
+        assert!(!refusal(r#"{"a": "NaN" 1}"#).contains("no NaN"));
     }
 
     #[test]

@@ -3,22 +3,31 @@
 //! The WebSocket library gathers the whole of a frame before it looks whether it is too large. So
 //! the headers of frames are read here first: the payload of one that is too large is thrown away
 //! as it comes, and then the library is given a header that it refuses for its size.
+//!
+//! Large frames share the memory that there is for them (`frames_bytes`) while they come: a socket
+//! is not read on in one until there is room for the whole of it. So however many clients begin
+//! frames and never end them, they cost what a few do. Small frames wait for nobody.
 
 use std::{
     mem,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use actix_web::{FromRequest, HttpRequest, dev, error::PayloadError, web};
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::Stream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::PollSemaphore;
 
 /// A header of a masked binary frame whose length is no length.
 const TOO_LARGE: [u8; 10] = [0x82, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
 /// Bytes of a frame that are thrown away before the client is told; one that announces more is
 /// told at once, and may find its connection reset.
 const MOST_THROWN_AWAY: u64 = 256 << 20;
+/// Messages of fewer bytes need no room: there is one a socket at most.
+const SMALL_BYTES: u64 = 64 << 10;
 
 /// Puts the guard before the body of an upgraded request.
 ///
@@ -28,10 +37,13 @@ pub(super) async fn guarded(
     request: &HttpRequest,
     body: web::Payload,
     frame_bytes: usize,
+    room: Arc<Semaphore>,
 ) -> Result<web::Payload, actix_web::Error> {
     let guarded = Guarded {
         body: body.into_inner(),
         guard: Guard::new(frame_bytes),
+        room: PollSemaphore::new(room),
+        seat: None,
     };
     let stream: Pin<Box<dyn Stream<Item = Result<Bytes, PayloadError>>>> = Box::pin(guarded);
     let mut payload = dev::Payload::from(stream);
@@ -41,6 +53,9 @@ pub(super) async fn guarded(
 struct Guarded {
     body: dev::Payload,
     guard: Guard,
+    room: PollSemaphore,
+    /// Room for the message that is coming, if it is large.
+    seat: Option<OwnedSemaphorePermit>,
 }
 
 impl Stream for Guarded {
@@ -48,10 +63,18 @@ impl Stream for Guarded {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
+            let coming = self.guard.coming();
+            if coming > 0 && self.seat.is_none() {
+                // None only if the semaphore was closed, which nobody does.
+                self.seat = ready!(self.room.poll_acquire_many(cx, coming));
+            }
             let chunk = match ready!(Pin::new(&mut self.body).poll_next(cx)) {
                 Some(Ok(chunk)) => self.guard.pass(chunk),
                 end => return Poll::Ready(end),
             };
+            if mem::take(&mut self.guard.has_ended) {
+                self.seat = None;
+            }
             if !chunk.is_empty() {
                 return Poll::Ready(Some(Ok(chunk)));
             }
@@ -76,6 +99,12 @@ enum Place {
 pub(crate) struct Guard {
     place: Place,
     most: u64,
+    /// Bytes that the message may have which is coming; it may be of several frames.
+    message: u64,
+    /// Whether the frame is the message's last, or none of it: pings come in between.
+    is_last: bool,
+    /// Whether a message came to its end since this was looked at.
+    has_ended: bool,
 }
 
 impl Guard {
@@ -83,6 +112,36 @@ impl Guard {
         Self {
             place: Place::Header(Bytes::new()),
             most: u64::try_from(frame_bytes).unwrap_or(u64::MAX),
+            message: 0,
+            is_last: false,
+            has_ended: false,
+        }
+    }
+
+    /// Returns how many bytes the message takes that is coming; 0 for a small one.
+    fn coming(&self) -> u32 {
+        let large = Some(self.message).filter(|bytes| *bytes >= SMALL_BYTES);
+        large.map_or(0, |bytes| u32::try_from(bytes).unwrap_or(u32::MAX))
+    }
+
+    /// Takes note of a frame that begins; of a message of several frames the length is not told.
+    fn begin(&mut self, first: u8, length: u64) {
+        const LAST: u8 = 0x80;
+        const CONTROL: u8 = 0x08;
+        if first & CONTROL != 0 {
+            self.is_last = false;
+            return;
+        }
+        self.is_last = first & LAST != 0;
+        if self.message == 0 {
+            self.message = if self.is_last { length } else { self.most };
+        }
+    }
+
+    fn end(&mut self) {
+        if mem::take(&mut self.is_last) {
+            self.message = 0;
+            self.has_ended = true;
         }
     }
 
@@ -104,6 +163,9 @@ impl Guard {
                 Place::Payload(left) => {
                     let (taken, next) = take(&rest, left);
                     at += taken;
+                    if next.is_none() {
+                        self.end();
+                    }
                     self.place = next.map_or(Place::Header(Bytes::new()), Place::Payload);
                 }
                 Place::TooLarge(left) => {
@@ -115,7 +177,7 @@ impl Guard {
                     break;
                 }
                 Place::Header(_) => {
-                    let Some((header, length)) = header(&rest) else {
+                    let Some((first, header, length)) = header(&rest) else {
                         self.place = Place::Header(rest);
                         break;
                     };
@@ -130,7 +192,12 @@ impl Guard {
                         return Bytes::from([before, told].concat());
                     }
                     at += header;
+                    self.begin(first, length);
                     self.place = Place::Payload(length);
+                    if length == 0 {
+                        self.end();
+                        self.place = Place::Header(Bytes::new());
+                    }
                 }
             }
         }
@@ -151,14 +218,14 @@ fn take(bytes: &Bytes, left: u64) -> (usize, Option<u64>) {
     }
 }
 
-/// Reads the bytes of a frame's header up to the mask's end, and the length of its payload; none
-/// while the header is not whole.
-fn header(bytes: &Bytes) -> Option<(usize, u64)> {
+/// Reads the first byte of a frame's header, its length up to the mask's end, and the length of
+/// the payload; none while the header is not whole.
+fn header(bytes: &Bytes) -> Option<(u8, usize, u64)> {
     let mut rest = bytes.clone();
     if rest.len() < 2 {
         return None;
     }
-    rest.advance(1);
+    let first = rest.get_u8();
     let second = rest.get_u8();
     let mask = if second & 0x80 == 0 { 0 } else { 4 };
     let (length, size) = match second & 0x7f {
@@ -166,11 +233,14 @@ fn header(bytes: &Bytes) -> Option<(usize, u64)> {
         127 => (rest.try_get_u64().ok()?, 10),
         short => (u64::from(short), 2),
     };
-    (bytes.len() >= size + mask).then_some((size + mask, length))
+    (bytes.len() >= size + mask).then_some((first, size + mask, length))
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::{FutureExt, StreamExt, stream::unfold};
+    use tokio::sync::mpsc;
+
     use super::*;
 
     /// A masked frame of so many bytes.
@@ -216,6 +286,76 @@ mod tests {
                 assert_eq!(passed(&bytes, piece), expected, "{length} by {piece}");
             }
         }
+    }
+
+    /// A socket whose bytes come through a channel, that finds room here.
+    fn socket(room: &Arc<Semaphore>) -> (mpsc::Sender<Bytes>, Guarded) {
+        let (bytes, came) = mpsc::channel(4);
+        let came: Pin<Box<dyn Stream<Item = _>>> = Box::pin(unfold(came, async |mut came| {
+            Some((Ok(came.recv().await?), came))
+        }));
+        let guarded = Guarded {
+            body: dev::Payload::from(came),
+            guard: Guard::new(1 << 20),
+            room: PollSemaphore::new(Arc::clone(room)),
+            seat: None,
+        };
+        (bytes, guarded)
+    }
+
+    fn passes(guarded: &mut Guarded) -> Option<usize> {
+        let next = guarded.next().now_or_never()??;
+        Some(next.unwrap().len())
+    }
+
+    #[test]
+    fn large_frames_that_are_never_ended_stop_others_and_no_small_ones() {
+        let room = Arc::new(Semaphore::new(1 << 20));
+        let (stuck, mut first) = socket(&room);
+        let (waiting, mut second) = socket(&room);
+        let (small, mut third) = socket(&room);
+        let large = Bytes::from(frame(1_000_000));
+        for bytes in [large.slice(..1000), large.slice(1000..2000)] {
+            stuck.try_send(bytes).unwrap();
+        }
+        assert_eq!(
+            (passes(&mut first), passes(&mut first)),
+            (Some(1000), Some(1000))
+        );
+        for bytes in [large.slice(..1000), large.slice(1000..)] {
+            waiting.try_send(bytes).unwrap();
+        }
+        assert_eq!(
+            passes(&mut second),
+            Some(1000),
+            "its header tells its length"
+        );
+        assert_eq!(passes(&mut second), None, "there is no room for the rest");
+        small.try_send(Bytes::from(frame(1000))).unwrap();
+        assert_eq!(passes(&mut third), Some(1008));
+        stuck.try_send(large.slice(2000..)).unwrap();
+        assert_eq!(passes(&mut first), Some(large.len() - 2000));
+        assert_eq!(passes(&mut second), Some(large.len() - 1000));
+        assert_eq!(room.available_permits(), 1 << 20, "both have ended");
+    }
+
+    #[test]
+    fn a_message_in_pieces_keeps_its_room_to_its_last_piece() {
+        let room = Arc::new(Semaphore::new(1 << 20));
+        let (sender, mut socket) = socket(&room);
+        let piece = |first: u8, length: usize| {
+            let mut piece = frame(length);
+            piece[0] = first;
+            Bytes::from(piece)
+        };
+        let (begun, ping, more, end) = (0x02, 0x89, 0x00, 0x80);
+        let pieces = [(begun, 10), (ping, 4), (more, 10), (end, 0), (0x82, 10)];
+        let free = pieces.map(|(first, length)| {
+            sender.try_send(piece(first, length)).unwrap();
+            passes(&mut socket).unwrap();
+            room.available_permits()
+        });
+        assert_eq!(free, [1 << 20, 0, 0, 1 << 20, 1 << 20]);
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! Cells for which JSON has no form, as they stand in `hub.rejected_rows`: a map of one word.
 //!
 //! `{"timestamp_us": 5}`, `{"float": "NaN"}`, `{"integer": "18446744073709551617"}`,
-//! `{"bin": [255]}`. So a row that is sent again is the row that came.
+//! `{"bin": [255]}`, and `{"repeated": [1, 2]}` for a column that the row names twice. So a row
+//! that is sent again is the row that came.
 
 use rovi_common::rows::Value;
 use serde_json::{Value as Json, json};
 
 const TIMESTAMP: &str = "timestamp_us";
 const FLOAT: &str = "float";
+const REPEATED: &str = "repeated";
 
 /// Writes a cell.
 pub(crate) fn to_json(value: &Value) -> Json {
@@ -33,6 +35,16 @@ pub(super) fn float(value: f64) -> Json {
         .map_or_else(|| json!({ FLOAT: value.to_string() }), Json::Number)
 }
 
+/// Keeps a further cell of a column that stands in a row already, and so loses neither.
+pub(super) fn repeat(cell: &mut Json, again: Json) {
+    if let Some(cells) = cell.get_mut(REPEATED).and_then(Json::as_array_mut) {
+        cells.push(again);
+    } else {
+        let first = cell.take();
+        *cell = json!({ REPEATED: [first, again] });
+    }
+}
+
 /// Reads a cell.
 pub(super) fn from_json(json: Json) -> Value {
     if let Json::Object(words) = &json
@@ -44,6 +56,9 @@ pub(super) fn from_json(json: Json) -> Value {
         }
         if let Some(us) = words.get(TIMESTAMP).and_then(Json::as_i64) {
             return Value::Time(us);
+        }
+        if let Some(cells) = words.get(REPEATED).and_then(Json::as_array) {
+            return Value::Refused(format!("it stands {} times in the row", cells.len()));
         }
     }
     let refused = |error: serde_json::Error| Value::Refused(error.to_string());
@@ -77,6 +92,7 @@ mod tests {
             json!({"bin": [255]}),
             json!([1]),
             json!({"integer": "18446744073709551617"}),
+            json!({"repeated": [1, 2]}),
         ] {
             assert!(matches!(from_json(json), Value::Refused(_)));
         }

@@ -54,16 +54,15 @@ pub struct SocketQuery {
     segment: Option<String>,
 }
 
-impl SocketQuery {
-    fn begins_segment(&self) -> Result<bool, Problem> {
-        match self.segment.as_deref() {
-            None => Ok(false),
-            Some("new") => Ok(true),
-            Some(other) => Err(Problem::bad_request(format!(
-                "segment={other} is not known; say segment=new or leave it out"
-            ))
-            .at("segment")),
-        }
+/// Tells whether the first row begins a segment.
+fn begins_segment(segment: Option<&str>) -> Result<bool, Problem> {
+    match segment {
+        None => Ok(false),
+        Some("new") => Ok(true),
+        Some(other) => Err(Problem::bad_request(format!(
+            "segment={other} is not known; say segment=new or leave it out"
+        ))
+        .at("segment")),
     }
 }
 
@@ -93,10 +92,11 @@ pub(crate) async fn upload_by_socket(
             .at("from")
             .into());
     }
-    let begins_segment = query.begins_segment()?;
+    let begins_segment = begins_segment(query.segment.as_deref())?;
     let speaks = offers(&request, SUBPROTOCOL);
     // The handshake is checked before a session is opened for it.
-    let body = guard::guarded(&request, body, hub.settings.frame_bytes).await?;
+    let room = Arc::clone(&hub.frames);
+    let body = guard::guarded(&request, body, hub.settings.frame_bytes, room).await?;
     let (response, session, frames) =
         actix_ws::handle_with_protocols(&request, body, &[SUBPROTOCOL])?;
     if hub.stop.is_cancelled() {

@@ -8,11 +8,13 @@ use rovi_common::{
     http::Problem,
     name::BatteryName,
 };
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{
+    begins_segment,
     bodies::{Body, DecodedRoom},
     body::{self, BodyForm},
     decode::Limits,
@@ -35,6 +37,15 @@ const REASON_CHARS: usize = 300;
 /// Namespace of the sessions made from `Idempotency-Key`.
 const KEYS: Uuid = Uuid::from_u128(0x8f0d_6c53_4d0e_4b6e_9d5c_726f_7669_6b79);
 
+/// Query of a body of rows. What is not known is refused: `?session=` means something on sockets
+/// alone, and to pass over it would store rows twice that are sent again.
+#[derive(Debug, Clone, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BodyQuery {
+    /// `new` begins a segment (one test) with the first row.
+    segment: Option<String>,
+}
+
 /// Takes rows of a battery and answers their number once they are durable.
 ///
 /// With `Idempotency-Key`, sending again stores nothing twice. `Rovi-Rows-Rejected` tells how many
@@ -47,6 +58,7 @@ const KEYS: Uuid = Uuid::from_u128(0x8f0d_6c53_4d0e_4b6e_9d5c_726f_7669_6b79);
         ("battery" = String, Path, description = "Name of the battery"),
         ("Idempotency-Key" = Option<String>, Header, description = "Names this body"),
         ("Content-Encoding" = Option<String>, Header, description = "gzip or zstd"),
+        BodyQuery,
     ),
     request_body(description = "Rows", content(
         (Vec<Object> = "application/json"), (String = "application/x-ndjson"),
@@ -64,10 +76,12 @@ pub(crate) async fn upload_by_post(
     request: HttpRequest,
     payload: web::Payload,
     path: (Access, web::Path<String>),
+    query: web::Query<BodyQuery>,
     hub: web::Data<Hub>,
 ) -> Result<HttpResponse, Problem> {
     let (access, battery) = path;
     let battery = battery_name(&battery)?;
+    let begins_segment = begins_segment(query.segment.as_deref())?;
     let purse = access.purse();
     purse.check(Flow::Rows)?;
     let form = BodyForm::of(request.headers());
@@ -92,11 +106,12 @@ pub(crate) async fn upload_by_post(
         battery,
         session,
         from: 0,
-        begins_segment: false,
+        begins_segment,
         speaks: false,
         body: hash,
     };
-    let intake = Intake::open_within(Arc::clone(&hub), asked, &purse).await?;
+    let intake = Intake::open_within(Arc::clone(&hub), asked, &purse).await;
+    let intake = intake.map_err(of_the_key)?;
     let rejections = store(&hub, intake, decoded, room).await?;
     let mut response = HttpResponse::Ok();
     response.insert_header(("Rovi-Rows-Rejected", rejections.rows));
@@ -105,6 +120,14 @@ pub(crate) async fn upload_by_post(
         response.insert_header(("Rovi-First-Rejection", header_text(&told)));
     }
     Ok(response.json(rows))
+}
+
+/// Names the field that the client knows: it gave a key, and no session.
+fn of_the_key(problem: Problem) -> Problem {
+    if problem.field.as_deref() == Some("session") {
+        return problem.at("Idempotency-Key");
+    }
+    problem
 }
 
 /// Looks up what the battery's table has; only CSV does not tell types by itself.

@@ -7,7 +7,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, SeqAccess, Visitor},
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, map::Entry};
 
 use super::{
     decode::{Encoding, MAX_DEPTH},
@@ -128,7 +128,10 @@ impl<'de> Visitor<'de> for RawVisitor {
                 Value::String(key) => key,
                 other => other.to_string(),
             };
-            fields.insert(key, value);
+            match fields.entry(key) {
+                Entry::Vacant(free) => _ = free.insert(value),
+                Entry::Occupied(mut taken) => kept::repeat(taken.get_mut(), value),
+            }
         }
         Ok(Value::Object(fields))
     }
@@ -155,6 +158,16 @@ fn timestamp(parts: &Value) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_column_that_stands_twice_keeps_all_its_cells() {
+        let sent = br#"{"a": 1, "b": 5, "a": null, "a": "x"}"#;
+        let Raw(kept) = serde_json::from_slice(sent).unwrap();
+        assert_eq!(
+            kept,
+            serde_json::json!({"a": {"repeated": [1, null, "x"]}, "b": 5})
+        );
+    }
 
     #[test]
     fn what_json_cannot_say_is_kept_in_words() {

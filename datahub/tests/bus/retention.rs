@@ -114,6 +114,8 @@ async fn a_battery_s_own_rule_comes_before_that_of_the_settings() {
     );
     for wrong in [
         json!({"max_rows": -1}),
+        json!({"max_rows": 0}),
+        json!({"max_age": "0s"}),
         json!({"max_age": "soon"}),
         json!({"age": 1}),
     ] {

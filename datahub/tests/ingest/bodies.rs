@@ -114,6 +114,36 @@ async fn the_answer_tells_how_many_rows_were_rejected_and_why() {
 }
 
 #[tokio::test]
+async fn a_body_may_begin_a_segment_and_a_wrong_query_stores_nothing() {
+    let postgres = postgres();
+    let hub = TestHub::start(&postgres).await;
+    let send = async |asked: &str| {
+        let path = format!("/db/upload/b7{asked}");
+        let (status, answer) = hub.ask("POST", &path, json!([{"a": 1}, {"a": 2}])).await;
+        (status, answer.to_string())
+    };
+    for asked in ["", "?segment=new", ""] {
+        assert_eq!(send(asked).await, (200, "2".to_owned()), "{asked}");
+    }
+    for (asked, told) in [
+        ("?segment=old", "say segment=new"),
+        (
+            "?session=00000000-0000-0000-0000-000000000000",
+            "unknown field `session`",
+        ),
+    ] {
+        let (status, problem) = send(asked).await;
+        assert_eq!(status, 400, "{problem}");
+        assert!(problem.contains(told), "{problem}");
+    }
+    let segments = r#"SELECT array_agg(segment ORDER BY seq) AS of FROM battery."b7""#;
+    assert_eq!(
+        query(&postgres, segments),
+        json!([{"of": [1, 1, 2, 2, 2, 2]}])
+    );
+}
+
+#[tokio::test]
 async fn a_key_used_for_another_body_is_refused() {
     let postgres = postgres();
     let hub = TestHub::start(&postgres).await;
@@ -129,7 +159,12 @@ async fn a_key_used_for_another_body_is_refused() {
     for other in [r#"[{"a": 3}, {"a": 4}]"#, r#"[{"a": 3}]"#] {
         let answer = post(&hub, &[key], other.into()).await;
         assert_eq!(answer.status(), StatusCode::CONFLICT);
-        assert!(answer.text().await.unwrap().contains("another body"));
+        let problem = answer.text().await.unwrap();
+        assert!(problem.contains("another body"), "{problem}");
+        assert!(
+            problem.contains(r#""field":"Idempotency-Key""#),
+            "{problem}"
+        );
     }
     assert_eq!(
         query(&postgres, r#"SELECT a FROM battery."b7" ORDER BY seq"#),

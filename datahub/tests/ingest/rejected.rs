@@ -92,6 +92,25 @@ async fn rows_sent_again_after_a_mend_are_stored_and_the_others_stay_with_the_re
 }
 
 #[tokio::test]
+async fn a_row_that_names_a_column_twice_loses_no_cell_and_is_stored_by_no_replay() {
+    let postgres = postgres();
+    let hub = TestHub::start(&postgres).await;
+    let sent = reqwest::Client::new()
+        .post(hub.url("/db/upload/b7"))
+        .body(r#"[{"a": 1}, {"a": 2, "a": 3}]"#);
+    assert_eq!(sent.send().await.unwrap().text().await.unwrap(), "2");
+    let replayed = hub.ask("POST", REPLAY, Value::Null).await;
+    assert_eq!(
+        replayed,
+        (200, json!({"replayed": 1, "stored": 0, "rejected": 1}))
+    );
+    let (_, left) = hub.ask("GET", REJECTED, Value::Null).await;
+    let row = &left["rejected"][0];
+    assert_eq!(row["row"], json!({"a": {"repeated": [2, 3]}}));
+    assert_eq!(row["reason"], "column `a`: it stands 2 times in the row");
+}
+
+#[tokio::test]
 async fn values_that_json_has_no_form_for_come_back_as_they_were() {
     let postgres = postgres();
     let hub = TestHub::start(&postgres).await;

@@ -43,7 +43,7 @@ pub(super) async fn open(
     let (source, signals) = opened.await??;
     if let Some(epoch) = epoch.filter(|epoch| *epoch != source.line.epoch) {
         let present = source.line.epoch;
-        let detail = format!("epoch {epoch} is over, {battery} is in epoch {present}");
+        let detail = format!("epoch={epoch} was asked for, {battery} is in epoch {present}");
         return Err(Problem::conflict(detail).at("epoch"));
     }
     Ok((Arc::new(source), signals))

@@ -95,9 +95,9 @@ mod tests {
             prop_assert!(seqs.is_sorted() && seqs.iter().all(|&seq| 1 <= seq && seq <= newest));
             prop_assert!(seqs.contains(&1) && seqs.contains(&newest));
             let kept = |value: fn(&Row) -> Option<f64>| {
-                let all = rows.iter().filter_map(value).filter(|value| !value.is_nan());
+                let all = rows.iter().filter_map(value).filter(|value| value.is_finite());
                 let few = seqs.iter().filter_map(|&seq| value(&rows[usize::try_from(seq).unwrap() - 1]));
-                let few = few.filter(|value| !value.is_nan());
+                let few = few.filter(|value| value.is_finite());
                 let ends = |values: &mut dyn Iterator<Item = f64>| values.fold(
                     (f64::INFINITY, f64::NEG_INFINITY), |(a, b), x| (a.min(x), b.max(x)));
                 (ends(&mut { all }), ends(&mut { few }))

@@ -9,9 +9,10 @@ use super::{fill, get};
 use crate::support::{PATIENCE, TestHub, execute, postgres, query};
 
 const ROWS: i64 = 20_000;
-/// A wave with a spike at row 5,555, a dip at 15,001 and NaN in between.
+/// A wave with a spike at row 5,555, a dip at 15,001, and beside them what is no finite number.
 const WAVE: &str = "CASE WHEN n % 3 = 0 THEN 'a' END, n, CASE n WHEN 5555 THEN 99 WHEN 15001 THEN -99 \
-                    WHEN 9 THEN 'NaN'::float8 ELSE sin(n / 100.0) END";
+                    WHEN 9 THEN 'NaN'::float8 WHEN 5554 THEN 'Infinity' WHEN 15002 THEN '-Infinity' \
+                    ELSE sin(n / 100.0) END";
 /// Few enough points that blocks of 256 rows are runs.
 const POINTS: &str = "/db/b7/rows?columns=v&max_points=20";
 

@@ -1,0 +1,1 @@
+COMMENT ON COLUMN hub.rollups."values" IS 'Values in the block that are neither null nor NaN.';
