@@ -10,6 +10,7 @@ mod canary;
 mod compose;
 mod database_roles;
 mod inputs;
+mod issuer;
 mod live;
 mod matrix;
 mod revocations;
