@@ -3,6 +3,7 @@
 
 mod abuse;
 mod audit;
+mod bodies;
 mod budgets;
 mod bus_life;
 mod bus_matrix;
