@@ -18,3 +18,4 @@ mod revocations;
 mod session;
 mod support;
 mod tenants;
+mod titles;
