@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
+    msgpack,
     name::{BatteryName, EstimatorName},
     rows::Columns,
 };
@@ -86,7 +87,7 @@ impl RowFrame {
     /// # Errors
     /// See [`FrameError`]; nothing of the frame can be used then.
     pub fn decode(bytes: &[u8]) -> Result<Self, FrameError> {
-        let frame: Self = rmp_serde::from_slice(bytes).map_err(FrameError::Decode)?;
+        let frame: Self = msgpack::from_slice(bytes).map_err(FrameError::Decode)?;
         let (expected, found) = (frame.received.len(), frame.columns.rows());
         if frame.columns.width() > 0 && expected != found {
             return Err(FrameError::Length { expected, found });
@@ -164,7 +165,7 @@ impl EstimateFrame {
     /// # Errors
     /// See [`FrameError`]; nothing of the frame can be used then.
     pub fn decode(bytes: &[u8]) -> Result<Self, FrameError> {
-        let frame: Self = rmp_serde::from_slice(bytes).map_err(FrameError::Decode)?;
+        let frame: Self = msgpack::from_slice(bytes).map_err(FrameError::Decode)?;
         let expected = frame.seq.len();
         for found in [frame.test_time.len(), frame.columns.rows()] {
             if found != expected {
@@ -271,6 +272,21 @@ mod tests {
             let error = RowFrame::decode(&odd).unwrap_err();
             assert!(error.to_string().contains("cannot begin"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_frame_with_an_unknown_key_is_read_unless_it_is_nested_without_end() {
+        let with = |depth: usize| {
+            let mut bytes = frame().encode().to_vec();
+            // One more key of the map.
+            bytes[0] += 1;
+            bytes.extend(b"\xa4more");
+            bytes.extend(vec![0x91; depth]);
+            bytes.push(0xc0);
+            RowFrame::decode(&bytes)
+        };
+        assert_eq!(with(10).unwrap(), frame());
+        assert!(matches!(with(1000), Err(FrameError::Decode(_))));
     }
 
     #[test]

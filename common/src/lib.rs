@@ -25,6 +25,7 @@ pub mod http;
 pub mod lifecycle;
 #[cfg(feature = "local-servers")]
 pub mod local;
+pub mod msgpack;
 pub mod name;
 pub mod network;
 pub mod news;

@@ -141,7 +141,7 @@ pub async fn unconnected(url: &ServiceUrl) -> Result<Client, async_nats::Connect
 /// Tells why the bus cannot be used now, or nothing.
 pub fn problem(client: &Client) -> Option<String> {
     if client.connection_state() != async_nats::connection::State::Connected {
-        return Some("NATS is not connected; trying again".to_owned());
+        return Some("NATS is not connected; trying again, and the log says why".to_owned());
     }
     let version = client.server_info().version;
     let mut numbers = version

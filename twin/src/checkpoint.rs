@@ -17,6 +17,7 @@ use async_nats::jetstream::{
 use bytes::Bytes;
 use rovi_common::{
     fault::{self, InjectedFault},
+    msgpack,
     streams::{self, BusSettings},
     subjects,
 };
@@ -382,13 +383,13 @@ fn encode(value: &impl Serialize) -> Result<Bytes, CheckpointError> {
 
 /// Reads an entry as a pointer, if it is one.
 fn pointer(bytes: &[u8]) -> Option<Pointer> {
-    let pointer: Pointer = rmp_serde::from_slice(bytes).ok()?;
+    let pointer: Pointer = msgpack::from_slice(bytes).ok()?;
     (pointer.v == POINTER_VERSION).then_some(pointer)
 }
 
 /// Reads a checkpoint; one of another version, or a damaged one, is as good as none.
 fn decode(key: &str, bytes: &[u8]) -> Option<Checkpoint> {
-    match rmp_serde::from_slice::<Checkpoint>(bytes) {
+    match msgpack::from_slice::<Checkpoint>(bytes) {
         Ok(checkpoint) if checkpoint.v == CHECKPOINT_VERSION => Some(checkpoint),
         Ok(checkpoint) => {
             let version = checkpoint.v;

@@ -88,10 +88,11 @@ impl Access {
         Self::new(Arc::default(), Arc::default(), Who::Everyone)
     }
 
-    /// Tells who it is, for people.
+    /// Tells who it is, for people: whom an issuer named passes for no token of ours.
     pub fn name(&self) -> String {
         match &self.who {
             Who::Everyone => "everyone".to_owned(),
+            Who::Named { name, jwt, .. } if jwt.is_some() => format!("{name} (JWT)"),
             Who::Named { name, .. } => name.to_string(),
             Who::Token(id) => match self.known.token(id) {
                 Some(token) => format!("{} (token {id})", token.name),
@@ -113,10 +114,10 @@ impl Access {
             Who::Named { name, jwt, .. } if jwt.is_none() && **name == *SERVICE => {
                 return Purse::default();
             }
-            Who::Named { name, .. } => name,
-            Who::Token(id) => id,
+            Who::Named { .. } => self.name(),
+            Who::Token(id) => id.to_string(),
         };
-        self.budgets.purse(name, self.strongest_role())
+        self.budgets.purse(&name, self.strongest_role())
     }
 
     /// Returns the strongest role that the caller has for anything.
@@ -240,6 +241,21 @@ impl Access {
         self.known.visible(&self.grants(), role)
     }
 
+    /// Asks for a role for anything at all, before a handler takes in what it then decides by.
+    ///
+    /// # Errors
+    /// 403 that names the role.
+    pub fn need_somewhere(&self, role: Role) -> Result<(), Problem> {
+        if self
+            .strongest_role()
+            .is_some_and(|strongest| strongest >= role)
+        {
+            return Ok(());
+        }
+        let detail = format!("this needs the role {role}; see /auth/me");
+        Err(Problem::new(StatusCode::FORBIDDEN, detail))
+    }
+
     /// Returns when the caller is not let in any more, or has lost a role for a battery.
     pub async fn lost(&self, role: Role, battery: &BatteryName) -> Ended {
         self.ends(|access| !access.may(role, battery)).await
@@ -284,14 +300,17 @@ impl Access {
     pub(super) fn bearer(&self) -> Bearer {
         match &self.who {
             Who::Token(id) => Bearer::Token(id.to_string()),
-            Who::Everyone | Who::Named { .. } => Bearer::Named {
+            Who::Everyone => Bearer::Named {
                 name: self.name(),
                 grants: self.grants(),
+                expires: None,
+                jwt: None,
+            },
+            Who::Named { name, jwt, .. } => Bearer::Named {
+                name: name.to_string(),
+                grants: self.grants(),
                 expires: self.expires(),
-                jwt: match &self.who {
-                    Who::Named { jwt, .. } => jwt.as_deref().cloned(),
-                    _ => None,
-                },
+                jwt: jwt.as_deref().cloned(),
             },
         }
     }
@@ -309,5 +328,41 @@ impl FromRequest for Access {
             Problem::new(StatusCode::UNAUTHORIZED, "this is not open to anybody")
         };
         std::future::ready(access.ok_or_else(missing))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(name: &str, jwt: bool) -> Access {
+        let identity = JwtIdentity {
+            jti: None,
+            subject: name.to_owned(),
+            issued: None,
+        };
+        let who = Who::Named {
+            name: name.into(),
+            grants: Arc::default(),
+            expires: None,
+            jwt: jwt.then(|| Arc::new(identity)),
+        };
+        Access::new(Arc::default(), Arc::default(), who)
+    }
+
+    #[test]
+    fn whoever_an_issuer_calls_admin_is_not_taken_for_the_admin() {
+        for name in ["admin", SERVICE, "a (token 0123456789abcdef)"] {
+            assert_eq!(named(name, true).name(), format!("{name} (JWT)"));
+            assert_eq!(named(name, false).name(), name);
+        }
+    }
+
+    #[test]
+    fn a_ticket_keeps_the_name_as_it_was() {
+        let Bearer::Named { name, jwt, .. } = named("ada", true).bearer() else {
+            panic!("a JWT is no token");
+        };
+        assert_eq!((name.as_str(), jwt.is_some()), ("ada", true));
     }
 }

@@ -28,6 +28,8 @@ pub enum Refused {
     Nothing,
     /// What was shown is no credential that counts here.
     Wrong,
+    /// It may count: the issuer's keys could not be read yet.
+    Unknown,
     /// It counted once.
     Over(Ended),
     /// Too much of what came from there did not count; for so long none of it is looked at.
@@ -43,6 +45,10 @@ impl From<Refused> for Problem {
                  `rovicli token create`"
             }
             Refused::Wrong => "this token is not valid here",
+            Refused::Unknown => {
+                let detail = "the keys of the issuer of JWTs cannot be read now; try again soon";
+                return Self::unavailable(detail);
+            }
             Refused::Over(Ended::Expired) => "this token has expired",
             Refused::Over(_) => "this token was revoked",
             Refused::Locked(left) => {
@@ -181,9 +187,14 @@ impl Gate {
             Some(checked) => checked,
             None => self.check_jwt(shown, source).await,
         };
-        checked.map_err(|refused| match self.lockout.failed(source) {
-            Some(left) => Refused::Locked(left),
-            None => refused,
+        checked.map_err(|refused| {
+            if refused == Refused::Unknown {
+                return refused;
+            }
+            match self.lockout.failed(source) {
+                Some(left) => Refused::Locked(left),
+                None => refused,
+            }
         })
     }
 
@@ -253,6 +264,7 @@ impl Gate {
                 }))
             }
             Err(JwtError::Expired) => Err(Refused::Over(Ended::Expired)),
+            Err(JwtError::Unknown) => Err(Refused::Unknown),
             Err(JwtError::Wrong(why)) => {
                 tracing::debug!("a JWT was refused: {why}");
                 Err(Refused::Wrong)
@@ -292,4 +304,37 @@ pub fn read_token(setting: &str, file: &Path) -> Result<String, String> {
         ));
     }
     Ok(token.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn nobody_is_locked_out_because_the_issuer_is_away() {
+        let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let jwks = format!("http://{}/jwks", nobody.local_addr().unwrap());
+        drop(nobody);
+        let settings = json!({
+            "required": true, "lockout": {"failures_per_minute": 1},
+            "jwt": {"issuer": "i", "audience": "a", "jwks": jwks},
+        });
+        let settings = serde_json::from_value(settings).unwrap();
+        let gate = Gate::new(Service::Hub, &settings).unwrap();
+        // `{"alg":"EdDSA","kid":"1"}`, no claims, and a signature of nobody.
+        let jwt = "eyJhbGciOiJFZERTQSIsImtpZCI6IjEifQ.e30.AA";
+        let source = Some(Ipv4Addr::LOCALHOST.into());
+        for _ in 0..3 {
+            let refused = gate.check(Some(jwt), source).await.unwrap_err();
+            assert_eq!(refused, Refused::Unknown);
+            assert_eq!(Problem::from(refused).status.as_u16(), 503);
+        }
+        let wrong = || gate.check(Some("wrong"), source);
+        assert_eq!(wrong().await.unwrap_err(), Refused::Wrong);
+        assert!(matches!(wrong().await.unwrap_err(), Refused::Locked(_)));
+    }
 }

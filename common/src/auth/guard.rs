@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use actix_web::{
     HttpMessage,
-    body::MessageBody,
+    body::{BoxBody, MessageBody},
     dev::{Path, ResourceDef, ServiceRequest, ServiceResponse},
     http::{
         StatusCode, Uri,
@@ -18,6 +18,7 @@ use super::{
     access::Access,
     audit::Entry,
     gate::Gate,
+    lasting::{self, Needed},
     routes::{FORWARDED, Need, Service},
     session, source,
 };
@@ -27,6 +28,8 @@ use crate::{clock, http::Problem, name::BatteryName};
 const SUBPROTOCOL: &str = "rovi.bearer.";
 /// The query parameter with a ticket.
 const TICKET: &str = "ticket";
+/// For answers to callers who said who they are.
+const PRIVATE: &str = "private, no-cache";
 /// The status in the audit where the caller went away before the answer.
 const UNANSWERED: i32 = 0;
 /// The most characters of a text in the audit.
@@ -42,13 +45,16 @@ pub async fn guard(
     gate: web::Data<Gate>,
     mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
-) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
     take_from_subprotocols(&mut request);
     take_from_query(&mut request)?;
     let cookie = session::take(&mut request);
     let wanted = wanted(gate.service(), &request);
     if gate.is_required() && wanted.need == Some(Need::Nothing) {
-        return next.call(request).await;
+        return next
+            .call(request)
+            .await
+            .map(ServiceResponse::map_into_boxed_body);
     }
     if let Some(cookie) = cookie
         && gate.is_required()
@@ -63,7 +69,10 @@ pub async fn guard(
     let access = access.map_err(Problem::from)?;
     if access.is_everyone() {
         request.extensions_mut().insert(access);
-        return next.call(request).await;
+        return next
+            .call(request)
+            .await
+            .map(ServiceResponse::map_into_boxed_body);
     }
     let pending = wanted.changes().then(|| Pending {
         entry: Some(wanted.entry((&request, source), &access)),
@@ -72,8 +81,11 @@ pub async fn guard(
     });
     let answer = match wanted.ask(&access) {
         Ok(()) => {
-            request.extensions_mut().insert(access);
-            next.call(request).await
+            let needed = wanted.needed();
+            lasting::incoming(&mut request, &access, &needed);
+            request.extensions_mut().insert(access.clone());
+            let answer = next.call(request).await;
+            answer.map(|answer| keep_private(lasting::outgoing(answer, &access, &needed)))
         }
         Err(problem) => Err(problem.into()),
     };
@@ -83,6 +95,15 @@ pub async fn guard(
             Err(error) => error.as_response_error().status_code(),
         };
         pending.keep(i32::from(status.as_u16())).await;
+    }
+    answer
+}
+
+/// Has nobody keep an answer for others: a cookie leaves no mark on it by which caches would know.
+fn keep_private(mut answer: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
+    let headers = answer.headers_mut();
+    if !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(PRIVATE));
     }
     answer
 }
@@ -184,6 +205,15 @@ impl Wanted {
             }
             None => self.undecided(),
         }
+    }
+
+    /// What a body needs until its end.
+    fn needed(&self) -> Needed {
+        let Some(Need::Battery(role)) = self.need else {
+            return None;
+        };
+        let battery = self.battery.as_deref()?.parse().ok()?;
+        Some((role, battery))
     }
 
     /// Whether it is kept who asked for it: whatever may change something, but for rows, of which

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{
-    jwks::Keys,
+    jwks::{self, Keys},
     record::JwtIdentity,
     ring_provider,
     role::Grant,
@@ -29,6 +29,9 @@ pub enum JwtError {
     /// It was good once: the signature is right.
     #[error("it has expired")]
     Expired,
+    /// The issuer's keys could not be read yet, so nobody knows.
+    #[error("the issuer's keys were never read")]
+    Unknown,
     /// Something else; for the log, not for the caller.
     #[error("{0}")]
     Wrong(String),
@@ -93,6 +96,7 @@ impl Jwt {
             return Err(JwtError::Wrong(format!("{:?} is not allowed", header.alg)));
         }
         let key = self.keys.find(header.kid.as_deref()).await;
+        let key = key.map_err(|jwks::NeverRead| JwtError::Unknown)?;
         let key = key.ok_or_else(|| JwtError::Wrong("its key is not known".to_owned()))?;
         let key = DecodingKey::from_jwk(&key).map_err(|error| wrong(&error))?;
         let mut validation = Validation::new(header.alg);

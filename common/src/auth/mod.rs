@@ -27,6 +27,7 @@ pub mod ticket;
 
 mod bounded;
 mod jwks;
+mod lasting;
 mod ring_provider;
 mod source;
 

@@ -20,15 +20,16 @@ fn behind(peer: IpAddr, headers: &HeaderMap, proxies: &[Network]) -> IpAddr {
     if !is_trusted(&peer) {
         return peer;
     }
-    let named: Vec<&str> = headers
+    // As bytes: a line that is no text holds what a proxy appended to it, too.
+    let named: Vec<&[u8]> = headers
         .get_all(FORWARDED_FOR)
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
         .collect();
     let mut nearest = peer;
     for name in named.iter().rev() {
         // What is no address was not written by a proxy of ours: nothing before it counts.
-        let Ok(address) = name.trim().parse() else {
+        let text = std::str::from_utf8(name.trim_ascii()).ok();
+        let Some(address) = text.and_then(|text| text.parse().ok()) else {
             break;
         };
         nearest = address;
@@ -41,7 +42,10 @@ fn behind(peer: IpAddr, headers: &HeaderMap, proxies: &[Network]) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
-    use actix_web::test::TestRequest;
+    use actix_web::{
+        http::header::{HeaderName, HeaderValue},
+        test::TestRequest,
+    };
 
     use super::*;
 
@@ -66,5 +70,17 @@ mod tests {
         );
         assert_eq!(source("10.0.0.1", &["1.1.1.1", "192.0.2.9"]), "192.0.2.9");
         assert_eq!(source("10.0.0.1", &["1.1.1.1, nonsense"]), "10.0.0.1");
+    }
+
+    #[test]
+    fn a_line_that_is_no_text_hides_nobody() {
+        let mut headers = HeaderMap::new();
+        for line in [b"1.1.1.1".as_slice(), b"\xff, 192.0.2.9"] {
+            let value = HeaderValue::from_bytes(line).unwrap();
+            headers.append(HeaderName::from_static(FORWARDED_FOR), value);
+        }
+        let proxies = ["10.0.0.0/8".parse().unwrap()];
+        let source = behind("10.0.0.1".parse().unwrap(), &headers, &proxies);
+        assert_eq!(source.to_string(), "192.0.2.9");
     }
 }

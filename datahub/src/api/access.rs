@@ -3,7 +3,7 @@
 use actix_web::{HttpResponse, web};
 use rovi_common::{
     auth::{
-        Access, Grant, Placement, Role, TokenRecord, Word,
+        Access, Grant, Placement, Role, Scope, TokenRecord, Word,
         secret::{self, Digest},
     },
     clock,
@@ -88,6 +88,17 @@ pub(crate) struct PlacementRequest {
     #[schema(value_type = Vec<String>)]
     #[serde(default)]
     tags: Vec<Word>,
+}
+
+/// A battery in its place.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Placed {
+    #[serde(flatten)]
+    #[schema(value_type = Object)]
+    placement: Placement,
+    /// Tokens that count and are for this battery alone, whoever has it: those whom it was taken from
+    /// may hold some.
+    tokens: Vec<TokenInfo>,
 }
 
 /// Makes a token, for what the caller administers.
@@ -244,7 +255,7 @@ fn administers(access: &Access, grants: &[Grant]) -> bool {
     tag = "access",
     params(("battery" = String, Path, description = "Name of the battery")),
     request_body = PlacementRequest,
-    responses((status = 200, body = Object), (status = 400, body = Problem), (status = 503, body = Problem))
+    responses((status = 200, body = Placed), (status = 400, body = Problem), (status = 503, body = Problem))
 )]
 pub(crate) async fn place_battery(
     access: Access,
@@ -271,7 +282,15 @@ pub(crate) async fn place_battery(
         .run(move |conn| access::place(conn, &stored))
         .await?;
     keeper.apply_placement(placement.clone()).await;
-    Ok(HttpResponse::Ok().json(placement))
+    let tokens = hub.pool.run(access::tokens).await?;
+    let own = Scope::Battery(placement.battery.clone());
+    let tokens = tokens.into_iter().filter(|token| {
+        let record = &token.record;
+        let ended = record.expires.is_some_and(|end| end <= clock::now_us());
+        !ended && record.revoked.is_none() && record.grants.iter().any(|one| one.scope == own)
+    });
+    let tokens = tokens.map(TokenInfo::from).collect();
+    Ok(HttpResponse::Ok().json(Placed { placement, tokens }))
 }
 
 /// Lists what is said of batteries.

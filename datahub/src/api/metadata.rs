@@ -7,7 +7,11 @@ use actix_web::{
     web,
 };
 use diesel::PgConnection;
-use rovi_common::{http::Problem, name::BatteryName};
+use rovi_common::{
+    auth::{Access, Role},
+    http::Problem,
+    name::BatteryName,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{battery_name, no_such_battery};
@@ -180,12 +184,13 @@ pub(crate) async fn list_versions(
 )]
 pub(crate) async fn replace_metadata(
     request: HttpRequest,
+    access: Access,
     body: Result<web::Bytes, actix_web::Error>,
     battery: web::Path<String>,
     hub: web::Data<Hub>,
 ) -> Result<HttpResponse, Problem> {
     let given = Metadata::parse(&bytes_of(body)?)?;
-    change(&request, &battery, &hub, move |_| Ok(given)).await
+    change((&request, access), &battery, &hub, move |_| Ok(given)).await
 }
 
 /// Changes a battery's metadata by a JSON merge patch (RFC 7396): null removes a key.
@@ -209,6 +214,7 @@ pub(crate) async fn replace_metadata(
 )]
 pub(crate) async fn patch_metadata(
     request: HttpRequest,
+    access: Access,
     body: Result<web::Bytes, actix_web::Error>,
     battery: web::Path<String>,
     hub: web::Data<Hub>,
@@ -223,12 +229,12 @@ pub(crate) async fn patch_metadata(
     let patch = MergePatch::parse(&bytes_of(body)?)?;
     let patched =
         move |present: Option<&Version>| patch.apply(present.map(|version| version.body.as_str()));
-    change(&request, &battery, &hub, patched).await
+    change((&request, access), &battery, &hub, patched).await
 }
 
 /// Changes metadata where the caller's conditions hold, and answers the new version.
 async fn change(
-    request: &HttpRequest,
+    (request, access): (&HttpRequest, Access),
     battery: &str,
     hub: &Hub,
     change: impl FnOnce(Option<&Version>) -> Result<Metadata, Problem> + Send + 'static,
@@ -242,8 +248,12 @@ async fn change(
         check_conditions(&conditions, present)?;
         change(present)
     };
+    let may_see = move |name: &str| {
+        let name = name.parse::<BatteryName>();
+        access.is_everyone() || name.is_ok_and(|name| access.may(Role::Reader, &name))
+    };
     let work = move |connection: &mut PgConnection| {
-        metadata::change(connection, &name, author.as_deref(), checked)
+        metadata::change(connection, &name, (author.as_deref(), &may_see), checked)
     };
     match hub.pool.run(work).await? {
         Changed::Done(version) => {

@@ -9,7 +9,11 @@ use rovi_common::{
 };
 
 use super::metadata::{author, bytes_of};
-use crate::{hub::Hub, metadata::Metadata, store::metadata};
+use crate::{
+    hub::Hub,
+    metadata::Metadata,
+    store::metadata::{self, Registered},
+};
 
 /// Keeps a battery's metadata and answers its name; the same name again replaces them.
 #[utoipa::path(
@@ -42,17 +46,15 @@ pub(crate) async fn register_battery(
     if !may(&wanted) {
         return Err(not_allowed(&wanted));
     }
-    if let Ok(battery) = wanted.parse()
-        && purse.budget().batteries_per_hour > 0
-        && !hub.knows(&battery).await?
-    {
-        purse.take_one(Flow::Batteries)?;
-    }
+    let make = move || purse.take_one(Flow::Batteries);
     let register = move |connection: &mut PgConnection| {
-        metadata::register(connection, &given, author.as_deref(), &may)
+        metadata::register(connection, &given, author.as_deref(), (&may, &make))
     };
-    let name = hub.pool.run(register).await?;
-    let name = name.ok_or_else(|| not_allowed(&wanted))?;
+    let name = match hub.pool.run(register).await? {
+        Registered::Done(name) => name,
+        Registered::NotAllowed => return Err(not_allowed(&wanted)),
+        Registered::Refused(problem) => return Err(problem),
+    };
     noted.note(&name);
     tracing::info!(battery.id = name, "metadata of battery {name} registered");
     Ok(HttpResponse::Ok().json(name))

@@ -5,7 +5,11 @@ use diesel::{
     QueryResult, QueryableByName, RunQueryDsl, sql_query,
     sql_types::{BigInt, Nullable, Text},
 };
-use rovi_common::name::{self, BatteryName, MAX_NAME_BYTES};
+use rovi_common::{
+    auth::secret::hex,
+    name::{self, BatteryName, MAX_NAME_BYTES},
+};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::{StoreError, schema::batteries::dsl};
@@ -17,9 +21,6 @@ const NAMES_LOCK: i64 = 0x6e61_6d65;
 /// One version of a battery's metadata.
 #[derive(Debug, Clone, PartialEq, QueryableByName)]
 pub(crate) struct Version {
-    /// The battery's line in `hub.batteries`.
-    #[diesel(sql_type = BigInt)]
-    pub(crate) battery_id: i64,
     /// Which version.
     #[diesel(sql_type = BigInt)]
     pub(crate) revision: i64,
@@ -29,9 +30,12 @@ pub(crate) struct Version {
 }
 
 impl Version {
-    /// Returns the validator that HTTP knows the version by.
+    /// Returns the validator that HTTP knows the version by; the battery's id is not in it, which tells
+    /// how many others there are.
     pub(crate) fn etag(&self) -> String {
-        format!("\"{}-{}\"", self.battery_id, self.revision)
+        let digest = Sha256::new().chain_update(self.revision.to_be_bytes());
+        let digest = digest.chain_update(&self.body).finalize();
+        format!("\"{}\"", hex(digest.get(..16).unwrap_or_default()))
     }
 }
 
@@ -67,49 +71,75 @@ pub(crate) enum Changed<E> {
     Done(Version),
     /// There is no such battery.
     NoBattery,
-    /// Another battery has this title.
+    /// Another battery that the caller may see has this title.
     Taken(String),
     /// The caller refused, having seen what is there.
     Refused(E),
 }
 
+/// What became of a registration; nothing was changed where it was not done.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Registered<E> {
+    /// The battery of this name has the metadata now.
+    Done(String),
+    /// The caller may not have the name that it would get.
+    NotAllowed,
+    /// The caller may make no battery now.
+    Refused(E),
+}
+
+/// A battery that was found by its title, or made.
+struct Named {
+    id: i64,
+    name: String,
+    is_new: bool,
+}
+
 /// Keeps metadata under the battery of their title, which is found or named; returns its name.
 ///
-/// `None` where `may_have` refuses the name that it would get; nothing was changed then.
+/// Batteries that `may_have` refuses are not there for the caller: nobody learns or loses anything by
+/// the title of one.
 ///
 /// # Errors
 /// PostgreSQL is away or refuses; nothing was changed.
-pub(crate) fn register(
+pub(crate) fn register<E>(
     connection: &mut PgConnection,
     metadata: &Metadata,
     author: Option<&str>,
-    may_have: &dyn Fn(&str) -> bool,
-) -> Result<Option<String>, StoreError> {
-    let mut is_refused = false;
+    (may_have, may_make): (&dyn Fn(&str) -> bool, &dyn Fn() -> Result<(), E>),
+) -> Result<Registered<E>, StoreError> {
+    let mut refused = None;
     let registered = connection.transaction(|connection| {
         lock_names(connection)?;
         let title = metadata.title.clone();
         let title = title.unwrap_or_else(|| Uuid::new_v4().to_string());
-        let (id, name) = find_or_name(connection, &title)?;
-        if !may_have(&name) {
-            is_refused = true;
+        let named = find_or_name(connection, &title, may_have)?;
+        if !may_have(&named.name) {
+            refused = Some(Registered::NotAllowed);
+        } else if named.is_new
+            && let Err(refusal) = may_make()
+        {
+            refused = Some(Registered::Refused(refusal));
+        }
+        if refused.is_some() {
             return Err(diesel::result::Error::RollbackTransaction.into());
         }
-        let present = present(connection, id)?;
-        write(connection, id, present, &metadata.text, author)?;
-        Ok(Some(name))
+        let present = present(connection, named.id)?;
+        write(connection, named.id, present, &metadata.text, author)?;
+        Ok(Registered::Done(named.name))
     });
-    if is_refused { Ok(None) } else { registered }
+    refused.map_or(registered, Ok)
 }
 
-/// Changes a battery's metadata to what `change` makes of the present ones.
+/// Changes a battery's metadata to what `change` makes of the present ones. Titles of batteries that
+/// `may_see` refuses are free.
 ///
 /// # Errors
 /// PostgreSQL is away or refuses; nothing was changed.
 pub(crate) fn change<E>(
     connection: &mut PgConnection,
     battery: &BatteryName,
-    author: Option<&str>,
+    (author, may_see): (Option<&str>, &dyn Fn(&str) -> bool),
     change: impl FnOnce(Option<&Version>) -> Result<Metadata, E>,
 ) -> Result<Changed<E>, StoreError> {
     connection.transaction(|connection| {
@@ -122,7 +152,7 @@ pub(crate) fn change<E>(
             Err(refused) => return Ok(Changed::Refused(refused)),
         };
         if let Some(title) = metadata.title
-            && !give_title(connection, holder.id, &title)?
+            && !give_title(connection, holder.id, (&title, may_see))?
         {
             return Ok(Changed::Taken(title));
         }
@@ -160,7 +190,7 @@ pub(crate) fn version(
     revision: i64,
 ) -> QueryResult<Option<Version>> {
     sql_query(
-        "SELECT battery_id, revision, body::text AS body FROM hub.metadata_revisions \
+        "SELECT revision, body::text AS body FROM hub.metadata_revisions \
          WHERE battery_id = $1 AND revision = $2",
     )
     .bind::<BigInt, _>(holder.id)
@@ -198,12 +228,10 @@ fn lock_names(connection: &mut PgConnection) -> QueryResult<()> {
 }
 
 fn present(connection: &mut PgConnection, id: i64) -> QueryResult<Option<Version>> {
-    sql_query(
-        "SELECT battery_id, revision, body::text AS body FROM hub.metadata WHERE battery_id = $1",
-    )
-    .bind::<BigInt, _>(id)
-    .get_result(connection)
-    .optional()
+    sql_query("SELECT revision, body::text AS body FROM hub.metadata WHERE battery_id = $1")
+        .bind::<BigInt, _>(id)
+        .get_result(connection)
+        .optional()
 }
 
 /// Writes a version, unless the present one is the same.
@@ -226,7 +254,7 @@ fn write(
            RETURNING battery_id, revision, body, changed \
          ) INSERT INTO hub.metadata_revisions (battery_id, revision, body, author, changed) \
            SELECT battery_id, revision, body, $3, changed FROM kept \
-           RETURNING battery_id, revision, body::text AS body",
+           RETURNING revision, body::text AS body",
     )
     .bind::<BigInt, _>(id)
     .bind::<Text, _>(body)
@@ -234,13 +262,37 @@ fn write(
     .get_result(connection)
 }
 
-/// Gives a battery a title; false where another one has it.
-fn give_title(connection: &mut PgConnection, id: i64, title: &str) -> QueryResult<bool> {
-    let other = dsl::batteries
+/// Lists the batteries that have a title and may be known of; the one that is called after it first.
+fn titled(
+    connection: &mut PgConnection,
+    title: &str,
+    may_know: &dyn Fn(&str) -> bool,
+) -> QueryResult<Vec<(i64, String)>> {
+    let titled = dsl::batteries
         .filter(dsl::title.eq(title))
-        .filter(dsl::id.ne(id))
-        .select(dsl::id);
-    if other.first::<i64>(connection).optional()?.is_some() {
+        .order((dsl::name.ne(name_for(title)), dsl::id))
+        .select((dsl::id, dsl::name));
+    let mut titled: Vec<(i64, String)> = titled.load(connection)?;
+    titled.retain(|(_, name)| may_know(name));
+    Ok(titled)
+}
+
+/// The name that a title asks for.
+fn name_for(title: &str) -> String {
+    match title.parse::<BatteryName>() {
+        Ok(name) => name.into(),
+        Err(_no_name) => name::slug(title),
+    }
+}
+
+/// Gives a battery a title; false where another one that may be seen has it.
+fn give_title(
+    connection: &mut PgConnection,
+    id: i64,
+    (title, may_see): (&str, &dyn Fn(&str) -> bool),
+) -> QueryResult<bool> {
+    let holders = titled(connection, title, may_see)?;
+    if holders.iter().any(|(holder, _)| *holder != id) {
         return Ok(false);
     }
     let untitled = dsl::batteries
@@ -253,19 +305,16 @@ fn give_title(connection: &mut PgConnection, id: i64, title: &str) -> QueryResul
 }
 
 /// Finds the battery of a title, or gives it a name.
-fn find_or_name(connection: &mut PgConnection, title: &str) -> QueryResult<(i64, String)> {
-    let known = dsl::batteries
-        .filter(dsl::title.eq(title))
-        .select((dsl::id, dsl::name))
-        .first(connection)
-        .optional()?;
-    if let Some(known) = known {
-        return Ok(known);
+fn find_or_name(
+    connection: &mut PgConnection,
+    title: &str,
+    may_have: &dyn Fn(&str) -> bool,
+) -> QueryResult<Named> {
+    let named = |is_new| move |(id, name)| Named { id, name, is_new };
+    if let Some(known) = titled(connection, title, may_have)?.into_iter().next() {
+        return Ok(named(false)(known));
     }
-    let name = match title.parse::<BatteryName>() {
-        Ok(name) => name.into(),
-        Err(_no_name) => name::slug(title),
-    };
+    let name = name_for(title);
     // Rows came before the metadata: the battery has its name and no title yet.
     let untitled = dsl::batteries
         .filter(dsl::name.eq(&name))
@@ -276,7 +325,7 @@ fn find_or_name(connection: &mut PgConnection, title: &str) -> QueryResult<(i64,
         .get_result(connection)
         .optional()?;
     if let Some(adopted) = adopted {
-        return Ok(adopted);
+        return Ok(named(false)(adopted));
     }
     for number in 1_u32.. {
         let given = diesel::insert_into(dsl::batteries)
@@ -287,7 +336,7 @@ fn find_or_name(connection: &mut PgConnection, title: &str) -> QueryResult<(i64,
             .get_result(connection)
             .optional()?;
         if let Some(given) = given {
-            return Ok(given);
+            return Ok(named(true)(given));
         }
     }
     Err(diesel::result::Error::NotFound)

@@ -64,6 +64,9 @@ async fn limits_are_told_and_what_goes_beyond_is_refused_with_a_time_to_come_bac
     assert!(refused.headers().contains_key("retry-after"));
     let told: Value = refused.json().await.unwrap();
     assert_eq!(told["field"], "rows_per_s");
+    // Nor do files go beyond it.
+    let (status, told) = ask("POST", "/db/upload/b1/battdat", &rows(1)).await;
+    assert_eq!((status, &told["field"]), (429, &json!("rows_per_s")));
     let url = secure.hub("/db/upload/b1");
     assert_eq!(secure.ask("POST", &url, &other, &rows(1)).await.0, 200);
 
@@ -83,11 +86,15 @@ async fn limits_are_told_and_what_goes_beyond_is_refused_with_a_time_to_come_bac
 
     let register = async |name: &str| ask("POST", "/db/register", &json!({"name": name})).await;
     assert_eq!(register("b2").await.0, 200);
-    let (status, told) = register("b3").await;
-    assert_eq!(
-        (status, &told["field"]),
-        (429, &json!("batteries_per_hour"))
-    );
+    // The second would be called b2-2: it is a battery of its own, too.
+    for one_more in ["b3", "b2!"] {
+        let (status, told) = register(one_more).await;
+        assert_eq!(
+            (status, &told["field"]),
+            (429, &json!("batteries_per_hour")),
+            "{one_more}"
+        );
+    }
     assert_eq!(register("b2").await.0, 200, "it exists");
 
     let estimator = async || {

@@ -38,6 +38,8 @@ enum Gives {
     Tenant(Role),
     /// Much, but for others: the battery may not be known of.
     Elsewhere,
+    /// No role for anything.
+    NoRole,
     /// Everything.
     All(Role),
     /// Nothing to the page that asks.
@@ -166,7 +168,7 @@ async fn credentials(secure: &Secure) -> Vec<Credential> {
         with(
             "JWT without grants",
             Some(issuer.jwt(&json!({"rovi_grants": []}))),
-            Gives::Elsewhere,
+            Gives::NoRole,
         ),
     ]
 }
@@ -180,7 +182,7 @@ fn expected(need: Need, path: &str, gives: Gives) -> Expected {
         Gives::Nothing => return Unknown,
         Gives::NotHere => return Forbidden,
         Gives::Tenant(role) | Gives::All(role) => Some(role),
-        Gives::Elsewhere => None,
+        Gives::Elsewhere | Gives::NoRole => None,
     };
     let for_battery = |role| match has {
         Some(has) if has >= role => Passes,
@@ -197,6 +199,8 @@ fn expected(need: Need, path: &str, gives: Gives) -> Expected {
         Need::Named(role) => match path {
             // Whoever administers nothing knows of no tokens.
             "/auth/tokens/{token}" => Hidden,
+            // Whoever has the role for nothing is not even heard.
+            "/online/register" if gives == Gives::NoRole => Forbidden,
             // What one sends tells nothing about others.
             "/auth/tokens" | "/db/register" if has.is_none_or(|has| has < role) => Forbidden,
             _ => for_battery(role),

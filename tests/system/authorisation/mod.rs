@@ -3,6 +3,7 @@
 
 mod abuse;
 mod audit;
+mod bodies;
 mod budgets;
 mod bus_life;
 mod bus_matrix;
@@ -10,9 +11,11 @@ mod canary;
 mod compose;
 mod database_roles;
 mod inputs;
+mod issuer;
 mod live;
 mod matrix;
 mod revocations;
 mod session;
 mod support;
 mod tenants;
+mod titles;

@@ -1,11 +1,11 @@
 //! With the right authority everything works as without TLS.
 
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
 use futures_util::StreamExt;
-use rovi_common::testing::eventually;
+use rovi_common::{rights::Party, testing::eventually};
 use serde_json::json;
-use system_tests::Stack;
+use system_tests::{Stack, binary};
 use tokio_tungstenite::{
     Connector, connect_async_tls_with_config,
     tungstenite::{Message, client::IntoClientRequest},
@@ -47,6 +47,21 @@ async fn rows_estimates_sockets_events_and_the_bus_work_over_tls_with_an_own_aut
         }
     });
     top.await;
+
+    // A command of the hub beside it.
+    let mut rebuild = Command::new(binary("datahub"));
+    rebuild
+        .args(["relay", "rebuild", "--battery", "b7"])
+        .current_dir(stack.folder())
+        .env("DATABASE_URL", stack.database_url())
+        .env("NATS_URL", stack.nats.server.url())
+        .env("ROVI_HUB_TLS__CA_FILE", secured(&stack).ca_file())
+        .envs([stack.nats_seed(&Party::Hub)]);
+    let rebuilt = tokio::task::spawn_blocking(move || rebuild.output());
+    let rebuilt = rebuilt.await.unwrap().unwrap();
+    assert!(rebuilt.status.success(), "{rebuilt:?}");
+    let told = String::from_utf8_lossy(&rebuilt.stdout).into_owned();
+    assert!(told.contains("1 of 1: b7"), "{told}");
 
     // The live socket and events of the twin, through the hub.
     let url = format!("{}/ws", stack.hub_url().replacen("http", "ws", 1));

@@ -1,6 +1,7 @@
 //! Services, sockets and the bus over TLS: who is believed, who is refused, and what a renewed
 //! certificate changes.
 
+mod database;
 mod everything;
 mod handshakes;
 mod refusals;

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use rovi_common::rows::Columns;
+use rovi_common::{msgpack, rows::Columns};
 use serde::de::DeserializeOwned;
 
 use crate::{
@@ -280,7 +280,7 @@ impl Session {
         let request =
             rmp_serde::to_vec_named(request).map_err(|error| garbled(&error.to_string()))?;
         let reply = self.process.exchange(&request, limit)?;
-        match rmp_serde::from_slice(&reply) {
+        match msgpack::from_slice(&reply) {
             Ok(Reply::Ok(answer)) => Ok(answer),
             Ok(Reply::Error(traceback)) => Err(SessionError::Raised {
                 what: limit.0,

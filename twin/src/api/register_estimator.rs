@@ -64,6 +64,8 @@ pub(super) async fn register_estimator(
     query: web::Query<std::collections::BTreeMap<String, String>>,
     body: web::Payload,
 ) -> Result<web::Json<String>, Problem> {
+    // Which battery is meant stands in the form; nobody else need send one.
+    access.need_somewhere(Role::Engineer)?;
     access.purse().check(Flow::Registrations)?;
     let form = Form::read(&request, body).await?;
     let (mut register, files) = read(form)?;

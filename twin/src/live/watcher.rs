@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 use rovi_common::{
-    auth::{Access, Ended},
+    auth::{Access, Ended, Role},
     name::BatteryName,
 };
 use serde_json::json;
@@ -93,7 +93,7 @@ pub(super) async fn begin(
     shared.metrics.live.messages.inc();
     for version in missed {
         let since = query.since.get(&version.state.battery).copied();
-        send_missed(fleet, query, &version, since, sink).await?;
+        send_missed(fleet, (query, access), (&version, since), sink).await?;
     }
     Ok(watch)
 }
@@ -109,12 +109,12 @@ fn unknown(query: &Query, present: &[Arc<Version>]) -> Vec<BatteryName> {
     unknown
 }
 
-/// Sends the rows after `since`, or says that they cannot be had, then the newest state.
+/// Sends the rows after `since`, or says that they cannot be had, then the newest state; nothing of a
+/// battery that the watcher may not see any more.
 async fn send_missed(
     fleet: &Fleet,
-    query: &Query,
-    newest: &Arc<Version>,
-    since: Option<Position>,
+    (query, access): (&Query, &Access),
+    (newest, since): (&Arc<Version>, Option<Position>),
     sink: &mut impl Sink,
 ) -> Result<(), End> {
     let state = &newest.state;
@@ -132,6 +132,9 @@ async fn send_missed(
             Ok(rows) if rows.is_empty() => break,
             Ok(rows) => {
                 for version in rows {
+                    if !access.may(Role::Reader, &state.battery) {
+                        return Ok(());
+                    }
                     let version = Arc::new(version);
                     send(fleet, query, version, sink).await?;
                 }

@@ -19,7 +19,10 @@ use actix_web::{
     http::{StatusCode, header},
     web,
 };
-use rovi_common::http::Problem;
+use rovi_common::{
+    auth::{Access, Flow},
+    http::Problem,
+};
 use serde::Deserialize;
 
 use self::{progress::Storing, reading::Reading};
@@ -50,11 +53,13 @@ pub(crate) struct FileQuery {
          description = "`rows`, `columns`, `metadata` and `notes` of the file; then `stored`; at last `rejected` and `notes`, too"),
         (status = 400, body = Problem), (status = 409, body = Problem),
         (status = 413, body = Problem), (status = 415, body = Problem),
+        (status = 429, body = Problem),
         (status = 503, body = Problem),
     )
 )]
 pub(crate) async fn upload_battdat(
     request: HttpRequest,
+    access: Access,
     payload: web::Payload,
     battery: web::Path<String>,
     query: web::Query<FileQuery>,
@@ -65,6 +70,8 @@ pub(crate) async fn upload_battdat(
         let detail = "a battdat file is sent as it is, without Content-Encoding";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail).at("Content-Encoding"));
     }
+    let purse = access.purse();
+    purse.check(Flow::Rows)?;
     let permit = Arc::clone(&hub.files).try_acquire_owned();
     let permit = permit.map_err(|_none_left| {
         let most = hub.settings.files;
@@ -83,8 +90,8 @@ pub(crate) async fn upload_battdat(
         speaks: false,
         body: None,
     };
-    let intake = Intake::open(Arc::clone(&hub), asked).await?;
-    let storing = Storing::new(hub, (reading, head), intake, permit);
+    let intake = Intake::open_within(Arc::clone(&hub), asked, &purse).await?;
+    let storing = Storing::new(hub, (reading, head), (intake, purse), permit);
     let mut response = HttpResponse::Ok();
     response.content_type("application/x-ndjson");
     Ok(response.streaming(storing.lines()))

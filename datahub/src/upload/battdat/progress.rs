@@ -7,7 +7,10 @@ use std::{convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
-use rovi_common::http::Problem;
+use rovi_common::{
+    auth::{Flow, budget::Purse},
+    http::Problem,
+};
 use serde_json::{Value, json};
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
@@ -30,6 +33,8 @@ pub(super) struct Storing {
     head: Head,
     // Its session has a name, so it needs not be closed.
     intake: Intake,
+    /// Of whoever sent it: beyond their budget rows are taken in more slowly.
+    purse: Purse,
     stage: Stage,
     /// Counts among the files that may be taken in at once.
     _permit: OwnedSemaphorePermit,
@@ -46,7 +51,7 @@ impl Storing {
     pub(super) fn new(
         hub: Arc<Hub>,
         (reading, head): (Reading, Head),
-        intake: Intake,
+        (intake, purse): (Intake, Purse),
         permit: OwnedSemaphorePermit,
     ) -> Self {
         Self {
@@ -54,6 +59,7 @@ impl Storing {
             reading,
             head,
             intake,
+            purse,
             stage: Stage::Head,
             _permit: permit,
         }
@@ -114,6 +120,7 @@ impl Storing {
             tokio::task::spawn_blocking(move || decode(&bytes, Encoding::Msgpack, &limits));
         let decoded = decoding.await.map_err(|error| Problem::internal(&error))?;
         let mut decoded: Decoded = decoded.map_err(Problem::bad_request)?;
+        self.purse.pace(Flow::Rows, decoded.sent).await;
         while decoded.sent > 0 {
             let rest = decoded.split_off(self.hub.settings.group_rows);
             let batch = std::mem::replace(&mut decoded, rest);
