@@ -7,6 +7,7 @@ use async_nats::jetstream::{
     stream::{DirectGetErrorKind, Stream},
 };
 use futures_util::StreamExt;
+use litemap::LiteMap;
 use rovi_common::{
     frame::{EstimateFrame, RowFrame, deviation_column, estimate_column},
     name::{BatteryName, EstimatorName},
@@ -200,7 +201,7 @@ struct Estimates {
     messages: Option<pull::Stream>,
     pending: u64,
     read: BTreeMap<i64, Vec<(EstimatorName, EstimatorState)>>,
-    newest: BTreeMap<EstimatorName, EstimatorState>,
+    newest: LiteMap<EstimatorName, EstimatorState>,
     read_to: i64,
 }
 
@@ -231,7 +232,7 @@ impl Estimates {
             messages,
             pending,
             read: BTreeMap::new(),
-            newest: BTreeMap::new(),
+            newest: LiteMap::new(),
             read_to: 0,
         })
     }
@@ -276,7 +277,7 @@ impl Estimates {
     }
 
     /// Returns what was estimated up to a row.
-    fn after(&mut self, seq: i64) -> BTreeMap<EstimatorName, EstimatorState> {
+    fn after(&mut self, seq: i64) -> LiteMap<EstimatorName, EstimatorState> {
         let later = self.read.split_off(&(seq + 1));
         for (name, state) in std::mem::replace(&mut self.read, later)
             .into_values()
@@ -308,12 +309,12 @@ fn values_by_column(
     names: Option<&Names>,
     columns: &Columns,
     row: usize,
-) -> BTreeMap<String, Estimated> {
+) -> LiteMap<String, Estimated> {
     let number = |column: &str| {
         let cell = columns.get(column).and_then(|column| column.number(row));
         cell.unwrap_or(f64::NAN)
     };
-    let mut values = BTreeMap::new();
+    let mut values = LiteMap::new();
     let Some(names) = names else { return values };
     for name in &names.states {
         let mean = number(&estimate_column(name));

@@ -218,9 +218,9 @@ async fn changes_of_estimators_are_told_once_also_by_two_twins() {
         estimator: "default".parse().unwrap(),
         revision,
         definition: if deleted {
-            String::new()
+            "".into()
         } else {
-            DOCUMENT.to_owned()
+            DOCUMENT.into()
         },
         valid_from: 0.0,
         required_time: 0.0,
@@ -646,7 +646,7 @@ async fn what_is_published_is_as_the_description_says() {
         battery: "b7".parse().unwrap(),
         estimator: "default".parse().unwrap(),
         revision: 2,
-        definition: "{}".to_owned(),
+        definition: "{}".into(),
         valid_from: 0.0,
         required_time: 0.0,
         files: Vec::new(),
