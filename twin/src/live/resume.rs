@@ -61,6 +61,11 @@ impl Missed {
                 "{count} rows were missed, at most {most} are sent again"
             ));
         }
+        // The stream keeps them as they were.
+        let corrections = fleet.find(&newest.battery).map(|known| known.corrections());
+        if corrections.is_some_and(|told| told.touch(since.epoch, since.seq + 1, newest.seq)) {
+            return Err("some of these rows were corrected or deleted since".to_owned());
+        }
         let stream = open_stream(shared).await?;
         let first = first_behind(&stream, &newest.battery, since).await?;
         let Some((sequence, time)) = first else {
@@ -81,7 +86,7 @@ impl Missed {
             },
             until: newest.seq,
             rows,
-            estimates: Estimates::open(fleet, &newest.battery, policy).await?,
+            estimates: Estimates::open(fleet, newest, policy).await?,
         })
     }
 
@@ -202,16 +207,21 @@ struct Estimates {
     pending: u64,
     read: BTreeMap<i64, Vec<(EstimatorName, EstimatorState)>>,
     newest: LiteMap<EstimatorName, EstimatorState>,
+    /// Revision and generation of what holds now: what was said before of a row may be replaced by
+    /// estimates that come much later.
+    in_force: BTreeMap<EstimatorName, (i64, i64)>,
     read_to: i64,
 }
 
 impl Estimates {
     async fn open(
         fleet: &Fleet,
-        battery: &BatteryName,
+        state: &BatteryState,
         policy: DeliverPolicy,
     ) -> Result<Self, String> {
-        let shared: &Shared = fleet.shared();
+        let (shared, battery): (&Shared, _) = (fleet.shared(), &state.battery);
+        let in_force = state.estimators.iter();
+        let in_force = in_force.map(|(name, one)| (name.clone(), (one.revision, one.generation)));
         let known = fleet.find(battery).map(|known| known.registrations());
         let known = known.unwrap_or_default().into_iter();
         let names = known.map(|(name, registration)| (name, Names::of(&registration)));
@@ -233,6 +243,7 @@ impl Estimates {
             pending,
             read: BTreeMap::new(),
             newest: LiteMap::new(),
+            in_force: in_force.collect(),
             read_to: 0,
         })
     }
@@ -257,6 +268,9 @@ impl Estimates {
 
     fn take(&mut self, frame: &EstimateFrame) {
         let names = self.names.get(&frame.estimator);
+        let made_by = (frame.revision, frame.generation);
+        let in_force = self.in_force.get(&frame.estimator);
+        let holds = in_force.is_none_or(|in_force| made_by >= *in_force);
         for (row, (&seq, &test_time)) in frame.seq.iter().zip(&frame.test_time).enumerate() {
             let values = values_by_column(names, &frame.columns, row);
             let state = EstimatorState {
@@ -272,7 +286,9 @@ impl Estimates {
             };
             let read = self.read.entry(seq).or_default();
             read.push((frame.estimator.clone(), state));
-            self.read_to = self.read_to.max(seq);
+            if holds {
+                self.read_to = self.read_to.max(seq);
+            }
         }
     }
 
