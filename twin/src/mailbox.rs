@@ -194,3 +194,81 @@ impl Inner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use rovi_common::registration::Standing;
+
+    use super::*;
+
+    fn mailbox() -> Mailbox {
+        let registration = Registration {
+            battery: "b7".parse().unwrap(),
+            estimator: "default".parse().unwrap(),
+            revision: 1,
+            definition: "{}".into(),
+            valid_from: 0.0,
+            required_time: 0.0,
+            files: Vec::new(),
+            deleted: false,
+            changed: 0,
+            standing: Standing::default(),
+        };
+        Mailbox::new(Arc::new(registration), 4)
+    }
+
+    fn told(mailbox: &Mailbox) -> Option<Told> {
+        mailbox.told(&mut Vec::new(), 16).now_or_never()
+    }
+
+    #[test]
+    fn what_is_told_while_the_worker_waits_for_an_end_is_heard_afterwards() {
+        let mailbox = mailbox();
+        mailbox.correct();
+        mailbox.fall_behind();
+        // The waker's word goes to whoever waits, what was told stays.
+        assert_eq!(mailbox.interrupted().now_or_never(), None);
+        assert_eq!(told(&mailbox), Some(Told::FellBehind));
+        assert_eq!(mailbox.interrupted().now_or_never(), None);
+        assert_eq!(told(&mailbox), Some(Told::Corrected));
+        assert_eq!(told(&mailbox), None);
+    }
+
+    #[test]
+    fn a_correction_told_while_another_is_heeded_is_heard_again() {
+        let mailbox = mailbox();
+        mailbox.correct();
+        assert_eq!(told(&mailbox), Some(Told::Corrected));
+        mailbox.correct();
+        mailbox.correct();
+        assert_eq!(told(&mailbox), Some(Told::Corrected));
+        assert_eq!(told(&mailbox), None);
+    }
+
+    #[test]
+    fn a_removal_is_heard_before_the_worker_is_dismissed() {
+        let mailbox = mailbox();
+        mailbox.replace(None);
+        mailbox.dismiss();
+        assert_eq!(told(&mailbox), Some(Told::End(End::Replaced)));
+        assert!(mailbox.take_registration().is_none());
+        assert_eq!(told(&mailbox), Some(Told::End(End::Stopped)));
+    }
+
+    #[test]
+    fn a_new_registration_interrupts_until_it_is_taken() {
+        let mailbox = mailbox();
+        let next = Registration {
+            revision: 2,
+            ..(*mailbox.take_registration().unwrap()).clone()
+        };
+        assert_eq!(mailbox.interrupted().now_or_never(), None);
+        mailbox.replace(Some(Arc::new(next)));
+        for _ in 0..2 {
+            assert_eq!(mailbox.interrupted().now_or_never(), Some(End::Replaced));
+        }
+        assert_eq!(mailbox.take_registration().unwrap().revision, 2);
+        assert_eq!(mailbox.interrupted().now_or_never(), None);
+    }
+}

@@ -1,6 +1,7 @@
 //! Hop 7 of 7: what each estimator last said, for HTTP and metrics.
 //!
-//! Workers put a [`Report`] into a `watch`; readers take it without waiting for them.
+//! Workers leave a [`Report`] in their [`Mailbox`](crate::mailbox::Mailbox); readers take it without
+//! waiting for their work.
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
