@@ -3,10 +3,11 @@
 //! The forms are described for others in `asyncapi.json` beside this file. A reader refuses an
 //! unknown `v` and accepts unknown keys.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, mem};
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use litemap::LiteMap;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
 
 use crate::{
     name::{BatteryName, EstimatorName},
@@ -54,7 +55,8 @@ pub struct EstimatorState {
     /// `starting`, `catching_up`, `live`, `paused` or `broken`.
     pub phase: String,
     /// States and what is derived from them, by name.
-    pub values: BTreeMap<String, Estimated>,
+    #[serde(serialize_with = "as_map")]
+    pub values: LiteMap<String, Estimated>,
     /// What keeps the estimator from its work.
     pub error: Option<String>,
     /// `healthy`, `suspect` or `diverged`; null where nobody watches over it.
@@ -78,16 +80,33 @@ pub struct BatteryState {
     /// When the hub took the row, in microseconds since 1970.
     pub received: i64,
     /// The row's cells by column; null where a cell is null or no finite number.
-    pub row: Map<String, Value>,
+    #[serde(serialize_with = "as_map")]
+    pub row: LiteMap<String, Value>,
     /// Columns that were left out because the row is large.
     pub omitted: usize,
     /// The estimators by name.
-    pub estimators: BTreeMap<EstimatorName, EstimatorState>,
+    #[serde(serialize_with = "as_map")]
+    pub estimators: LiteMap<EstimatorName, EstimatorState>,
     /// Which of them is the champion; `default` where nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub champion: Option<Champion>,
     /// The instance of the twin that says so.
     pub by: String,
+}
+
+/// Writes a map as such, also where it is empty. States are kept of every battery, so their maps are
+/// no larger than their entries.
+fn as_map<K: Serialize, V: Serialize, S: Serializer>(
+    map: &LiteMap<K, V>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(map.iter())
+}
+
+fn shrink<K: Ord, V>(map: &mut LiteMap<K, V>) {
+    let mut entries = mem::replace(map, LiteMap::new()).into_tuple_vec();
+    entries.shrink_to_fit();
+    *map = LiteMap::from_sorted_store_unchecked(entries);
 }
 
 impl BatteryState {
@@ -100,12 +119,21 @@ impl BatteryState {
             seq: 0,
             segment: 0,
             received: 0,
-            row: Map::new(),
+            row: LiteMap::new(),
             omitted: 0,
-            estimators: BTreeMap::new(),
+            estimators: LiteMap::new(),
             champion: None,
             by: String::new(),
         }
+    }
+
+    /// Gives back room that its maps do not need.
+    pub fn shrink(&mut self) {
+        shrink(&mut self.row);
+        for (_, estimator) in &mut self.estimators {
+            shrink(&mut estimator.values);
+        }
+        shrink(&mut self.estimators);
     }
 
     /// Writes the state.

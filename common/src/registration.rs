@@ -1,6 +1,8 @@
 //! Registrations of estimators: what twin and hub say to each other, and what the bucket
 //! [`ESTIMATORS_BUCKET`](crate::subjects::ESTIMATORS_BUCKET) holds, in JSON.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -101,8 +103,8 @@ pub struct Registration {
     pub estimator: EstimatorName,
     /// Raised by every change of any registration and never used again.
     pub revision: i64,
-    /// The estimator's document or script; empty in a tombstone.
-    pub definition: String,
+    /// The estimator's document or script; empty in a tombstone. A fleet has few different ones.
+    pub definition: Arc<str>,
     /// Rows with `test_time` below this, in seconds, are not used.
     pub valid_from: f64,
     /// Span of history in seconds that a script's offline estimation needs; 0 for none.

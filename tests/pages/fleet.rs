@@ -53,7 +53,8 @@ fn state(number: u32) -> BatteryState {
                 Estimated::new(1.0 - share / 5.0, 0.008),
             ),
         ]
-        .into(),
+        .into_iter()
+        .collect(),
         ..EstimatorState::default()
     };
     state

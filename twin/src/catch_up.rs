@@ -70,7 +70,7 @@ impl From<End> for CatchUpError {
 pub(crate) async fn catch_up(run: &mut Run<'_>) -> Result<(), End> {
     let shared = Arc::clone(&run.worker.shared);
     run.worker.battery.hold_back(&run.worker.estimator);
-    run.empty_mailbox().await?;
+    Box::pin(run.empty_mailbox()).await?;
     run.tell(Phase::CatchingUp);
     shared.metrics.catch_ups.inc();
     let mut pause = SHORTEST_PAUSE;
@@ -81,7 +81,8 @@ pub(crate) async fn catch_up(run: &mut Run<'_>) -> Result<(), End> {
             permit = shared.catch_ups.acquire() => permit,
         };
         run.turn_began = Instant::now();
-        let round = read_to_the_end(run).await;
+        // Only who has a turn takes the room to read: at a start thousands wait here.
+        let round = Box::pin(read_to_the_end(run)).await;
         drop(permit);
         match round {
             Ok(()) => {
@@ -96,7 +97,7 @@ pub(crate) async fn catch_up(run: &mut Run<'_>) -> Result<(), End> {
                 run.trouble(Some(error.to_string()));
             }
         }
-        run.save_if_due().await?;
+        Box::pin(run.save_if_due()).await?;
         if run.position() != before {
             pause = SHORTEST_PAUSE;
         }

@@ -1,7 +1,7 @@
 //! Documents that were read, each kept once: the batteries of a fleet have few different ones.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
@@ -13,12 +13,43 @@ type Warnings = Vec<String>;
 
 /// Documents in use, by their text.
 #[derive(Debug, Default)]
-pub struct Documents(Mutex<HashMap<String, (Weak<Document>, Warnings)>>);
+pub struct Documents {
+    read: Mutex<HashMap<Arc<str>, (Weak<Document>, Warnings)>>,
+    texts: Mutex<Texts>,
+}
+
+/// Texts in use, of documents and scripts alike.
+#[derive(Debug, Default)]
+struct Texts {
+    known: HashSet<Arc<str>>,
+    /// How many there may be before those of no use are forgotten.
+    most: usize,
+}
+
+impl Texts {
+    fn share(&mut self, text: Arc<str>) -> Arc<str> {
+        if let Some(known) = self.known.get(&text) {
+            return Arc::clone(known);
+        }
+        if self.known.len() >= self.most {
+            self.known.retain(|known| Arc::strong_count(known) > 1);
+            self.most = 64.max(2 * self.known.len());
+        }
+        self.known.insert(Arc::clone(&text));
+        text
+    }
+}
 
 impl Documents {
+    /// Returns the text as others that are in use have it.
+    pub(crate) fn share(&self, text: Arc<str>) -> Arc<str> {
+        let mut texts = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
+        texts.share(text)
+    }
+
     /// Reads a document, unless one of the same text is in use.
-    pub(crate) fn read(&self, text: &str) -> Result<(Arc<Document>, Warnings), String> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn read(&self, text: &Arc<str>) -> Result<(Arc<Document>, Warnings), String> {
+        let mut known = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((document, warnings)) = known.get(text)
             && let Some(document) = document.upgrade()
         {
@@ -30,7 +61,7 @@ impl Documents {
         let warnings: Warnings = warnings.iter().map(ToString::to_string).collect();
         known.retain(|_, (document, _)| document.strong_count() > 0);
         let kept = (Arc::downgrade(&document), warnings.clone());
-        known.insert(text.to_owned(), kept);
+        known.insert(Arc::clone(text), kept);
         Ok((document, warnings))
     }
 }
@@ -41,14 +72,26 @@ mod tests {
 
     #[test]
     fn a_text_is_read_once_while_it_is_in_use() {
-        let text = include_str!("../../tests/golden/joint_corrected_physics.json");
+        let text: Arc<str> = include_str!("../../tests/golden/joint_corrected_physics.json").into();
         let documents = Documents::default();
-        let first = documents.read(text).unwrap();
-        let second = documents.read(text).unwrap();
+        let first = documents.read(&text).unwrap();
+        let second = documents.read(&text).unwrap();
         assert!(Arc::ptr_eq(&first.0, &second.0));
-        assert!(documents.read("{}").is_err());
+        assert!(documents.read(&"{}".into()).is_err());
         drop((first, second));
-        let _another = documents.read(&format!("{text}\n")).unwrap();
-        assert_eq!(documents.0.lock().unwrap().len(), 1);
+        let _another = documents.read(&format!("{text}\n").into()).unwrap();
+        assert_eq!(documents.read.lock().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_text_is_kept_once_and_only_while_it_is_in_use() {
+        let mut texts = Texts::default();
+        let first = texts.share("{}".into());
+        assert!(Arc::ptr_eq(&first, &texts.share("{}".into())));
+        for number in 0..1000 {
+            texts.share(number.to_string().into());
+        }
+        assert!(texts.known.len() <= 64, "{}", texts.known.len());
+        assert!(Arc::ptr_eq(&first, &texts.share("{}".into())));
     }
 }

@@ -1,9 +1,9 @@
 //! Estimates on their way to the bus: gathered into frames, sent with several in flight, sent again
 //! until the stream has them.
 
-use std::{collections::VecDeque, future::IntoFuture, mem, time::Duration};
+use std::{collections::VecDeque, future::IntoFuture, mem, sync::Arc, time::Duration};
 
-use async_nats::jetstream::{self, context::PublishAckFuture};
+use async_nats::jetstream::context::{PublishAckFuture, PublishError};
 use bytes::Bytes;
 use rovi_common::{
     fault,
@@ -13,11 +13,11 @@ use rovi_common::{
     },
     name::{BatteryName, EstimatorName},
     rows::{Column, Columns},
-    streams::{self, BusSettings},
-    subjects,
+    streams, subjects,
 };
 use rovi_estimation::{Estimator, Step, TrustState};
-use tokio_util::sync::CancellationToken;
+
+use crate::fleet::Shared;
 
 /// Frames sent and not yet acknowledged.
 const IN_FLIGHT: usize = 64;
@@ -61,15 +61,18 @@ pub(crate) struct Shown {
 #[derive(Debug)]
 pub struct Outbox {
     sender: Sender,
-    names: Vec<String>,
-    most_rows: usize,
+    states: Arc<[String]>,
+    /// Whether health and trust are told, too.
+    has_health: bool,
     epoch: i64,
     seq: Vec<i64>,
     test_time: Vec<f64>,
+    /// By column; none while the open frame is empty.
     cells: Vec<Vec<Option<f64>>>,
     frames: Vec<Bytes>,
     estimates: u64,
-    lineage: Option<Lineage>,
+    lineage: Option<Arc<Lineage>>,
+    rows_from: i64,
     /// Rows that older generations told of and that are yet to be estimated anew.
     to_replace: Option<(i64, i64)>,
     replaced: Option<(i64, i64)>,
@@ -82,7 +85,7 @@ impl Outbox {
     pub(crate) fn tap(sender: Sender) -> Self {
         Self {
             tap: Some(Vec::new()),
-            ..Self::new(sender, &[])
+            ..Self::new(sender, Arc::default())
         }
     }
 
@@ -97,39 +100,58 @@ impl Outbox {
     }
 
     /// Returns an empty outbox for an estimator of these states.
-    pub fn new(sender: Sender, states: &[String]) -> Self {
-        Self::with_columns(sender, column_names(states))
-    }
-
-    /// Returns an empty outbox for a native estimator, which tells of health and trust, too.
-    pub fn with_health(sender: Sender, states: &[String]) -> Self {
-        let mut names = column_names(states);
-        names.extend(HEALTH.map(str::to_owned));
-        Self::with_columns(sender, names)
-    }
-
-    fn with_columns(sender: Sender, names: Vec<String>) -> Self {
-        let row_bytes = FLOAT_BYTES * (names.len() + 2);
+    pub fn new(sender: Sender, states: Arc<[String]>) -> Self {
         Self {
             sender,
-            most_rows: (MAX_FRAME_BYTES / 2 / row_bytes).clamp(1, MAX_FRAME_ROWS),
+            states,
+            has_health: false,
             epoch: 0,
             seq: Vec::new(),
             test_time: Vec::new(),
-            cells: vec![Vec::new(); names.len()],
-            names,
+            cells: Vec::new(),
             frames: Vec::new(),
             estimates: 0,
             tap: None,
             lineage: None,
+            rows_from: 0,
             to_replace: None,
             replaced: None,
         }
     }
 
+    /// Returns an empty outbox for a native estimator, which tells of health and trust, too.
+    pub fn with_health(sender: Sender, states: Arc<[String]>) -> Self {
+        Self {
+            has_health: true,
+            ..Self::new(sender, states)
+        }
+    }
+
+    /// The columns of an estimate: means, standard deviations, what the newest row showed, and
+    /// health. They are named when a frame is written: between frames an outbox is next to nothing.
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.states.iter().map(|one| estimate_column(one)).collect();
+        names.extend(self.states.iter().map(|state| deviation_column(state)));
+        names.extend([INNOVATION.to_owned(), deviation_column(INNOVATION)]);
+        if self.has_health {
+            names.extend(HEALTH.map(str::to_owned));
+        }
+        names
+    }
+
+    fn columns(&self) -> usize {
+        let health = if self.has_health { HEALTH.len() } else { 0 };
+        2 * self.states.len() + 2 + health
+    }
+
+    fn most_rows(&self) -> usize {
+        let row_bytes = FLOAT_BYTES * (self.columns() + 2);
+        (MAX_FRAME_BYTES / 2 / row_bytes).clamp(1, MAX_FRAME_ROWS)
+    }
+
     /// Says of all that follows what made it.
     #[must_use]
-    pub fn made_by(mut self, lineage: Lineage) -> Self {
+    pub fn made_by(mut self, lineage: Arc<Lineage>) -> Self {
         self.lineage = Some(lineage);
         self
     }
@@ -143,9 +165,7 @@ impl Outbox {
 
     /// Says of all that follows which row was the first that it is made of.
     pub(crate) fn made_from(&mut self, seq: i64) {
-        if let Some(lineage) = &mut self.lineage {
-            lineage.rows_from = seq;
-        }
+        self.rows_from = seq;
     }
 
     /// Notes that every row up to `seq` of `epoch` was dealt with, so that what older generations
@@ -213,7 +233,7 @@ impl Outbox {
         health: [Option<f64>; N],
     ) {
         let is_behind = self.seq.last().is_some_and(|last| *last >= seq);
-        if self.epoch != epoch || is_behind || self.seq.len() >= self.most_rows {
+        if self.epoch != epoch || is_behind || self.seq.len() >= self.most_rows() {
             self.close();
             self.epoch = epoch;
         }
@@ -224,6 +244,7 @@ impl Outbox {
         let values = mean.iter().copied().map(Some);
         let values = values.chain(variances.map(|variance| Some(variance.sqrt())));
         let values = values.chain(innovation).chain(health);
+        self.cells.resize_with(self.columns(), Vec::new);
         for (column, value) in self.cells.iter_mut().zip(values) {
             column.push(value);
         }
@@ -231,17 +252,9 @@ impl Outbox {
 
     /// Names the states of the estimates that follow, where a script told them only now.
     pub(crate) fn name_states(&mut self, states: &[String]) {
-        if self.tap.is_none() && self.names != column_names(states) {
+        if self.tap.is_none() && *self.states != *states {
             self.close();
-            let (frames, estimates) = (mem::take(&mut self.frames), self.estimates);
-            *self = Self {
-                frames,
-                estimates,
-                lineage: self.lineage.take(),
-                to_replace: self.to_replace,
-                replaced: self.replaced,
-                ..Self::new(self.sender.clone(), states)
-            };
+            self.states = states.into();
         }
     }
 
@@ -268,11 +281,14 @@ impl Outbox {
 
     fn encode_open(&mut self, replaces: Option<(i64, i64)>) {
         self.estimates += u64::try_from(self.seq.len()).unwrap_or_default();
-        let cells = self
-            .cells
-            .iter_mut()
-            .map(|column| Column::Float(mem::take(column)));
-        let columns = self.names.iter().cloned().zip(cells).collect();
+        let mut cells = mem::take(&mut self.cells);
+        cells.resize_with(self.columns(), Vec::new);
+        let cells = cells.into_iter().map(Column::Float);
+        let columns = self.names().into_iter().zip(cells).collect();
+        let lineage = self.lineage.as_deref().map(|made_by| Lineage {
+            rows_from: self.rows_from,
+            ..made_by.clone()
+        });
         let frame = EstimateFrame {
             v: FRAME_VERSION,
             battery: self.sender.battery.clone(),
@@ -285,7 +301,7 @@ impl Outbox {
             columns: Columns::new(columns)
                 .expect("each state's name stands once and each row fills every column"),
             replaces,
-            lineage: self.lineage.clone(),
+            lineage,
         };
         self.frames.push(frame.encode());
     }
@@ -312,14 +328,6 @@ fn health(estimator: &Estimator) -> [Option<f64>; 5] {
     ]
 }
 
-/// The columns of an estimate: means, standard deviations, and what the newest row showed.
-fn column_names(states: &[String]) -> Vec<String> {
-    let mut names: Vec<String> = states.iter().map(|state| estimate_column(state)).collect();
-    names.extend(states.iter().map(|state| deviation_column(state)));
-    names.extend([INNOVATION.to_owned(), deviation_column(INNOVATION)]);
-    names
-}
-
 /// The service stopped before the bus took everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the service stops while estimates wait for the bus")]
@@ -328,25 +336,16 @@ pub struct Stopped;
 /// Sends the frames of one estimator, in order.
 #[derive(Debug)]
 pub struct Publisher {
-    jetstream: jetstream::Context,
-    bus: BusSettings,
-    stop: CancellationToken,
+    shared: Arc<Shared>,
     subject: String,
     in_flight: VecDeque<(Bytes, PublishAckFuture)>,
 }
 
 impl Publisher {
     /// Returns a publisher for an estimator of a battery.
-    pub fn new(
-        jetstream: jetstream::Context,
-        bus: BusSettings,
-        stop: CancellationToken,
-        sender: &Sender,
-    ) -> Self {
+    pub fn new(shared: Arc<Shared>, sender: &Sender) -> Self {
         Self {
-            jetstream,
-            bus,
-            stop,
+            shared,
             subject: subjects::estimates_of(&sender.battery, &sender.estimator),
             in_flight: VecDeque::new(),
         }
@@ -362,6 +361,7 @@ impl Publisher {
         }
         fault::passed("twin.before_publish");
         match self
+            .shared
             .jetstream
             .publish(self.subject.clone(), frame.clone())
             .await
@@ -382,6 +382,8 @@ impl Publisher {
         while !self.in_flight.is_empty() {
             self.settle_oldest().await?;
         }
+        // One that waits keeps no room for a burst of the past.
+        self.in_flight = VecDeque::new();
         Ok(())
     }
 
@@ -403,7 +405,7 @@ impl Publisher {
         &mut self,
         oldest: Option<Bytes>,
         newest: Option<Bytes>,
-        error: &jetstream::context::PublishError,
+        error: &PublishError,
     ) -> Result<(), Stopped> {
         let in_flight = mem::take(&mut self.in_flight);
         let between = in_flight.into_iter().map(|(frame, _)| frame);
@@ -421,7 +423,7 @@ impl Publisher {
             while let Err(problem) = self.try_once(frame.clone()).await {
                 tracing::debug!("{}: still not sent: {problem}", self.subject);
                 tokio::select! {
-                    () = self.stop.cancelled() => return Err(Stopped),
+                    () = self.shared.stop.cancelled() => return Err(Stopped),
                     () = tokio::time::sleep(wait) => {}
                 }
                 wait = (wait * 2).min(Duration::from_secs(2));
@@ -432,9 +434,10 @@ impl Publisher {
 
     async fn try_once(&self, frame: Bytes) -> Result<(), String> {
         let text = |error: &dyn std::error::Error| error.to_string();
-        let made = streams::ensure_estimates(&self.jetstream, &self.bus).await;
+        let jetstream = &self.shared.jetstream;
+        let made = streams::ensure_estimates(jetstream, &self.shared.settings.bus).await;
         made.map_err(|error| text(&error))?;
-        let sent = self.jetstream.publish(self.subject.clone(), frame).await;
+        let sent = jetstream.publish(self.subject.clone(), frame).await;
         let acknowledged = sent.map_err(|error| text(&error))?;
         acknowledged.await.map(drop).map_err(|error| text(&error))
     }

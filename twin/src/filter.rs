@@ -86,7 +86,7 @@ pub struct Progress {
     pub last_refusal: Option<String>,
     /// What was found in the first rows, where the document asks for it.
     #[serde(default)]
-    pub found: Option<Found>,
+    pub found: Option<Arc<Found>>,
     /// The first row dealt with in this epoch.
     #[serde(default)]
     pub first_seq: Option<i64>,
@@ -364,7 +364,7 @@ impl Filter {
         match self.document.initialised(rows) {
             Ok((document, found)) => {
                 self.estimator = Estimator::new(&document);
-                self.progress.found = Some(found);
+                self.progress.found = Some(Arc::new(found));
             }
             Err(error) => self.progress.last_refusal = Some(format!("initialise: {error}")),
         }
@@ -416,7 +416,7 @@ mod tests {
             revision: 1,
             generation: 1,
         };
-        Outbox::with_health(sender, &document().state_names())
+        Outbox::with_health(sender, document().state_names().into())
     }
 
     fn frame(first_seq: i64, times: &[f64]) -> RowFrame {

@@ -17,6 +17,7 @@ use std::{
 };
 
 use async_nats::jetstream::{self, message::Acker};
+use litemap::LiteMap;
 use rovi_common::{
     corrections::Corrections,
     fault,
@@ -28,7 +29,7 @@ use rovi_common::{
 };
 use tokio::{
     runtime::Handle,
-    sync::{Notify, Semaphore, mpsc, watch},
+    sync::{Semaphore, watch},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -43,6 +44,7 @@ use crate::{
     filter::Position,
     hub::Hub,
     live::{Board, Watchers},
+    mailbox::Mailbox,
     metrics::TwinMetrics,
     overview::MetadataAnswers,
     state::{
@@ -137,6 +139,11 @@ impl Receipt {
         self.holders.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// The fleet that delivers holds the receipt meanwhile: this is never the last one.
+    fn drop_holder(&self) {
+        self.holders.fetch_sub(1, Ordering::AcqRel);
+    }
+
     /// Tells that one holder is done. A receipt that is dropped without this is not acknowledged:
     /// the frame comes again.
     pub async fn done(&self) {
@@ -167,12 +174,8 @@ pub struct Delivery {
 pub struct Link {
     /// The registration in force.
     pub registration: Arc<Registration>,
-    report: watch::Receiver<Arc<Report>>,
     is_live: bool,
-    /// Of pointers: its first block is there before the first frame.
-    mailbox: mpsc::Sender<Arc<Delivery>>,
-    fell_behind: Arc<Notify>,
-    registrations: watch::Sender<Option<Arc<Registration>>>,
+    mailbox: Arc<Mailbox>,
 }
 
 impl Link {
@@ -180,11 +183,23 @@ impl Link {
     /// did under an earlier one, nothing is known: numbers are shown only under the revision that
     /// made them.
     pub fn report(&self) -> Arc<Report> {
-        let said = Arc::clone(&self.report.borrow());
+        let said = self.mailbox.report();
         if said.revision == self.registration.revision {
             return said;
         }
         Arc::default()
+    }
+
+    /// Has the worker read on by itself.
+    fn fall_behind(&mut self) {
+        self.is_live = false;
+        self.mailbox.fall_behind();
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.mailbox.dismiss();
     }
 }
 
@@ -194,14 +209,13 @@ pub struct Battery {
     /// The name.
     pub name: BatteryName,
     state: Mutex<BatteryState>,
-    corrections: watch::Sender<Arc<Corrections>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct BatteryState {
+    corrections: Arc<Corrections>,
     newest: Option<Position>,
-    /// Boxed, since a map has room for eleven from the first on.
-    links: BTreeMap<EstimatorName, Box<Link>>,
+    links: LiteMap<EstimatorName, Box<Link>>,
     /// Registered, and run by the twin that owns the battery's partition.
     elsewhere: BTreeMap<EstimatorName, Arc<Registration>>,
     removed: BTreeMap<EstimatorName, i64>,
@@ -209,6 +223,17 @@ struct BatteryState {
 }
 
 impl BatteryState {
+    fn new(battery: &BatteryName) -> Self {
+        Self {
+            corrections: Arc::new(Corrections::none(battery.clone())),
+            newest: None,
+            links: LiteMap::new(),
+            elsewhere: BTreeMap::new(),
+            removed: BTreeMap::new(),
+            champion: None,
+        }
+    }
+
     /// Takes the hub's word on the champion, unless a later one is known; tells whether it is news.
     fn crown(&mut self, said: Option<&Champion>) -> bool {
         let era = |champion: &Champion| champion.era;
@@ -244,26 +269,25 @@ impl BatteryState {
 impl Battery {
     fn new(name: BatteryName) -> Self {
         Self {
-            corrections: watch::Sender::new(Arc::new(Corrections::none(name.clone()))),
+            state: Mutex::new(BatteryState::new(&name)),
             name,
-            state: Mutex::default(),
         }
     }
 
     /// Returns which stored rows were corrected, as far as it is known.
     pub fn corrections(&self) -> Arc<Corrections> {
-        Arc::clone(&self.corrections.borrow())
+        Arc::clone(&self.state().corrections)
     }
 
     /// Tells the workers of corrections that are newer than those they know.
     pub fn correct(&self, told: Corrections) {
-        self.corrections.send_if_modified(|known| {
-            let is_newer = told.supersedes(known);
-            if is_newer {
-                *known = Arc::new(told);
+        let mut state = self.state();
+        if told.supersedes(&state.corrections) {
+            state.corrections = Arc::new(told);
+            for link in state.links.values() {
+                link.mailbox.correct();
             }
-            is_newer
-        });
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, BatteryState> {
@@ -290,25 +314,20 @@ impl Battery {
             epoch: frame.epoch,
             seq: frame.last_seq(),
         }));
-        for link in state.links.values_mut().filter(|link| link.is_live) {
-            match link.mailbox.try_reserve() {
-                Ok(place) => {
-                    delivery.receipt.add_holder();
-                    place.send(Arc::clone(delivery));
-                }
-                Err(_full_or_gone) => {
-                    link.is_live = false;
-                    link.fell_behind.notify_one();
-                }
+        for (_, link) in state.links.iter_mut().filter(|(_, link)| link.is_live) {
+            delivery.receipt.add_holder();
+            if !link.mailbox.deliver(delivery) {
+                delivery.receipt.drop_holder();
+                link.fall_behind();
             }
         }
     }
 
     /// Has live workers look whether rows went past them.
     fn look_again(&self) {
-        for link in self.state().links.values_mut().filter(|link| link.is_live) {
-            link.is_live = false;
-            link.fell_behind.notify_one();
+        let mut state = self.state();
+        for (_, link) in state.links.iter_mut().filter(|(_, link)| link.is_live) {
+            link.fall_behind();
         }
     }
 
@@ -464,7 +483,8 @@ impl Fleet {
     /// Puts a registration or a tombstone into force; one that is not newer changes nothing.
     ///
     /// Where it leaves the revision as it was, as a promotion does, the estimator runs on.
-    pub fn apply(&self, registration: Registration) {
+    pub fn apply(&self, mut registration: Registration) {
+        registration.definition = self.shared.documents.share(registration.definition);
         let battery = self.battery(&registration.battery);
         let mut state = battery.state();
         if state.crown(registration.standing.champion.as_ref()) {
@@ -490,7 +510,7 @@ impl Fleet {
             self.shared.outlet.touch(name);
             if let Some(link) = state.links.remove(estimator) {
                 tracing::info!("estimator {estimator} of {name} is removed by revision {revision}");
-                link.registrations.send_replace(None);
+                link.mailbox.replace(None);
                 self.shared.metrics.estimators.dec();
             }
             return;
@@ -503,7 +523,7 @@ impl Fleet {
                 return;
             }
             link.is_live = false;
-            link.registrations.send_replace(Some(registration));
+            link.mailbox.replace(Some(registration));
         } else {
             self.place(&battery, &mut state, registration);
         }
@@ -551,9 +571,11 @@ impl Fleet {
         for battery in self.of_partition(partition) {
             let mut state = battery.state();
             // A worker whose link is gone stops as it does when the service stops.
-            for (estimator, link) in mem::take(&mut state.links) {
+            let links = mem::replace(&mut state.links, LiteMap::new());
+            for (estimator, link) in links {
                 self.shared.metrics.estimators.dec();
-                state.elsewhere.insert(estimator, link.registration);
+                let registration = Arc::clone(&link.registration);
+                state.elsewhere.insert(estimator, registration);
             }
         }
         workers.close();
@@ -593,7 +615,7 @@ impl Fleet {
         state.elsewhere.remove(estimator);
         if let Some(link) = state.links.remove(estimator) {
             tracing::info!("estimator {estimator} of {} is removed", battery.name);
-            link.registrations.send_replace(None);
+            link.mailbox.replace(None);
             self.shared.metrics.estimators.dec();
         }
     }
@@ -604,29 +626,20 @@ impl Fleet {
         registration: &Arc<Registration>,
         workers: &TaskTracker,
     ) -> Link {
-        let (sender, mailbox) = mpsc::channel(self.shared.settings.mailbox_frames.get());
-        let (registrations, changes) = watch::channel(Some(Arc::clone(registration)));
-        let (reports, report) = watch::channel(Arc::default());
-        let fell_behind = Arc::new(Notify::new());
+        let most_frames = self.shared.settings.mailbox_frames.get();
+        let mailbox = Arc::new(Mailbox::new(Arc::clone(registration), most_frames));
         let worker = Worker {
             shared: Arc::clone(&self.shared),
-            corrected: battery.corrections.subscribe(),
             battery,
             estimator: registration.estimator.clone(),
-            mailbox,
-            fell_behind: Arc::clone(&fell_behind),
-            registrations: changes,
-            reports,
+            mailbox: Arc::clone(&mailbox),
         };
         let running = workers.track_future(worker::run(worker));
         self.workers.spawn_on(running, &self.runtime);
         Link {
             registration: Arc::clone(registration),
-            report,
             is_live: false,
-            mailbox: sender,
-            fell_behind,
-            registrations,
+            mailbox,
         }
     }
 

@@ -33,6 +33,7 @@ pub mod fleet;
 pub mod hub;
 pub mod inputs;
 pub mod live;
+pub mod mailbox;
 pub mod metrics;
 pub mod order;
 pub mod overview;

@@ -364,7 +364,7 @@ mod tests {
             revision: 1,
             generation: 1,
         };
-        Outbox::with_health(sender, &document().state_names())
+        Outbox::with_health(sender, document().state_names().into())
     }
 
     /// What is estimated at each `test_time`, as bits of the first state's mean.

@@ -76,8 +76,8 @@ impl Reproduction {
             generation: 0,
         };
         let outbox = match runner.native() {
-            Some(_) => Outbox::with_health(sender, runner.state_names()),
-            None => Outbox::new(sender, runner.state_names()),
+            Some(_) => Outbox::with_health(sender, Arc::clone(runner.state_names())),
+            None => Outbox::new(sender, Arc::clone(runner.state_names())),
         };
         Ok(Self {
             seq,

@@ -29,12 +29,12 @@ use crate::{
     filter::{Continuity, Filter, Position, Progress, Rules},
     fleet::{Delivery, Receipt},
     inputs::Skip,
+    mailbox::Told,
     order::Late,
     ring::{Recomputation, Ring},
     runner::{Definition, Failure, Runner, Saved},
-    state::values_of,
     status::{HealthStatus, Phase, Report, TrustStatus},
-    worker::{End, Event, Worker},
+    worker::{End, Worker},
 };
 
 /// The generation of a first pass over the rows.
@@ -65,7 +65,7 @@ pub(crate) enum Taken {
 /// One estimator under one registration.
 #[derive(Debug)]
 pub(crate) struct Run<'a> {
-    pub(crate) worker: &'a mut Worker,
+    pub(crate) worker: &'a Worker,
     pub(crate) origin: Origin,
     /// Since when it reads past rows without giving way.
     pub(crate) turn_began: Instant,
@@ -82,7 +82,7 @@ pub(crate) struct Run<'a> {
     ring: Ring,
     recomputation: Option<Recomputation>,
     /// What makes the estimates.
-    lineage: Lineage,
+    lineage: Arc<Lineage>,
     publisher: Publisher,
     /// Generation and last row of what the bus was told.
     said: Option<(i64, i64)>,
@@ -95,27 +95,21 @@ pub(crate) struct Run<'a> {
 
 impl<'a> Run<'a> {
     pub(crate) fn new(
-        worker: &'a mut Worker,
+        worker: &'a Worker,
         registration: &Arc<Registration>,
         definition: Definition,
         found: Found,
     ) -> Self {
         let sender = sender(worker, registration, FIRST_GENERATION);
-        let lineage = Lineage {
+        let lineage = Arc::new(Lineage {
             code_version: env!("CARGO_PKG_VERSION").to_owned(),
             definition: files::digest(registration.definition.as_bytes()),
             horizon: worker.shared.settings.horizon.as_secs_f64(),
             rows_from: 0,
-        };
-        let shared = &worker.shared;
-        let publisher = Publisher::new(
-            shared.jetstream.clone(),
-            shared.settings.bus.clone(),
-            shared.stop.clone(),
-            &sender,
-        );
+        });
+        let publisher = Publisher::new(Arc::clone(&worker.shared), &sender);
         let (warnings, worker_trouble) = {
-            let report = worker.reports.borrow();
+            let report = worker.mailbox.report();
             (report.warnings.len(), report.last_error.clone())
         };
         let told = worker.battery.corrections();
@@ -191,9 +185,10 @@ impl<'a> Run<'a> {
 
     fn begin(&mut self, runner: Runner) {
         let sender = sender(self.worker, &self.registration, self.generation);
+        let states = Arc::clone(runner.state_names());
         let outbox = match runner.native() {
-            Some(_) => Outbox::with_health(sender, runner.state_names()),
-            None => Outbox::new(sender, runner.state_names()),
+            Some(_) => Outbox::with_health(sender, states),
+            None => Outbox::new(sender, states),
         };
         let next = runner.position().seq + 1;
         let anew = self
@@ -201,7 +196,7 @@ impl<'a> Run<'a> {
             .map(|anew| (next.max(anew.from_seq), anew.to_seq));
         self.steps = Some(Box::new(Steps {
             runner,
-            outbox: outbox.made_by(self.lineage.clone()).replacing(anew),
+            outbox: outbox.made_by(Arc::clone(&self.lineage)).replacing(anew),
             late: Late::default(),
         }));
     }
@@ -248,9 +243,9 @@ impl<'a> Run<'a> {
     /// Shows the last saved state, and takes no rows until the registration changes.
     async fn rest(&mut self) -> Result<Infallible, End> {
         self.worker.battery.hold_back(&self.worker.estimator);
-        while let Ok(delivery) = self.worker.mailbox.try_recv() {
-            self.receipts.push(Arc::clone(&delivery.receipt));
-        }
+        let left = self.worker.mailbox.take_frames(usize::MAX);
+        let left = left.iter().map(|delivery| Arc::clone(&delivery.receipt));
+        self.receipts.extend(left);
         self.release().await;
         self.tell(Phase::Paused);
         Err(self.worker.interrupted().await)
@@ -277,9 +272,8 @@ impl<'a> Run<'a> {
 
     /// Whether the registration that replaces this one only pauses it.
     fn is_paused_now(&self) -> bool {
-        let registration = self.worker.registrations.borrow();
+        let registration = self.worker.mailbox.registration();
         registration
-            .as_ref()
             .is_some_and(|next| next.standing.paused && next.revision == self.registration.revision)
     }
 
@@ -293,19 +287,19 @@ impl<'a> Run<'a> {
         Box::pin(catch_up(self)).await?;
         loop {
             let mut deliveries = Vec::new();
-            let event = tokio::select! {
+            let told = tokio::select! {
                 biased;
                 _ = tick.tick() => {
                     Box::pin(self.save()).await?;
                     continue;
                 }
-                event = self.worker.event(&mut deliveries, DELIVERIES_AT_ONCE) => event,
+                told = self.worker.told(&mut deliveries, DELIVERIES_AT_ONCE) => told,
             };
-            let is_behind = match event {
-                Event::End(end) => return Err(end),
-                Event::FellBehind => true,
-                Event::Corrected => Box::pin(self.heed_corrections()).await? == Taken::WentBack,
-                Event::Delivered => Box::pin(self.take_deliveries(&mut deliveries)).await?,
+            let is_behind = match told {
+                Told::End(end) => return Err(end),
+                Told::FellBehind => true,
+                Told::Corrected => Box::pin(self.heed_corrections()).await? == Taken::WentBack,
+                Told::Delivered => Box::pin(self.take_deliveries(&mut deliveries)).await?,
             };
             if is_behind {
                 Box::pin(catch_up(self)).await?;
@@ -339,14 +333,13 @@ impl<'a> Run<'a> {
 
     /// Takes frames that wait in the mailbox without waiting for more.
     pub(crate) async fn empty_mailbox(&mut self) -> Result<(), End> {
-        let mut deliveries = Vec::new();
-        while let Ok(delivery) = self.worker.mailbox.try_recv() {
-            deliveries.push(delivery);
-            if deliveries.len() >= DELIVERIES_AT_ONCE {
-                let _gap = self.take_deliveries(&mut deliveries).await?;
+        loop {
+            let mut deliveries = self.worker.mailbox.take_frames(DELIVERIES_AT_ONCE);
+            if deliveries.is_empty() {
+                return Ok(());
             }
+            let _gap = self.take_deliveries(&mut deliveries).await?;
         }
-        self.take_deliveries(&mut deliveries).await.map(drop)
     }
 
     /// Takes the frames that continue; tells whether rows are missing before one.
@@ -636,7 +629,7 @@ impl<'a> Run<'a> {
 
     /// Puts the present state into the report, doing what it did.
     pub(crate) fn tell_on(&self) {
-        let phase = self.worker.reports.borrow().phase;
+        let phase = self.worker.mailbox.report().phase;
         self.tell(phase);
     }
 
@@ -647,7 +640,7 @@ impl<'a> Run<'a> {
             report.generation = self.generation;
             report.corrections = self.corrections;
             report.recomputation = self.recomputation;
-            report.lineage = Some(self.lineage.clone());
+            report.lineage = Some(Arc::clone(&self.lineage));
             self.show_trouble(report);
             let Some(steps) = &self.steps else {
                 report.state_names = self.definition.state_names();
@@ -657,14 +650,12 @@ impl<'a> Run<'a> {
             let (mean, covariance) = runner.belief();
             report.position = Some(progress.position);
             report.rows_from = progress.first_seq;
-            report.state_names.clear();
-            report.state_names.extend_from_slice(runner.state_names());
+            report.state_names = Arc::clone(runner.state_names());
             report.latest_time = runner.latest_time();
             report.mean.clear();
             report.mean.extend_from_slice(mean);
             report.covariance.clear();
             report.covariance.extend_from_slice(covariance);
-            report.values = values_of(runner);
             report.innovation = progress.innovation;
             let native = runner.native();
             report.trust = native.map(|filter| TrustStatus::of(filter.estimator()));

@@ -72,10 +72,10 @@ impl Definition {
     }
 
     /// Returns the names of the states, as far as they are known before the first row.
-    pub fn state_names(&self) -> Vec<String> {
+    pub fn state_names(&self) -> Arc<[String]> {
         match self {
-            Self::Native(document) => document.state_names(),
-            Self::Python(_) => Vec::new(),
+            Self::Native(document) => Arc::clone(document.shared_state_names()),
+            Self::Python(_) => Arc::default(),
         }
     }
 
@@ -225,7 +225,7 @@ impl Runner {
     }
 
     /// Returns the names of the states; empty before a script has told them.
-    pub fn state_names(&self) -> &[String] {
+    pub fn state_names(&self) -> &Arc<[String]> {
         match self {
             Self::Native(filter) => filter.estimator().state_names(),
             Self::Python(filter) => filter.state_names(),

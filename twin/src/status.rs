@@ -1,12 +1,11 @@
 //! Hop 7 of 7: what each estimator last said, for HTTP and metrics.
 //!
-//! Workers put a [`Report`] into a `watch`; readers take it without waiting for them.
+//! Workers leave a [`Report`] in their [`Mailbox`](crate::mailbox::Mailbox); readers take it without
+//! waiting for their work.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
-use rovi_common::{
-    frame::Lineage, name::EstimatorName, news::Estimated, registration::Registration,
-};
+use rovi_common::{frame::Lineage, name::EstimatorName, registration::Registration};
 use rovi_estimation::Found;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -87,13 +86,13 @@ pub struct Report {
     /// Rows that are, or were, estimated anew.
     pub recomputation: Option<Recomputation>,
     /// What makes the estimates.
-    pub lineage: Option<Lineage>,
+    pub lineage: Option<Arc<Lineage>>,
     /// The first row dealt with.
     pub rows_from: Option<i64>,
     /// The last row dealt with.
     pub position: Option<Position>,
     /// Names of the states.
-    pub state_names: Vec<String>,
+    pub state_names: Arc<[String]>,
     /// `test_time` of the last row used, in seconds.
     pub latest_time: Option<f64>,
     /// Means of the states.
@@ -109,7 +108,7 @@ pub struct Report {
     /// Rows gathered so far, while the estimator waits for what they tell.
     pub gathered: Option<usize>,
     /// What the first rows told.
-    pub found: Option<Found>,
+    pub found: Option<Arc<Found>>,
     /// Rows without a step, by reason.
     pub skipped: BTreeMap<Skip, u64>,
     /// Rows dealt with in this epoch.
@@ -120,8 +119,6 @@ pub struct Report {
     pub last_error: Option<String>,
     /// Whether the last error keeps the estimator from its work; else it is a refused row.
     pub is_troubled: bool,
-    /// States and what is derived from them, by name.
-    pub values: Vec<(String, Estimated)>,
     /// What is odd about the document or the first row.
     pub warnings: Vec<String>,
     /// Since when there is state that is not in a checkpoint.
@@ -279,7 +276,7 @@ impl EstimatorStatus {
         let skipped = report.skipped.iter();
         Self {
             is_ready: report.latest_time.is_some(),
-            state_names: report.state_names.clone(),
+            state_names: report.state_names.to_vec(),
             latest_time: report.latest_time,
             mean: report.mean.clone(),
             covariance: report
@@ -304,7 +301,7 @@ impl EstimatorStatus {
             normalised_innovation: report.innovation.map(|innovation| innovation.normalised),
             trust: report.trust.clone(),
             health: report.health.clone(),
-            initialisation: InitialisationStatus::of(report.gathered, report.found.as_ref()),
+            initialisation: InitialisationStatus::of(report.gathered, report.found.as_deref()),
             skipped: skipped
                 .map(|(skip, &count)| (skip.as_str(), count))
                 .collect(),

@@ -12,15 +12,13 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use rovi_common::{
-    corrections::Corrections, name::EstimatorName, registration::Registration, subjects,
-};
-use tokio::sync::{Notify, mpsc, watch};
+use rovi_common::{name::EstimatorName, registration::Registration, subjects};
 
 use crate::{
     checkpoint::Found,
     estimates::Stopped,
     fleet::{Battery, Delivery, Shared},
+    mailbox::{Mailbox, Told},
     run::Run,
     runner::{Definition, Failure},
     status::{Phase, Report},
@@ -39,16 +37,8 @@ pub struct Worker {
     pub battery: Arc<Battery>,
     /// Its estimator.
     pub estimator: EstimatorName,
-    /// Frames, while the worker is live.
-    pub mailbox: mpsc::Receiver<Arc<Delivery>>,
-    /// Told when the mailbox was full: the worker is not live any more.
-    pub fell_behind: Arc<Notify>,
-    /// Which stored rows of the battery were corrected.
-    pub corrected: watch::Receiver<Arc<Corrections>>,
-    /// The registration in force, or nothing when it is removed.
-    pub registrations: watch::Receiver<Option<Arc<Registration>>>,
-    /// Where the worker tells its state.
-    pub reports: watch::Sender<Arc<Report>>,
+    /// What it is told, and where it tells its state.
+    pub mailbox: Arc<Mailbox>,
 }
 
 /// Why a worker stops what it does.
@@ -64,19 +54,6 @@ pub enum End {
     Failed,
 }
 
-/// What happens to a worker that takes rows as they come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Event {
-    /// It has to stop what it does.
-    End(End),
-    /// Frames have come.
-    Delivered,
-    /// Its mailbox was full: it gets no frames until it is live again.
-    FellBehind,
-    /// Stored rows of the battery were corrected or deleted.
-    Corrected,
-}
-
 impl From<Stopped> for End {
     fn from(_: Stopped) -> Self {
         Self::Stopped
@@ -85,41 +62,25 @@ impl From<Stopped> for End {
 
 impl Worker {
     /// Returns when the worker has to stop what it does.
-    pub(crate) async fn interrupted(&mut self) -> End {
+    pub(crate) async fn interrupted(&self) -> End {
         tokio::select! {
             biased;
             () = self.shared.stop.cancelled() => End::Stopped,
-            changed = self.registrations.changed() => match changed {
-                Ok(()) => End::Replaced,
-                Err(_fleet_is_gone) => End::Stopped,
-            },
+            end = self.mailbox.interrupted() => end,
         }
     }
 
     /// Returns what happens next; frames go into `deliveries`, at most `most` at once.
-    pub(crate) async fn event(
-        &mut self,
-        deliveries: &mut Vec<Arc<Delivery>>,
-        most: usize,
-    ) -> Event {
+    pub(crate) async fn told(&self, deliveries: &mut Vec<Arc<Delivery>>, most: usize) -> Told {
         tokio::select! {
             biased;
-            () = self.shared.stop.cancelled() => Event::End(End::Stopped),
-            changed = self.registrations.changed() => match changed {
-                Ok(()) => Event::End(End::Replaced),
-                Err(_fleet_is_gone) => Event::End(End::Stopped),
-            },
-            count = self.mailbox.recv_many(deliveries, most) => match count {
-                0 => Event::End(End::Replaced),
-                _ => Event::Delivered,
-            },
-            () = self.fell_behind.notified() => Event::FellBehind,
-            Ok(()) = self.corrected.changed() => Event::Corrected,
+            () = self.shared.stop.cancelled() => Told::End(End::Stopped),
+            told = self.mailbox.told(deliveries, most) => told,
         }
     }
 
     /// Waits, unless the worker has to stop.
-    pub(crate) async fn pause(&mut self, time: Duration) -> Result<(), End> {
+    pub(crate) async fn pause(&self, time: Duration) -> Result<(), End> {
         tokio::select! {
             end = self.interrupted() => Err(end),
             () = tokio::time::sleep(time) => Ok(()),
@@ -138,29 +99,29 @@ impl Worker {
     }
 
     pub(crate) fn report(&self, change: impl FnOnce(&mut Report)) {
-        self.reports
-            .send_modify(|report| change(Arc::make_mut(report)));
+        self.mailbox.say(change);
         self.shared.outlet.touch(&self.battery.name);
     }
 }
 
 /// Runs the estimator of whatever registration is in force, until it is removed.
-pub async fn run(mut worker: Worker) {
+pub async fn run(worker: Worker) {
     let mut wait = TRY_AGAIN;
     let mut failure = None;
     loop {
-        let registration = worker.registrations.borrow_and_update().clone();
-        let Some(registration) = registration else {
+        let Some(registration) = worker.mailbox.take_registration() else {
             return Box::pin(remove_checkpoint(&worker)).await;
         };
         let began = Instant::now();
         let last_error = failure.take();
-        worker.reports.send_replace(Arc::new(Report {
-            revision: registration.revision,
-            last_error,
-            ..Report::default()
-        }));
-        let served = AssertUnwindSafe(Box::pin(serve(&mut worker, &registration))).catch_unwind();
+        worker.mailbox.say(|report| {
+            *report = Report {
+                revision: registration.revision,
+                last_error,
+                ..Report::default()
+            };
+        });
+        let served = AssertUnwindSafe(Box::pin(serve(&worker, &registration))).catch_unwind();
         match served.await {
             Ok(End::Stopped) => return,
             Ok(End::Replaced) => wait = TRY_AGAIN,
@@ -180,7 +141,7 @@ pub async fn run(mut worker: Worker) {
                     Err(_replaced) => wait = TRY_AGAIN,
                     Ok(()) => {
                         wait = (wait * 2).min(LONGEST_WAIT);
-                        failure.clone_from(&worker.reports.borrow().last_error);
+                        failure.clone_from(&worker.mailbox.report().last_error);
                     }
                 }
             }
@@ -224,7 +185,7 @@ async fn remove_checkpoint(worker: &Worker) {
 }
 
 /// Serves one registration.
-async fn serve(worker: &mut Worker, registration: &Arc<Registration>) -> End {
+async fn serve(worker: &Worker, registration: &Arc<Registration>) -> End {
     let (definition, warnings) = match Definition::of(registration, &worker.shared.documents) {
         Ok(read) => read,
         Err(error) => {
@@ -262,7 +223,7 @@ async fn serve(worker: &mut Worker, registration: &Arc<Registration>) -> End {
     }
 }
 
-async fn read_checkpoint(worker: &mut Worker) -> Result<Found, End> {
+async fn read_checkpoint(worker: &Worker) -> Result<Found, End> {
     let key = subjects::estimator_key(&worker.battery.name, &worker.estimator);
     let checkpoints = worker.shared.checkpoints.clone();
     let mut known = worker.shared.knows_corrections.subscribe();

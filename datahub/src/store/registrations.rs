@@ -79,7 +79,7 @@ impl Row {
             battery: battery.clone(),
             estimator: estimator.clone(),
             revision: self.revision,
-            definition: self.definition,
+            definition: self.definition.into(),
             valid_from: self.valid_from,
             required_time: self.required_time,
             files: serde_json::from_str(&self.files).unwrap_or_default(),
@@ -326,7 +326,7 @@ fn tombstone(
     let revision = revision_above(conn, projected.version())?;
     Ok(Some(Registration {
         revision,
-        definition: String::new(),
+        definition: "".into(),
         files: Vec::new(),
         deleted: true,
         changed: rovi_common::clock::now_us(),

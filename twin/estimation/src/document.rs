@@ -33,7 +33,7 @@ use reader::{Node, Object};
 use transients::INPUT_KEYS;
 use trust::read_trust;
 
-use crate::filter::{Filter, Noise};
+use crate::filter::Filter;
 use crate::health::{HealthRules, NominalFrom};
 use crate::initialise::Wanted;
 use crate::model::Physics;
@@ -94,10 +94,11 @@ pub struct Document {
     pub(crate) physics: Physics,
     pub(crate) initial_inputs: Option<InitialInputs>,
     pub(crate) covariance: Vec<f64>,
-    pub(crate) noise: Noise,
     pub(crate) trust: TrustRules,
     pub(crate) initialise: Option<Wanted>,
     plan: Plan,
+    /// Before any row; estimators begin as copies of it, and share what no row changes.
+    filter: Arc<Filter>,
     nominal: Nominal,
     every: u32,
     /// What was read, where it is to be changed by what is found in the first rows.
@@ -151,6 +152,9 @@ impl Document {
         let trust = read_trust(&object)?;
         let nominal = read_nominal(&object, cell.capacity_ah)?;
         let initialise = read_initialise(&object, nominal.ah, &cell.model)?;
+        let filter = plan
+            .filter(&cell, &covariance, noise)
+            .expect("both matrices were factored when they were read");
         let source = initialise.is_some().then(|| Arc::new(value));
         Ok((
             Self {
@@ -158,10 +162,10 @@ impl Document {
                 physics,
                 initial_inputs,
                 covariance,
-                noise,
                 trust,
                 initialise,
                 plan,
+                filter: Arc::new(filter),
                 nominal,
                 every,
                 source,
@@ -172,7 +176,12 @@ impl Document {
 
     /// Names of the states: transients, then estimated parameters such as `q_t.base_values`, `r0.base_values[2]`.
     pub fn state_names(&self) -> Vec<String> {
-        self.cell.names.clone()
+        self.cell.names.to_vec()
+    }
+
+    /// The same, as all estimators of the document share them.
+    pub fn shared_state_names(&self) -> &Arc<[String]> {
+        &self.cell.names
     }
 
     /// Publish an estimate each so many rows; at least 1.
@@ -224,9 +233,7 @@ impl Document {
 
     /// The filter before any row.
     pub(crate) fn filter(&self) -> Filter {
-        self.plan
-            .filter(&self.cell, &self.covariance, &self.noise)
-            .expect("both matrices were factored when the document was read")
+        Filter::clone(&self.filter)
     }
 
     /// What health is measured by.

@@ -1,5 +1,7 @@
 //! The online estimator: rows in, beliefs out.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::document::{Document, InitialInputs};
@@ -40,9 +42,9 @@ enum TemperatureRule {
 /// by row.
 #[derive(Clone, Debug)]
 pub struct Estimator {
-    pub(crate) model: CellModel,
+    pub(crate) model: Arc<CellModel>,
     pub(crate) filter: Filter,
-    pub(crate) names: Vec<String>,
+    pub(crate) names: Arc<[String]>,
     rule: TemperatureRule,
     initial_inputs: Option<InitialInputs>,
     pub(crate) phase: Phase,
@@ -63,7 +65,7 @@ pub struct Estimator {
 impl Estimator {
     /// An estimator that has seen no row.
     pub fn new(document: &Document) -> Self {
-        let model = document.cell.model.clone();
+        let model = Arc::clone(&document.cell.model);
         let initial_inputs = document.initial_inputs;
         let rule = match (document.physics, initial_inputs) {
             (Physics::Sound, _) => TemperatureRule::HoldLast,
@@ -86,7 +88,7 @@ impl Estimator {
             end: conditions,
             filter: document.filter(),
             model,
-            names: document.state_names(),
+            names: Arc::clone(&document.cell.names),
             rule,
             initial_inputs,
             phase: Phase::Fresh,
@@ -159,8 +161,8 @@ impl Estimator {
         }
     }
 
-    /// Names of the states, in the order of [`Estimator::mean`].
-    pub fn state_names(&self) -> &[String] {
+    /// Names of the states, in the order of [`Estimator::mean`]; shared by all estimators of a document.
+    pub fn state_names(&self) -> &Arc<[String]> {
         &self.names
     }
 

@@ -5,7 +5,8 @@
 //! sensor noise, `S` or `Pyy` the variance of the predicted output, `K` gain. Minus marks a prediction: `x-`, `P-`.
 //!
 //! Each filter keeps `P` exactly symmetric and positive definite, and its belief as it was where a step fails. No step
-//! allocates unless it must repair its covariance.
+//! allocates unless it must repair its covariance. What no row changes is shared by all filters of a document, and the
+//! room that an unscented step works in is the thread's: thousands of filters wait for their next row.
 
 mod belief;
 mod current;
@@ -15,6 +16,7 @@ mod plain;
 mod square_root;
 mod unscented;
 mod weights;
+mod workspace;
 
 pub(crate) use belief::{Belief, Noise};
 pub(crate) use current::SETTLED_NOISE;
@@ -92,9 +94,9 @@ pub(crate) enum Filter {
     /// The unscented filter over all states together.
     Joint(Unscented),
     /// The same, its covariance carried as a root.
-    SquareRoot(SquareRoot),
+    SquareRoot(Box<SquareRoot>),
     /// The extended filter, and Coulomb counting, which is its prediction alone.
-    Extended(Extended),
+    Extended(Box<Extended>),
     /// Two unscented filters side by side.
     Dual(Box<Dual>),
 }
@@ -151,6 +153,17 @@ impl Filter {
             Self::SquareRoot(filter) => filter.step(&mut passage, measured),
             Self::Extended(filter) => filter.step(&mut passage, measured),
             Self::Dual(filter) => filter.step(passage, measured),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Filter {
+    /// `Q` of the unscented filter over all states.
+    pub(crate) fn process_noise(&self) -> &[f64] {
+        match self {
+            Self::Joint(filter) => &filter.process,
+            _ => &[],
         }
     }
 }

@@ -25,7 +25,7 @@ impl Simulator {
     pub fn new(cell: &Cell) -> Self {
         let state = cell.initial_state();
         Self {
-            model: cell.model.clone(),
+            model: CellModel::clone(&cell.model),
             moved: state.clone(),
             transients: cell.transients.len(),
             conditions: Conditions::new(&cell.model, None),

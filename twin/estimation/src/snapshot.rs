@@ -68,7 +68,7 @@ impl Estimator {
         let (mean, covariance) = self.filter.held();
         Snapshot {
             version: SNAPSHOT_VERSION,
-            state_names: self.names.clone(),
+            state_names: self.names.to_vec(),
             mean,
             covariance,
             phase: self.phase,
@@ -97,10 +97,10 @@ impl Estimator {
             });
         }
         let mut estimator = Self::new(document);
-        if snapshot.state_names != estimator.names {
+        if snapshot.state_names != *estimator.names {
             return Err(RestoreError::OtherStates {
                 snapshot: snapshot.state_names.clone(),
-                document: estimator.names,
+                document: estimator.names.to_vec(),
             });
         }
         snapshot.check(estimator.names.len())?;

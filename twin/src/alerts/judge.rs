@@ -203,7 +203,7 @@ mod tests {
         let mut state = state(3.7, 0);
         let values = [("state_of_health".to_owned(), Estimated::new(mean, std))];
         let estimator = EstimatorState {
-            values: values.into(),
+            values: values.into_iter().collect(),
             ..EstimatorState::default()
         };
         state.estimators.insert(EstimatorName::default(), estimator);
@@ -261,7 +261,7 @@ mod tests {
             state.received = received_s * 1_000_000;
             let other = state.estimators[&EstimatorName::default()].clone();
             state.estimators.insert(second.clone(), other);
-            for said in state.estimators.values_mut() {
+            for (_, said) in &mut state.estimators {
                 (said.generation, said.phase) = (generation, phase.to_owned());
             }
             state

@@ -131,7 +131,7 @@ fn in_form_of_registration(asked: &Asked) -> Registration {
         battery,
         estimator,
         revision: asked.revision,
-        definition,
+        definition: definition.into(),
         valid_from,
         required_time,
         files,

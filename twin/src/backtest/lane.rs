@@ -18,6 +18,7 @@ use crate::{
     fleet::Shared,
     runner::{Definition, Failure, Runner},
     state::values_of,
+    status::HealthStatus,
 };
 
 /// Pages that wait for late rows at most: rows that come later than so many pages are left out.
@@ -148,6 +149,9 @@ impl Lane {
         let skipped = progress.skipped.iter();
         let (voltage, consistency) = sums.figures().unzip();
         let named = self.registration.revision > 0;
+        let health = self.runner.native();
+        let health = health.map(|filter| HealthStatus::from(&filter.estimator().health()));
+        let (states, belief) = (self.runner.state_names(), self.runner.belief());
         Side {
             estimator: named.then(|| self.registration.estimator.to_string()),
             revision: self.registration.revision,
@@ -157,7 +161,9 @@ impl Lane {
                 .collect(),
             voltage,
             consistency,
-            end: values_of(&self.runner).into_iter().collect(),
+            end: values_of(states, belief, health.as_ref())
+                .into_iter()
+                .collect(),
             latest_time: self.runner.latest_time(),
         }
     }

@@ -74,7 +74,7 @@ fn register_of(registration: &Registration) -> Register {
     Register {
         battery: registration.battery.clone(),
         estimator: registration.estimator.clone(),
-        definition: registration.definition.clone(),
+        definition: registration.definition.to_string(),
         valid_from: registration.valid_from,
         required_time: registration.required_time,
         files: registration.files.clone(),
@@ -176,7 +176,7 @@ fn still_registered(
     let known = known.and_then(|known| known.registration(&estimator));
     match known {
         // A reset starts the same definition anew.
-        Some(known) if known.definition == candidate.definition => Ok(estimator),
+        Some(known) if *known.definition == *candidate.definition => Ok(estimator),
         Some(_) => Err(Problem::conflict(format!(
             "estimator `{estimator}` of `{battery}` was replaced since backtest {}",
             backtest.id

@@ -87,7 +87,7 @@ impl Board {
     }
 
     /// Takes a state, unless a newer one is known, and tells those who watch its battery.
-    pub fn offer(&self, state: BatteryState, place: Place) {
+    pub fn offer(&self, mut state: BatteryState, place: Place) {
         let mut inner = self.inner();
         if inner.life != Some(place.life) {
             return;
@@ -100,6 +100,7 @@ impl Board {
         if is_old {
             return;
         }
+        state.shrink();
         let version = Arc::new(Version {
             state,
             place,

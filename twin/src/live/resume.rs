@@ -7,6 +7,7 @@ use async_nats::jetstream::{
     stream::{DirectGetErrorKind, Stream},
 };
 use futures_util::StreamExt;
+use litemap::LiteMap;
 use rovi_common::{
     frame::{EstimateFrame, RowFrame, deviation_column, estimate_column},
     name::{BatteryName, EstimatorName},
@@ -60,6 +61,11 @@ impl Missed {
                 "{count} rows were missed, at most {most} are sent again"
             ));
         }
+        // The stream keeps them as they were.
+        let corrections = fleet.find(&newest.battery).map(|known| known.corrections());
+        if corrections.is_some_and(|told| told.touch(since.epoch, since.seq + 1, newest.seq)) {
+            return Err("some of these rows were corrected or deleted since".to_owned());
+        }
         let stream = open_stream(shared).await?;
         let first = first_behind(&stream, &newest.battery, since).await?;
         let Some((sequence, time)) = first else {
@@ -80,7 +86,7 @@ impl Missed {
             },
             until: newest.seq,
             rows,
-            estimates: Estimates::open(fleet, &newest.battery, policy).await?,
+            estimates: Estimates::open(fleet, newest, policy).await?,
         })
     }
 
@@ -200,17 +206,22 @@ struct Estimates {
     messages: Option<pull::Stream>,
     pending: u64,
     read: BTreeMap<i64, Vec<(EstimatorName, EstimatorState)>>,
-    newest: BTreeMap<EstimatorName, EstimatorState>,
+    newest: LiteMap<EstimatorName, EstimatorState>,
+    /// Revision and generation of what holds now: what was said before of a row may be replaced by
+    /// estimates that come much later.
+    in_force: BTreeMap<EstimatorName, (i64, i64)>,
     read_to: i64,
 }
 
 impl Estimates {
     async fn open(
         fleet: &Fleet,
-        battery: &BatteryName,
+        state: &BatteryState,
         policy: DeliverPolicy,
     ) -> Result<Self, String> {
-        let shared: &Shared = fleet.shared();
+        let (shared, battery): (&Shared, _) = (fleet.shared(), &state.battery);
+        let in_force = state.estimators.iter();
+        let in_force = in_force.map(|(name, one)| (name.clone(), (one.revision, one.generation)));
         let known = fleet.find(battery).map(|known| known.registrations());
         let known = known.unwrap_or_default().into_iter();
         let names = known.map(|(name, registration)| (name, Names::of(&registration)));
@@ -231,7 +242,8 @@ impl Estimates {
             messages,
             pending,
             read: BTreeMap::new(),
-            newest: BTreeMap::new(),
+            newest: LiteMap::new(),
+            in_force: in_force.collect(),
             read_to: 0,
         })
     }
@@ -256,6 +268,9 @@ impl Estimates {
 
     fn take(&mut self, frame: &EstimateFrame) {
         let names = self.names.get(&frame.estimator);
+        let made_by = (frame.revision, frame.generation);
+        let in_force = self.in_force.get(&frame.estimator);
+        let holds = in_force.is_none_or(|in_force| made_by >= *in_force);
         for (row, (&seq, &test_time)) in frame.seq.iter().zip(&frame.test_time).enumerate() {
             let values = values_by_column(names, &frame.columns, row);
             let state = EstimatorState {
@@ -271,12 +286,14 @@ impl Estimates {
             };
             let read = self.read.entry(seq).or_default();
             read.push((frame.estimator.clone(), state));
-            self.read_to = self.read_to.max(seq);
+            if holds {
+                self.read_to = self.read_to.max(seq);
+            }
         }
     }
 
     /// Returns what was estimated up to a row.
-    fn after(&mut self, seq: i64) -> BTreeMap<EstimatorName, EstimatorState> {
+    fn after(&mut self, seq: i64) -> LiteMap<EstimatorName, EstimatorState> {
         let later = self.read.split_off(&(seq + 1));
         for (name, state) in std::mem::replace(&mut self.read, later)
             .into_values()
@@ -308,12 +325,12 @@ fn values_by_column(
     names: Option<&Names>,
     columns: &Columns,
     row: usize,
-) -> BTreeMap<String, Estimated> {
+) -> LiteMap<String, Estimated> {
     let number = |column: &str| {
         let cell = columns.get(column).and_then(|column| column.number(row));
         cell.unwrap_or(f64::NAN)
     };
-    let mut values = BTreeMap::new();
+    let mut values = LiteMap::new();
     let Some(names) = names else { return values };
     for name in &names.states {
         let mean = number(&estimate_column(name));

@@ -206,8 +206,16 @@ pub(crate) fn shape(state: &BatteryState) -> Map<String, Value> {
     let trust = state.estimators.get(&champion);
     let trust = trust.and_then(|one| one.trust.clone());
     shape.insert("estimator_trust".to_owned(), trust.into());
-    let estimates = serde_json::to_value(&state.estimators).unwrap_or_default();
-    shape.insert("estimates".to_owned(), estimates);
+    let estimates = state.estimators.iter();
+    let estimates: Map<String, Value> = estimates
+        .map(|(name, one)| {
+            (
+                name.to_string(),
+                serde_json::to_value(one).unwrap_or_default(),
+            )
+        })
+        .collect();
+    shape.insert("estimates".to_owned(), estimates.into());
     shape.insert("champion".to_owned(), champion.as_str().into());
     shape
 }
@@ -238,7 +246,9 @@ mod tests {
         state.row.insert("voltage".to_owned(), 3.5.into());
         state.row.insert("seq".to_owned(), "mine".into());
         let charge = Estimated::new(0.5, f64::NAN);
-        let values = [("state_of_charge".to_owned(), charge)].into();
+        let values = [("state_of_charge".to_owned(), charge)]
+            .into_iter()
+            .collect();
         let default = EstimatorState {
             values,
             ..EstimatorState::default()

@@ -51,7 +51,7 @@ pub struct PythonFilter {
     cancel: Cancel,
     /// The state to begin with.
     pickled: Option<Vec<u8>>,
-    state_names: Vec<String>,
+    state_names: Arc<[String]>,
     belief: Belief,
     latest_time: Option<f64>,
     /// The next row begins another segment.
@@ -71,7 +71,7 @@ impl PythonFilter {
             session: None,
             cancel: Cancel::default(),
             pickled: None,
-            state_names: Vec::new(),
+            state_names: Arc::default(),
             belief: Belief::default(),
             latest_time: None,
             is_new_segment: false,
@@ -299,7 +299,7 @@ impl PythonFilter {
     }
 
     fn know(&mut self, session: &Session) {
-        self.state_names = session.state_names().to_vec();
+        self.state_names = session.state_names().into();
         self.belief.clone_from(session.belief());
     }
 
@@ -358,7 +358,7 @@ impl PythonFilter {
     }
 
     /// Returns the names of the states; empty before the script has told them.
-    pub fn state_names(&self) -> &[String] {
+    pub fn state_names(&self) -> &Arc<[String]> {
         &self.state_names
     }
 

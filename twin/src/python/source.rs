@@ -37,7 +37,7 @@ impl ScriptSource {
     pub fn of(registration: &Registration) -> Self {
         Self {
             battery: registration.battery.clone(),
-            definition: registration.definition.clone(),
+            definition: registration.definition.to_string(),
             required_time: registration.required_time,
             files: registration.files.clone(),
             ready: OnceLock::new(),

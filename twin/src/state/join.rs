@@ -11,6 +11,7 @@ use rovi_common::{
     registration::Champion,
 };
 
+use super::values_of;
 use crate::{fleet::Link, status::Phase};
 
 /// What this twin knows of the estimators of a battery.
@@ -74,6 +75,7 @@ pub(super) fn join(state: &mut BatteryState, known: Known, instance: &str) -> bo
 pub(crate) fn state_of(link: &Link) -> EstimatorState {
     let report = link.report();
     let position = report.position;
+    let belief = (&*report.mean, &*report.covariance);
     let is_failing = report.is_troubled || report.phase == Phase::Broken;
     EstimatorState {
         revision: link.registration.revision,
@@ -82,7 +84,7 @@ pub(crate) fn state_of(link: &Link) -> EstimatorState {
         seq: position.map_or(0, |position| position.seq),
         test_time: report.latest_time,
         phase: report.phase.as_str().to_owned(),
-        values: report.values.iter().cloned().collect(),
+        values: values_of(&report.state_names, belief, report.health.as_ref()),
         error: report.last_error.clone().filter(|_| is_failing),
         trust: report
             .trust
@@ -113,7 +115,7 @@ mod tests {
 
     fn bus(state: EstimatorState) -> BatteryState {
         BatteryState {
-            estimators: [(EstimatorName::default(), state)].into(),
+            estimators: [(EstimatorName::default(), state)].into_iter().collect(),
             by: "one".to_owned(),
             ..BatteryState::unknown("b7".parse().unwrap())
         }

@@ -20,6 +20,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use litemap::LiteMap;
 use rovi_common::{name::BatteryName, news::Estimated};
 use tokio::{
     sync::Notify,
@@ -27,7 +28,7 @@ use tokio::{
 };
 
 pub(crate) use self::{fill::fill, publish::publish};
-use crate::{filter::Position, runner::Runner};
+use crate::{filter::Position, status::HealthStatus};
 
 /// The shortest time between two states of a battery.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -145,25 +146,27 @@ impl Waiting {
 
 /// Names what an estimator says: each state, besides `state_of_charge` (0 to 1) and, where the
 /// capacity is estimated, `state_of_health` (capacity over nominal).
-pub(crate) fn values_of(runner: &Runner) -> Vec<(String, Estimated)> {
-    let (mean, covariance) = runner.belief();
+pub(crate) fn values_of(
+    states: &[String],
+    (mean, covariance): (&[f64], &[f64]),
+    health: Option<&HealthStatus>,
+) -> LiteMap<String, Estimated> {
     let variances = covariance.iter().step_by(mean.len() + 1);
     let numbers = mean.iter().zip(variances);
-    let mut values: Vec<(String, Estimated)> = runner
-        .state_names()
+    let mut values: LiteMap<String, Estimated> = states
         .iter()
         .zip(numbers)
         .map(|(name, (&mean, variance))| (name.clone(), Estimated::new(mean, variance.sqrt())))
         .collect();
-    let charge = values.iter().find(|(name, _)| name == "soc");
-    let charge = charge.map(|(_, charge)| ("state_of_charge".to_owned(), *charge));
-    let health = runner.native().and_then(|filter| {
-        let health = filter.estimator().health().state_of_health;
-        let value = Estimated::new(health.value, health.deviation?);
-        Some(("state_of_health".to_owned(), value))
-    });
-    values.extend(charge);
-    values.extend(health);
+    if let Some(charge) = values.get("soc").copied() {
+        values.insert("state_of_charge".to_owned(), charge);
+    }
+    if let Some(health) = health
+        && let Some(deviation) = health.state_of_health_std
+    {
+        let health = Estimated::new(health.state_of_health, deviation);
+        values.insert("state_of_health".to_owned(), health);
+    }
     values
 }
 

@@ -1,7 +1,8 @@
 //! The last row of a frame, in JSON.
 
+use litemap::LiteMap;
 use rovi_common::{frame::RowFrame, news::BatteryState, rows::Value as Cell};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// The most bytes of cells in a state; a row may have 256 KiB.
 const MAX_ROW_BYTES: usize = 32 << 10;
@@ -17,8 +18,8 @@ pub(super) fn put_row(state: &mut BatteryState, frame: &RowFrame) {
 }
 
 /// Writes the cells of a row; those that would make it too large are counted instead.
-pub(crate) fn row(frame: &RowFrame, row: usize) -> (Map<String, Value>, usize) {
-    let (mut cells, mut omitted, mut bytes) = (Map::new(), 0, 0);
+pub(crate) fn row(frame: &RowFrame, row: usize) -> (LiteMap<String, Value>, usize) {
+    let (mut cells, mut omitted, mut bytes) = (LiteMap::new(), 0, 0);
     for (name, cell) in frame.columns.row(row) {
         let (value, size) = json(cell);
         bytes += name.len() + size;
@@ -75,7 +76,7 @@ mod tests {
         let mut state = BatteryState::unknown("b7".parse().unwrap());
         put_row(&mut state, &frame);
         assert_eq!((state.epoch, state.seq, state.received), (2, 42, 11));
-        assert_eq!(state.row["voltage"], Value::Null);
+        assert_eq!(state.row.get("voltage"), Some(&Value::Null));
     }
 
     #[test]
@@ -85,6 +86,6 @@ mod tests {
         let columns = vec![("log".to_owned(), text), ("voltage".to_owned(), voltage)];
         let (cells, omitted) = row(&frame(columns), 1);
         assert_eq!((cells.len(), omitted), (1, 1));
-        assert_eq!(cells["voltage"], 3.6);
+        assert_eq!(cells.get("voltage"), Some(&3.6.into()));
     }
 }

@@ -88,7 +88,7 @@ impl Bus {
             battery: battery.parse().unwrap(),
             estimator: "default".parse().unwrap(),
             revision,
-            definition: definition.to_owned(),
+            definition: definition.into(),
             valid_from: 0.0,
             required_time: 0.0,
             files: Vec::new(),

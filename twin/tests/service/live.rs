@@ -24,9 +24,9 @@ use crate::{
     twin::{PATIENCE, Twin, settings},
 };
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub(crate) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-async fn open(twin: &Twin, query: &str) -> Socket {
+pub(crate) async fn open(twin: &Twin, query: &str) -> Socket {
     let url = format!("{}/ws{query}", twin.url.replace("http", "ws"));
     tokio_tungstenite::connect_async(url).await.unwrap().0
 }
@@ -42,7 +42,7 @@ async fn hear(socket: &mut Socket) -> Message {
     }
 }
 
-async fn hear_json(socket: &mut Socket) -> Value {
+pub(crate) async fn hear_json(socket: &mut Socket) -> Value {
     match hear(socket).await {
         Message::Text(text) => serde_json::from_str(&text).unwrap(),
         other => panic!("no text: {other:?}"),
@@ -50,7 +50,7 @@ async fn hear_json(socket: &mut Socket) -> Value {
 }
 
 /// Returns the first message about a battery for which a condition holds.
-async fn hear_until(
+pub(crate) async fn hear_until(
     socket: &mut Socket,
     battery: &str,
     condition: impl Fn(&Value) -> bool,
@@ -65,7 +65,7 @@ async fn hear_until(
 }
 
 /// Waits until the state of a battery on the bus satisfies a condition.
-async fn state(
+pub(crate) async fn state(
     bus: &Bus,
     battery: &str,
     condition: impl Fn(&BatteryState) -> bool,
@@ -217,11 +217,7 @@ async fn changes_of_estimators_are_told_once_also_by_two_twins() {
         battery: "b7".parse().unwrap(),
         estimator: "default".parse().unwrap(),
         revision,
-        definition: if deleted {
-            String::new()
-        } else {
-            DOCUMENT.to_owned()
-        },
+        definition: if deleted { "".into() } else { DOCUMENT.into() },
         valid_from: 0.0,
         required_time: 0.0,
         files: Vec::new(),
@@ -470,55 +466,6 @@ async fn a_socket_that_is_stuck_changes_nothing_for_the_others_and_gets_the_newe
     }
 }
 
-#[tokio::test]
-async fn who_comes_back_gets_the_rows_that_were_missed_with_their_estimates() {
-    let bus = Bus::start().await;
-    bus.register("b7", 1, DOCUMENT).await;
-    let twin = Twin::start(settings(&bus));
-    bus.publish(&frames("b7", &drive(60), 1, 7)).await;
-    let default = "default".parse().unwrap();
-    state(&bus, "b7", |state| {
-        state
-            .estimators
-            .get(&default)
-            .is_some_and(|one| one.seq == 60)
-    })
-    .await;
-    let mut socket = open(&twin, "?battery=b7&since=b7:1:33").await;
-    assert_eq!(hear_json(&mut socket).await, json!({}));
-    let estimates = bus.estimates().await;
-    for seq in 34..=60 {
-        let data = hear_json(&mut socket).await["battery:b7:data"].clone();
-        assert_eq!(data["seq"], seq);
-        let place = usize::try_from(seq - 1).unwrap();
-        assert_eq!(data["voltage"].as_f64(), Some(drive(60)[place][2]));
-        let charge = data["state_of_charge"].as_f64().map(f64::to_bits);
-        assert_eq!(charge, Some(estimates[&(1, seq)]["soc"]), "{data}");
-    }
-    bus.publish(&frames("b7", &drive(61)[60..], 61, 1)).await;
-    hear_until(&mut socket, "b7", |data| data["seq"] == 61).await;
-}
-
-#[tokio::test]
-async fn who_missed_more_than_there_is_hears_that_it_begins_anew() {
-    let bus = Bus::start().await;
-    let twin = Twin::start(settings(&bus));
-    bus.publish(&frames("b7", &drive(40), 1, 10)).await;
-    state(&bus, "b7", |state| state.seq == 40).await;
-    bus.forget_rows(3).await;
-    for since in ["b7:1:5", "b7:2:5", "b7:1:90"] {
-        let mut socket = open(&twin, &format!("?since={since}")).await;
-        assert_eq!(hear_json(&mut socket).await, json!({}));
-        let notice = hear_json(&mut socket).await;
-        assert_eq!(notice["notice"]["type"], "resync", "{since}: {notice}");
-        let data = hear_json(&mut socket).await;
-        assert_eq!(data["battery:b7:data"]["seq"], 40);
-    }
-    let mut socket = open(&twin, "?since=b7:1:25").await;
-    assert_eq!(hear_json(&mut socket).await, json!({}));
-    assert_eq!(hear_json(&mut socket).await["battery:b7:data"]["seq"], 26);
-}
-
 /// Reads server-sent events until enough came: their identifiers and data.
 async fn read_events(answer: &mut reqwest::Response, count: usize) -> Vec<(String, Value)> {
     let (mut text, mut events) = (String::new(), Vec::new());
@@ -646,7 +593,7 @@ async fn what_is_published_is_as_the_description_says() {
         battery: "b7".parse().unwrap(),
         estimator: "default".parse().unwrap(),
         revision: 2,
-        definition: "{}".to_owned(),
+        definition: "{}".into(),
         valid_from: 0.0,
         required_time: 0.0,
         files: Vec::new(),

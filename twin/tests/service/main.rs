@@ -21,6 +21,8 @@ mod live;
 #[cfg(test)]
 mod meanwhile;
 #[cfg(test)]
+mod missed;
+#[cfg(test)]
 mod path;
 #[cfg(test)]
 mod pictures;

@@ -46,7 +46,7 @@ pub(crate) fn registration(estimator: &str, revision: i64, definition: &str) -> 
         battery: "b7".parse().unwrap(),
         estimator: estimator.parse().unwrap(),
         revision,
-        definition: definition.to_owned(),
+        definition: definition.into(),
         valid_from: 0.0,
         required_time: 0.0,
         files: Vec::new(),
@@ -301,7 +301,10 @@ def make_estimator(count, _):
     return made
 ";
     let mut script = registration("default", 1, &format!("{}{functions}", counting("")));
-    script.definition = script.definition.replace("estimator = Counting()", "");
+    script.definition = script
+        .definition
+        .replace("estimator = Counting()", "")
+        .into();
     script.required_time = 50.0;
     bus.put(&script).await;
     let mut settings = settings(&bus);

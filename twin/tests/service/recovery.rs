@@ -87,7 +87,7 @@ async fn a_newer_revision_starts_anew_from_its_valid_from() {
         battery: "b7".parse().unwrap(),
         estimator: "default".parse().unwrap(),
         revision: 2,
-        definition: DOCUMENT.to_owned(),
+        definition: DOCUMENT.into(),
         valid_from: 101.0,
         required_time: 0.0,
         files: Vec::new(),

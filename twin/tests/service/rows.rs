@@ -112,7 +112,7 @@ pub(crate) fn uninterrupted(frames: &[RowFrame]) -> Uninterrupted {
         revision: 1,
         generation: 1,
     };
-    let mut outbox = Outbox::with_health(sender, &document.state_names());
+    let mut outbox = Outbox::with_health(sender, document.state_names().into());
     let rules = Rules {
         valid_from: 0.0,
         horizon: 3600.0,

@@ -91,7 +91,7 @@ impl Fleet {
                     battery: name(number).parse()?,
                     estimator: "default".parse()?,
                     revision: i64::try_from(number)? + 1,
-                    definition: definition.clone(),
+                    definition: definition.as_str().into(),
                     valid_from: 0.0,
                     required_time: 0.0,
                     files: Vec::new(),

@@ -1,5 +1,7 @@
 //! The cell that a document describes.
 
+use std::sync::Arc;
+
 use super::asoh;
 use super::current::{error_names, read_current_noise};
 use super::error::{DocumentError, Warning};
@@ -17,10 +19,10 @@ const CELL_KEYS: [&str; 4] = ["compat", "current_behavior", "asoh", "initial_tra
 /// `asoh` and `initial_transients`, or taken from an estimator's document.
 #[derive(Clone, Debug)]
 pub struct Cell {
-    pub(crate) model: CellModel,
+    pub(crate) model: Arc<CellModel>,
     pub(crate) transients: Vec<f64>,
     pub(crate) parameters: Vec<f64>,
-    pub(super) names: Vec<String>,
+    pub(crate) names: Arc<[String]>,
     pub(super) capacity_ah: f64,
 }
 
@@ -54,10 +56,10 @@ impl Cell {
         all_names.extend(error_names(&model));
         all_names.extend(names);
         Ok(Self {
-            model,
+            model: Arc::new(model),
             transients,
             parameters: values,
-            names: all_names,
+            names: all_names.into(),
             capacity_ah,
         })
     }

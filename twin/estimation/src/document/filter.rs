@@ -122,7 +122,7 @@ pub(super) fn read_noise(
         read_variance(object, "sensor_noise", ("voltage", "V^2"))?.unwrap_or(DEFAULT_NOISE);
     let transient = with_error_noise(transient, &cell.model);
     Ok(Noise {
-        process: join_blocks(&transient, &asoh),
+        process: join_blocks(&transient, &asoh).into(),
         sensor,
     })
 }

@@ -54,19 +54,18 @@ impl Plan {
     }
 
     /// The filter before any row; `None` unless the covariance and noise are positive definite.
-    pub(crate) fn filter(&self, cell: &Cell, covariance: &[f64], noise: &Noise) -> Option<Filter> {
+    pub(crate) fn filter(&self, cell: &Cell, covariance: &[f64], noise: Noise) -> Option<Filter> {
         let mean = cell.initial_state();
-        let noise = noise.clone();
         Some(match self {
             &Self::Unscented(weights) => {
                 Filter::Joint(Unscented::new(weights, &mean, covariance, noise)?)
             }
-            &Self::SquareRoot(weights) => {
-                Filter::SquareRoot(SquareRoot::new(weights, &mean, covariance, noise)?)
-            }
-            Self::Extended => Filter::Extended(Extended::new(&mean, covariance, noise, true)?),
-            Self::CoulombCounting => {
-                Filter::Extended(Extended::new(&mean, covariance, noise, false)?)
+            &Self::SquareRoot(weights) => Filter::SquareRoot(Box::new(SquareRoot::new(
+                weights, &mean, covariance, noise,
+            )?)),
+            Self::Extended | Self::CoulombCounting => {
+                let learns = matches!(self, Self::Extended);
+                Filter::Extended(Box::new(Extended::new(&mean, covariance, noise, learns)?))
             }
             Self::Dual(weights, scale) => {
                 let halves = halves(*weights, cell.transients.len(), mean.len(), &noise);
@@ -86,7 +85,7 @@ fn halves(weights: [Weights; 2], count: usize, n: usize, noise: &Noise) -> [Half
     let half = |weights, range: std::ops::Range<usize>| Half {
         weights,
         noise: Noise {
-            process: Belief::block(&noise.process, n, range),
+            process: Belief::block(&noise.process, n, range).into(),
             sensor: noise.sensor,
         },
     };

@@ -288,11 +288,17 @@ fn half_of_the_process_noise_is_used_unless_moirae_would_not() {
         json!([[0.5, 0.0], [0.0, 0.5]]),
     );
     let (sound, warnings) = Document::from_json(&document.to_string()).unwrap();
-    assert_eq!(sound.noise.process[0].to_bits(), 0.5_f64.to_bits());
+    assert_eq!(
+        sound.filter().process_noise()[0].to_bits(),
+        0.5_f64.to_bits()
+    );
     assert_eq!(warnings.len(), 1);
     document["compat"] = json!("moirae-0.3");
     let (moirae, warnings) = Document::from_json(&document.to_string()).unwrap();
-    assert_eq!(moirae.noise.process[0].to_bits(), DEFAULT_NOISE.to_bits());
+    assert_eq!(
+        moirae.filter().process_noise()[0].to_bits(),
+        DEFAULT_NOISE.to_bits()
+    );
     assert!(warnings[0].message.contains("has no effect"));
 }
 

@@ -5,13 +5,15 @@
     reason = "buffers are sized in `Keeper::new` and sliced to the dimension on entry"
 )]
 
+use std::sync::Arc;
+
 use crate::matrix::{Dimension, Dynamic, cholesky, repair};
 
 /// What the filter knows of the system besides its model; all in model coordinates.
 #[derive(Clone, Debug)]
 pub(crate) struct Noise {
     /// `Q`, `[n, n]` row-major, positive definite.
-    pub(crate) process: Vec<f64>,
+    pub(crate) process: Arc<[f64]>,
     /// `R`, V^2, positive.
     pub(crate) sensor: f64,
 }
@@ -51,7 +53,7 @@ pub(super) struct Keeper {
     /// The posterior in the making; after [`Keeper::settle`], the belief before.
     pub(super) next: Belief,
     /// Initial variances: the scale of each state for repairs.
-    pub(super) scale: Vec<f64>,
+    pub(super) scale: Arc<[f64]>,
 }
 
 impl Keeper {

@@ -49,7 +49,9 @@ impl Dual {
         let count = n - scale.len();
         let first = Belief::block(covariance, n, 0..count);
         let (second_mean, second) = scaled(&scale, mean, covariance);
-        divide(&scale, &mut parameters.noise.process);
+        let mut process = parameters.noise.process.to_vec();
+        divide(&scale, &mut process);
+        parameters.noise.process = process.into();
         let mut dual = Self {
             sensor: parameters.noise.sensor,
             transients: Unscented::new(

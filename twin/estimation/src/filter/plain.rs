@@ -6,20 +6,25 @@
 
 #![expect(
     clippy::indexing_slicing,
-    reason = "buffers are sized in `Unscented::new`"
+    reason = "buffers are sized in `Unscented::new` and `Workspace::fit`"
 )]
 
 use super::Unscented;
+use super::workspace::Workspace;
 
 impl Unscented {
     /// The predicted mean, the lower triangle of the predicted covariance and `Pxy` into their places; returns the
     /// predicted voltage and `Pyy`.
-    pub(super) fn predict_plainly(&mut self, centre_voltage: f64) -> (f64, f64) {
+    pub(super) fn predict_plainly(
+        &mut self,
+        work: &mut Workspace,
+        centre_voltage: f64,
+    ) -> (f64, f64) {
         let n = self.keeper.scale.len();
         let width = n + 1;
-        self.lay_out(n, centre_voltage);
+        self.lay_out(work, n, centre_voltage);
         let (weight, centre_weight) = (self.weights.other, self.weights.centre);
-        let points = &mut self.work.points_and_voltages;
+        let points = &mut work.points_and_voltages;
         let others = points.len() / width - 1;
         let centre_mean = 1.0 - (0..others).fold(0.0, |sum, _| sum + weight);
         // The weights of points with no weight at the centre do not sum to it in rounded numbers.
@@ -49,15 +54,15 @@ impl Unscented {
             for j in 0..=i {
                 self.keeper.next.covariance[i * n + j] = product(i, j);
             }
-            self.work.cross[i] = product(i, n);
+            work.cross[i] = product(i, n);
         }
         (voltage, product(n, n))
     }
 
     /// `x = x- + K (y - yhat)`, `P = P- - K Pyy K'` from the lower triangle, mirrored.
-    pub(super) fn condition_plainly(&mut self, variance: f64, innovation: f64) {
+    pub(super) fn condition_plainly(&mut self, work: &Workspace, variance: f64, innovation: f64) {
         let n = self.keeper.scale.len();
-        let (next, cross) = (&mut self.keeper.next, &self.work.cross);
+        let (next, cross) = (&mut self.keeper.next, &work.cross);
         let inverse = 1.0 / variance;
         for i in 0..n {
             let gain = cross[i] * inverse;
@@ -72,8 +77,8 @@ impl Unscented {
 
     /// Every point with its voltage: the centre, then the columns of state, process noise and sensor noise, added and
     /// taken off.
-    fn lay_out(&mut self, n: usize, centre_voltage: f64) {
-        let (work, spread) = (&mut self.work, &self.process_spread);
+    fn lay_out(&self, work: &mut Workspace, n: usize, centre_voltage: f64) {
+        let spread = &self.process_spread;
         let sensor = self.weights.spread * self.sensor.sqrt();
         let mut rows = work.points_and_voltages.chunks_exact_mut(n + 1);
         let mut write = |voltage: f64, state: &dyn Fn(usize) -> f64| {

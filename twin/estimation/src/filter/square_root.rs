@@ -16,6 +16,7 @@
 )]
 
 use super::belief::{Belief, Noise};
+use super::workspace::{self, Workspace};
 use super::{Measured, Prediction, System, Unscented, Weights};
 use crate::matrix::Dynamic;
 use crate::triangle::{downdate, triangularise};
@@ -97,14 +98,26 @@ impl SquareRoot {
         measured: Measured,
     ) -> Option<Prediction> {
         let n = self.centre_row.len() - 1;
-        self.inner.evolve(Dynamic(n), system);
-        let centre_voltage = self.inner.predict_voltages(Dynamic(n), system);
-        self.inner.predict_mean(Dynamic(n));
-        let shift = self.inner.weights.other * self.inner.work.voltages.iter().sum::<f64>();
+        workspace::lend((n, false), |work| {
+            self.step_within(work, n, system, measured)
+        })
+    }
+
+    fn step_within<S: System>(
+        &mut self,
+        work: &mut Workspace,
+        n: usize,
+        system: &mut S,
+        measured: Measured,
+    ) -> Option<Prediction> {
+        self.inner.evolve(work, Dynamic(n), system);
+        let centre_voltage = self.inner.predict_voltages(work, Dynamic(n), system);
+        self.inner.predict_mean(work, Dynamic(n));
+        let shift = self.inner.weights.other * work.voltages.iter().sum::<f64>();
         let voltage = centre_voltage + shift;
         // The column in front is conditioned upon: with the voltage behind, the states' root stays the predicted one.
         let place = if measured.counts { 0 } else { n };
-        self.fill(n, place, shift);
+        self.fill(work, n, (place, shift));
         triangularise(&mut self.array, 4 * n + 3, n + 1);
         let repaired = !self.apply_centre(n + 1);
         let variance = column_square(&self.array, n + 1, place);
@@ -120,9 +133,8 @@ impl SquareRoot {
     }
 
     /// Writes the array: state points, process-noise points, sensor-noise points, centre.
-    fn fill(&mut self, n: usize, place: usize, shift: f64) {
+    fn fill(&mut self, work: &Workspace, n: usize, (place, shift): (usize, f64)) {
         let Unscented {
-            work,
             weights,
             process_spread,
             ..

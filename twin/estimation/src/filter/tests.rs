@@ -44,7 +44,7 @@ fn diagonal(n: usize, value: f64) -> Vec<f64> {
 
 fn noise(n: usize) -> Noise {
     Noise {
-        process: diagonal(n, 1e-3),
+        process: diagonal(n, 1e-3).into(),
         sensor: 1e-2,
     }
 }
@@ -70,7 +70,7 @@ fn exact(n: usize, outputs: &[f64]) -> (Vec<f64>, Vec<f64>) {
         let mean_after: Vec<f64> = (0..n)
             .map(|i| (0..n).map(|k| at(&motion, i, k) * mean[k]).sum())
             .collect();
-        let mut predicted = noise(n).process;
+        let mut predicted = noise(n).process.to_vec();
         for i in 0..n {
             for j in 0..n {
                 for k in i..n.min(i + 2) {

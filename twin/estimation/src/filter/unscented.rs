@@ -15,39 +15,25 @@
 
 #![expect(
     clippy::indexing_slicing,
-    reason = "buffers are sized in `Unscented::new` and sliced to the dimension on entry"
+    reason = "buffers are sized in `Unscented::new` and `Workspace::fit` and sliced to the dimension on entry"
 )]
 
+use std::sync::Arc;
+
 use super::belief::{Belief, Keeper, Noise};
+use super::workspace::{self, Workspace};
 use super::{Measured, Prediction, System, Weights};
 use crate::matrix::{Dimension, Dynamic, Fixed, cholesky};
 
-/// A belief, the noises, and the room a step works in. A step allocates nothing unless it must repair.
+/// A belief and the noises. A step allocates nothing unless it must repair.
 #[derive(Clone, Debug)]
 pub(crate) struct Unscented {
     pub(super) weights: Weights,
     pub(super) keeper: Keeper,
-    process: Vec<f64>,
+    pub(super) process: Arc<[f64]>,
     pub(super) sensor: f64,
     /// `gamma` times the columns of the root of `Q`, one column per row.
-    pub(super) process_spread: Vec<f64>,
-    pub(super) work: Workspace,
-}
-
-/// Buffers of one step; nothing in them outlives it.
-#[derive(Clone, Debug)]
-pub(super) struct Workspace {
-    pub(super) point: Vec<f64>,
-    pub(super) centre: Vec<f64>,
-    /// `[2n, n]`: evolved points, then their distances from the predicted mean.
-    pub(super) points: Vec<f64>,
-    pub(super) delta: Vec<f64>,
-    /// `[4n]`: voltages of the state points, then of the process-noise points, less the centre's.
-    pub(super) voltages: Vec<f64>,
-    /// `[4n + 3, n + 1]`, for plain sums: every point with its voltage.
-    pub(super) points_and_voltages: Vec<f64>,
-    /// `Pxy`, `[n]`.
-    pub(super) cross: Vec<f64>,
+    pub(super) process_spread: Arc<[f64]>,
 }
 
 impl Unscented {
@@ -62,10 +48,9 @@ impl Unscented {
         Some(Self {
             weights,
             keeper: Keeper::new(mean, covariance)?,
-            process_spread: spread_columns(n, &noise.process, weights.spread)?,
+            process_spread: spread_columns(n, &noise.process, weights.spread)?.into(),
             process: noise.process,
             sensor: noise.sensor,
-            work: Workspace::new(n, weights.is_plain),
         })
     }
 
@@ -121,14 +106,27 @@ impl Unscented {
         system: &mut S,
         measured: Measured,
     ) -> Option<Prediction> {
-        self.evolve(n, system);
-        let centre_voltage = self.predict_voltages(n, system);
+        workspace::lend((n.size(), self.weights.is_plain), |work| {
+            self.step_within(work, n, system, measured)
+        })
+    }
+
+    #[inline]
+    fn step_within<D: Dimension, S: System>(
+        &mut self,
+        work: &mut Workspace,
+        n: D,
+        system: &mut S,
+        measured: Measured,
+    ) -> Option<Prediction> {
+        self.evolve(work, n, system);
+        let centre_voltage = self.predict_voltages(work, n, system);
         let (voltage, variance) = if self.weights.is_plain {
-            self.predict_plainly(centre_voltage)
+            self.predict_plainly(work, centre_voltage)
         } else {
-            self.predict_mean(n);
-            self.predict_covariance(n);
-            let (shift, variance) = self.predict_output(n);
+            self.predict_mean(work, n);
+            self.predict_covariance(work, n);
+            let (shift, variance) = self.predict_output(work, n);
             (centre_voltage + shift, variance)
         };
         if !Prediction::is_usable(voltage, variance) {
@@ -137,11 +135,11 @@ impl Unscented {
         if !measured.counts {
             self.keeper.mirror(n.size());
         } else if self.weights.is_plain {
-            self.condition_plainly(variance, measured.voltage - voltage);
+            self.condition_plainly(work, variance, measured.voltage - voltage);
         } else {
             let innovation = measured.voltage - voltage;
             self.keeper
-                .condition(n, &self.work.cross, (variance, innovation));
+                .condition(n, &work.cross, (variance, innovation));
         }
         let repaired = self.keeper.settle(n)?;
         Some(Prediction {
@@ -153,11 +151,15 @@ impl Unscented {
 
     /// Evolves the centre and the `2n` state points.
     #[inline]
-    pub(super) fn evolve<D: Dimension, S: System>(&mut self, dimension: D, system: &mut S) {
+    pub(super) fn evolve<D: Dimension, S: System>(
+        &self,
+        work: &mut Workspace,
+        dimension: D,
+        system: &mut S,
+    ) {
         let n = dimension.size();
         let belief = &self.keeper.belief;
         let (mean, factor) = (&belief.mean[..n], &belief.factor[..n * n]);
-        let work = &mut self.work;
         let (centre, points) = (&mut work.centre[..n], &mut work.points[..2 * n * n]);
         centre.copy_from_slice(mean);
         system.advance(centre);
@@ -177,12 +179,12 @@ impl Unscented {
     /// returned.
     #[inline]
     pub(super) fn predict_voltages<D: Dimension, S: System>(
-        &mut self,
+        &self,
+        work: &mut Workspace,
         dimension: D,
         system: &mut S,
     ) -> f64 {
         let n = dimension.size();
-        let work = &mut self.work;
         let (centre, point) = (&work.centre[..n], &mut work.point[..n]);
         let (points, voltages) = (&work.points[..2 * n * n], &mut work.voltages[..4 * n]);
         let spread = &self.process_spread[..n * n];
@@ -209,9 +211,8 @@ impl Unscented {
 
     /// The predicted mean; evolved points become distances from it.
     #[inline]
-    pub(super) fn predict_mean<D: Dimension>(&mut self, dimension: D) {
+    pub(super) fn predict_mean<D: Dimension>(&mut self, work: &mut Workspace, dimension: D) {
         let n = dimension.size();
-        let work = &mut self.work;
         let (points, centre) = (&mut work.points[..2 * n * n], &work.centre[..n]);
         let (delta, mean) = (&mut work.delta[..n], &mut self.keeper.next.mean[..n]);
         for i in 0..n {
@@ -230,14 +231,14 @@ impl Unscented {
 
     /// The lower triangle of the predicted covariance.
     #[inline]
-    fn predict_covariance<D: Dimension>(&mut self, dimension: D) {
+    fn predict_covariance<D: Dimension>(&mut self, work: &Workspace, dimension: D) {
         let n = dimension.size();
         let Weights {
             other,
             centre_and_sensor,
             ..
         } = self.weights;
-        let (points, delta) = (&self.work.points[..2 * n * n], &self.work.delta[..n]);
+        let (points, delta) = (&work.points[..2 * n * n], &work.delta[..n]);
         let shared = centre_and_sensor + 2.0 * other * count(n);
         let covariance = &mut self.keeper.next.covariance[..n * n];
         let process = &self.process[..n * n];
@@ -255,14 +256,13 @@ impl Unscented {
 
     /// `Pxy` into the workspace; returns how far the predicted voltage lies from the centre's, and `Pyy`.
     #[inline]
-    fn predict_output<D: Dimension>(&mut self, dimension: D) -> (f64, f64) {
+    fn predict_output<D: Dimension>(&self, work: &mut Workspace, dimension: D) -> (f64, f64) {
         let n = dimension.size();
         let Weights {
             other,
             centre_and_sensor,
             ..
         } = self.weights;
-        let work = &mut self.work;
         let (points, delta) = (&work.points[..2 * n * n], &work.delta[..n]);
         let (voltages, cross) = (&mut work.voltages[..4 * n], &mut work.cross[..n]);
         let spread = &self.process_spread[..n * n];
@@ -295,20 +295,6 @@ impl Unscented {
             cross[i] = along_delta * delta[i] + other * sum;
         }
         (shift, variance)
-    }
-}
-
-impl Workspace {
-    fn new(n: usize, is_plain: bool) -> Self {
-        Self {
-            point: vec![0.0; n],
-            centre: vec![0.0; n],
-            points: vec![0.0; 2 * n * n],
-            delta: vec![0.0; n],
-            voltages: vec![0.0; 4 * n],
-            points_and_voltages: vec![0.0; if is_plain { (4 * n + 3) * (n + 1) } else { 0 }],
-            cross: vec![0.0; n],
-        }
     }
 }
 
