@@ -145,3 +145,35 @@ async fn without_nats_rows_are_stored_and_shown_and_nothing_claims_to_be_live() 
     browser.is_clean().await;
     browser.close().await;
 }
+
+#[tokio::test]
+async fn a_page_outlives_its_hub_and_goes_on_with_the_next_one() {
+    let mut stack = Stack::start().await;
+    upload(&stack, 500).await;
+    let browser = Browser::open(stack.hub_url()).await;
+    browser.go("/dashboard/b7").await;
+    let voltage = "document.querySelector('[data-value=voltage]').textContent";
+    browser.sees(&format!("{voltage} === '3.5990'")).await;
+    browser.run("window.sameWindow = true").await;
+
+    stack.kill_hub();
+    browser.reads("The Data Hub does not answer").await;
+    browser.reads("not live").await;
+    browser.sees(&format!("{voltage} === '3.5990'")).await;
+    browser.keep("battery-hub-away").await;
+
+    stack.start_hub();
+    stack.hub_ready().await;
+    let row = json!([{"test_time": 500.0, "voltage": 3.4567, "current": 0.0}]);
+    let url = format!("{}/db/upload/b7", stack.hub_url());
+    let sent = stack.http().post(url).json(&row).send().await.unwrap();
+    assert!(sent.status().is_success(), "{sent:?}");
+    browser.sees(&format!("{voltage} === '3.4567'")).await;
+    browser.sees("document.querySelector('.away').hidden").await;
+    browser
+        .sees("document.querySelector('.link-state').dataset.state === 'live'")
+        .await;
+    assert_eq!(browser.run("return window.sameWindow").await, true);
+    browser.is_clean().await;
+    browser.close().await;
+}

@@ -67,6 +67,9 @@ async fn the_demo_is_clicked_through_live_and_with_a_zoom_that_stays() {
     browser.sees(&format!("{DRAWN} >= 12")).await;
     browser.reads("nominal_capacity").await;
     browser.reads("normalised innovation squared").await;
+    // Health in words, for whoever reads no charts.
+    browser.reads("of its nominal 2.50 A h").await;
+    browser.reads("The estimator can be believed").await;
     for (theme, width) in [("light", 1440), ("dark", 1440), ("light", 420)] {
         browser.theme(theme).await;
         browser.size(width, 900).await;
@@ -76,6 +79,7 @@ async fn the_demo_is_clicked_through_live_and_with_a_zoom_that_stays() {
     browser.size(1440, 900).await;
 
     the_zoom_stays_while_rows_come(&stack, &browser).await;
+    all_charts_take_a_live_row_at_once(&stack, &browser).await;
     metadata_are_text(&stack, &browser).await;
     the_services_are_told(&browser).await;
     browser.is_clean().await;
@@ -112,6 +116,25 @@ async fn the_zoom_stays_while_rows_come(stack: &Stack, browser: &Browser) {
         .run("return document.querySelector('a[download]').getAttribute('href')")
         .await;
     assert_eq!(exported, "/db/cell/rows/export?axis=test_time&format=csv");
+}
+
+async fn all_charts_take_a_live_row_at_once(stack: &Stack, browser: &Browser) {
+    // Looked at after each change, before anything else happens in the page.
+    browser
+        .run(
+            "const read = (at) => document.querySelectorAll('.charts.stacked .reading')[at].textContent;
+             const look = () => {
+                 const [voltage, current] = [read(0) === '3.333', read(1) === '0.2500'];
+                 if (voltage || current) window.together ??= voltage && current;
+             };
+             const options = {subtree: true, childList: true, characterData: true};
+             new MutationObserver(look).observe(document.querySelector('.charts.stacked'), options)",
+        )
+        .await;
+    let row = json!([{"test_time": 8002.0, "current": 0.25, "voltage": 3.333, "temperature": 21.5, "cycle_number": 0}]);
+    upload(stack, "cell", row).await;
+    browser.sees("'together' in window").await;
+    assert_eq!(browser.run("return window.together").await, true);
 }
 
 async fn metadata_are_text(stack: &Stack, browser: &Browser) {

@@ -17,8 +17,10 @@ export interface Battery {
   before: Live | null;
   /** When the stored ones were last asked for, by this page's clock. */
   askedAt: number;
+  /** Alerts that last, the gravest severity among them, and a rule of that. */
   alerts: number;
   gravest: string | null;
+  rule: string | null;
 }
 
 export interface Alert {
@@ -58,6 +60,7 @@ export class Fleet {
   /** Raised by every change. */
   version = 0;
   private asking = 0;
+  private alerts: Alert[] = [];
 
   start(onLink: (state: LinkState) => void): void {
     void this.keepListing();
@@ -88,7 +91,7 @@ export class Fleet {
   private battery(name: string): Battery {
     let battery = this.batteries.get(name);
     if (!battery) {
-      battery = { name, title: null, firstSeq: 1, lastSeq: 0, live: null, isStored: false, before: null, askedAt: -Infinity, alerts: 0, gravest: null };
+      battery = { name, title: null, firstSeq: 1, lastSeq: 0, live: null, isStored: false, before: null, askedAt: -Infinity, alerts: 0, gravest: null, rule: null };
       this.batteries.set(name, battery);
     }
     return battery;
@@ -139,6 +142,7 @@ export class Fleet {
       }
       this.isListed = true;
       this.problem = null;
+      this.spreadAlerts();
     } catch (error) {
       this.problem = error instanceof Refusal ? error.message : String(error);
     }
@@ -167,29 +171,36 @@ export class Fleet {
 
   private async keepAskingAlerts(): Promise<void> {
     try {
-      const alerts = await askTwin<Alert[]>("/online/alerts?active=true");
-      for (const battery of this.batteries.values()) {
-        battery.alerts = 0;
-        battery.gravest = null;
-      }
-      for (const alert of alerts) {
-        const battery = this.batteries.get(alert.battery);
-        if (!battery) continue;
-        battery.alerts++;
-        battery.gravest = graver(battery.gravest, alert.severity);
-      }
-      this.version++;
+      this.alerts = await askTwin<Alert[]>("/online/alerts?active=true");
+      this.spreadAlerts();
     } catch {
       // The head of the page says that the twin is away.
     }
     setTimeout(() => void this.keepAskingAlerts(), ALERTS_AGAIN_MS);
   }
+
+  /** Tells each battery of its alerts; they may have come before the list. */
+  private spreadAlerts(): void {
+    for (const battery of this.batteries.values()) {
+      battery.alerts = 0;
+      battery.gravest = battery.rule = null;
+    }
+    for (const alert of this.alerts) {
+      const battery = this.batteries.get(alert.battery);
+      if (!battery) continue;
+      battery.alerts++;
+      if (!isGraver(alert.severity, battery.gravest)) continue;
+      battery.gravest = alert.severity;
+      battery.rule = alert.rule;
+    }
+    this.version++;
+  }
 }
 
-export const SEVERITIES = ["info", "warning", "critical"];
+const SEVERITIES = ["info", "warning", "critical"];
 
-function graver(one: string | null, other: string): string {
-  return one !== null && SEVERITIES.indexOf(one) >= SEVERITIES.indexOf(other) ? one : other;
+function isGraver(one: string, other: string | null): boolean {
+  return other === null || SEVERITIES.indexOf(one) > SEVERITIES.indexOf(other);
 }
 
 export function rowsOf(battery: Battery): number {

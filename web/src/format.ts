@@ -13,12 +13,18 @@ export function percent(value: number | null | undefined, digits = 1): string {
   return value === null || value === undefined ? NONE : fixed(value * 100, digits);
 }
 
+/** Two standard deviations of a share, in percent; small ones keep a digit. */
+export function spread(std: number): string {
+  const percents = 200 * std;
+  return percents < 0.1 ? significant(percents, 1) : fixed(percents, 1);
+}
+
 /** A number to `digits` significant ones, without an exponent between 1e-4 and 1e7. */
 export function significant(value: number | null | undefined, digits = 4): string {
   if (value === null || value === undefined || !Number.isFinite(value)) return NONE;
   if (value === 0) return "0";
   const size = Math.floor(Math.log10(Math.abs(value)));
-  if (size < -4 || size > 6) return value.toExponential(digits - 1).replace("-", "−");
+  if (size < -4 || size > 6) return value.toExponential(digits - 1).replaceAll("-", "−");
   return fixed(value, Math.max(0, digits - 1 - size));
 }
 
@@ -37,8 +43,27 @@ export function duration(seconds: number | null | undefined): string {
   if (s < 10) return `${s.toFixed(1)} s`;
   if (s < 120) return `${Math.round(s)} s`;
   if (s < 7200) return `${Math.round(s / 60)} min`;
-  if (s < 172_800) return `${Math.round(s / 3600)} h`;
-  return `${Math.round(s / 86_400)} d`;
+  if (s < 172_800) return `${(s / 3600).toFixed(s < 36_000 ? 1 : 0)} h`;
+  return `${(s / 86_400).toFixed(s < 864_000 ? 1 : 0)} d`;
+}
+
+/** A time of the test, given in seconds, in all the units that it has. */
+export function testTime(seconds: number): string {
+  if (Math.abs(seconds) < 120) return `${Number(seconds.toFixed(3))} s`.replace("-", "−");
+  const whole = Math.round(Math.abs(seconds));
+  const parts: [number, string][] = [
+    [Math.floor(whole / 86_400), "d"],
+    [Math.floor(whole / 3600) % 24, "h"],
+    [Math.floor(whole / 60) % 60, "min"],
+    [whole % 60, "s"],
+  ];
+  const said = parts.flatMap(([number, unit]) => (number ? [`${number} ${unit}`] : []));
+  return (seconds < 0 ? "−" : "") + said.join(" ");
+}
+
+/** So many rows. */
+export function rowsText(rows: number): string {
+  return `${count(rows)} ${rows === 1 ? "row" : "rows"}`;
 }
 
 export function bytes(value: number): string {
@@ -56,4 +81,10 @@ export function moment(ms: number): string {
     `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())} ` +
     `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`
   );
+}
+
+/** JSON for reading: lists of plain values stand in one line. */
+export function prettyJson(value: unknown): string {
+  const plainList = /\[\s+([^[\]{}]*?)\s+\]/g;
+  return JSON.stringify(value, null, 2).replace(plainList, (_, inner: string) => `[${inner.replace(/\s*\n\s*/g, " ")}]`);
 }

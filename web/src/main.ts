@@ -9,7 +9,7 @@ async function open(): Promise<void> {
     const { openBattery } = await import("./battery/page");
     openBattery(decodeURIComponent(battery));
   } else if (path === "/") {
-    const { openHome } = await import("./home");
+    const { openHome } = await import("./home/page");
     openHome();
   } else if (path === "/login") {
     const { openLogin } = await import("./login");

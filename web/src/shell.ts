@@ -164,3 +164,8 @@ export function phaseLevel(phase: string): "good" | "warn" | "bad" | "none" {
   if (phase === "broken") return "bad";
   return "warn";
 }
+
+export function severityLevel(severity: string): "none" | "warn" | "bad" {
+  if (severity === "critical") return "bad";
+  return severity === "warning" ? "warn" : "none";
+}

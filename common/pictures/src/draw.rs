@@ -102,16 +102,16 @@ fn draw<B: DrawingBackend>(area: &Area<B>, chart: &Chart, look: Look) -> Result<
         .map_err(failed)?;
     let widths = chart.widths();
     let count = chart.panels.len().max(1);
-    let places = body.split_evenly((count, 1));
-    for ((number, panel), place) in chart.panels.iter().enumerate().zip(places) {
+    for ((number, panel), place) in chart.panels.iter().enumerate().zip(stacked(&body, count)) {
         let line = colours.lines.get(number % colours.lines.len());
         let pen = Pen {
             line: line.copied().unwrap_or(colours.text),
             faint: colours.faint,
             grid: colours.grid,
         };
-        draw_panel(&place, panel, widths.clone(), &pen)?;
-        if number + 1 == count {
+        let is_lowest = number + 1 == count;
+        draw_panel(&place, panel, widths.clone(), &pen, is_lowest)?;
+        if is_lowest {
             draw_axis(&place, &chart.axis, &pen)?;
         }
     }
@@ -126,6 +126,17 @@ fn draw<B: DrawingBackend>(area: &Area<B>, chart: &Chart, look: Look) -> Result<
     area.present().map_err(failed)
 }
 
+/// Cuts the body into panels of one height; the lowest has the numbers of the axis besides.
+fn stacked<B: DrawingBackend>(body: &Area<B>, count: usize) -> Vec<Area<B>> {
+    let (_, height) = body.dim_in_pixel();
+    let count = u32::try_from(count).unwrap_or(u32::MAX);
+    let each = height.saturating_sub(BELOW) / count;
+    body.split_by_breakpoints(
+        [0_u32; 0],
+        (1..count).map(|number| number * each).collect::<Vec<_>>(),
+    )
+}
+
 /// The colours of one panel.
 struct Pen {
     line: RGBColor,
@@ -138,14 +149,16 @@ fn draw_panel<B: DrawingBackend>(
     panel: &Panel,
     widths: Range<f64>,
     pen: &Pen,
+    is_lowest: bool,
 ) -> Result<(), DrawError> {
     let (width, height) = area.dim_in_pixel();
+    let below = if is_lowest { BELOW } else { 0 };
     let heights = panel.line.heights();
     let mut plot = ChartBuilder::on(area)
         .margin_top(GAP)
         .margin_right(RIGHT)
         .set_label_area_size(LabelAreaPosition::Left, LEFT)
-        .set_label_area_size(LabelAreaPosition::Bottom, BELOW)
+        .set_label_area_size(LabelAreaPosition::Bottom, below)
         .build_cartesian_2d(widths, heights.clone())
         .map_err(failed)?;
     let numbers = font(LABEL - 1, pen.faint);
@@ -153,7 +166,7 @@ fn draw_panel<B: DrawingBackend>(
     plot.configure_mesh()
         .disable_x_mesh()
         .x_labels(per(width, X_NUMBER))
-        .y_labels(per(height.saturating_sub(GAP + BELOW), Y_NUMBER))
+        .y_labels(per(height.saturating_sub(GAP + below), Y_NUMBER))
         .x_label_style(numbers.clone())
         .y_label_style(numbers.clone())
         .x_label_formatter(&number)

@@ -7,10 +7,12 @@ mod chart;
 mod draw;
 mod folder;
 mod look;
+mod words;
 
 pub use self::{
     chart::{Chart, Line, Panel, Point},
     draw::{DrawError, png, svg},
     folder::{Folder, FolderError},
     look::{Look, Size, SizeError, Theme, time_unit},
+    words::{estimate_label, estimate_rank},
 };

@@ -1,7 +1,7 @@
 //! What a picture of history shows: a panel for each column, over one axis.
 
 use rovi_common::http::Problem;
-use rovi_pictures::{Chart, Line, Panel, Point, time_unit};
+use rovi_pictures::{Chart, Line, Panel, Point, estimate_label, estimate_rank, time_unit};
 
 use super::{picks::Picks, range::Axis};
 use crate::store::{rows::Selected, source::Source, tables::ColumnType};
@@ -23,7 +23,7 @@ pub(crate) struct Shown {
 }
 
 /// Chooses columns where nobody did: of rows those that every battery has, else the first numbers;
-/// of estimates the first that have a standard deviation.
+/// of estimates those that tell most and have a standard deviation.
 pub(crate) fn usual(source: &Source) -> Picks {
     let is_number = |kind: &ColumnType| matches!(kind, ColumnType::Int | ColumnType::Float);
     let numbers = || {
@@ -31,15 +31,17 @@ pub(crate) fn usual(source: &Source) -> Picks {
         columns.filter(|(name, kind)| is_number(kind) && name != Axis::TestTime.name())
     };
     let is_known = |name: &str| source.column(name).is_some();
-    let chosen: Vec<_> = if source.is_rows() {
-        numbers()
-            .filter(|(name, _)| USUAL.contains(&name.as_str()))
-            .collect()
+    let mut chosen: Vec<_> = if source.is_rows() {
+        let usual = USUAL.iter().filter_map(|name| source.column(name));
+        usual.filter(|(_, kind)| is_number(kind)).collect()
     } else {
         numbers()
             .filter(|(name, _)| is_known(&format!("{name}{STD}")))
             .collect()
     };
+    if !source.is_rows() {
+        chosen.sort_by_key(|(name, _)| estimate_rank(name));
+    }
     let mut picks = Picks::default();
     let chosen = if chosen.is_empty() {
         numbers().collect()
@@ -65,7 +67,8 @@ pub(crate) fn shown(picks: &Picks, source: &Source) -> Result<Vec<Shown>, Proble
             name: pick.name.to_owned(),
             label: match pick.unit.or(source.unit(pick.name)) {
                 Some(unit) => format!("{} ({unit})", pick.name),
-                None => pick.name.to_owned(),
+                None if source.is_rows() => pick.name.to_owned(),
+                None => estimate_label(pick.name),
             },
         })
         .collect();

@@ -10,7 +10,7 @@ use rovi_common::{
     name::{BatteryName, EstimatorName},
     news::BatteryState,
 };
-use rovi_pictures::{Chart, Line, Panel, Point, time_unit};
+use rovi_pictures::{Chart, Line, Panel, Point, estimate_label, estimate_rank, time_unit};
 
 /// Estimates that are kept of each estimator, and shown of the champion: some 120 KiB.
 const KEPT: usize = 500;
@@ -149,7 +149,7 @@ impl Series {
         let most = times().filter(|time| time.is_finite()).fold(0.0, f64::max);
         let (unit, seconds) = time_unit(most);
         let panel = |name: &String| Panel {
-            label: name.clone(),
+            label: estimate_label(name),
             line: Line {
                 points: self
                     .estimates
@@ -179,12 +179,13 @@ impl Estimate {
     }
 }
 
-/// Chooses the columns that are shown: the first that have a standard deviation, as the hub does.
+/// Chooses the columns that are shown: those that tell most and have a standard deviation, as the hub does.
 fn shown(frame: &EstimateFrame) -> Arc<[String]> {
     let names = || frame.columns.iter().map(|(name, _)| name);
     let has_deviation = |name: &&str| frame.columns.get(&format!("{name}{STD}")).is_some();
-    let shown = names().filter(has_deviation).take(PANELS);
-    shown.map(str::to_owned).collect()
+    let mut shown: Vec<&str> = names().filter(has_deviation).collect();
+    shown.sort_by_key(|name| estimate_rank(name));
+    shown.into_iter().take(PANELS).map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -236,7 +237,10 @@ mod tests {
         recent.take(&frame(401..=1400, 1, 0.6));
         let (subtitle, labels, values) = drawn(&mut recent);
         assert_eq!(subtitle, "estimates of default, rows 901 to 1400");
-        assert_eq!((labels, values.len()), (vec!["soc".to_owned()], KEPT));
+        assert_eq!(
+            (labels, values.len()),
+            (vec!["state of charge".to_owned()], KEPT)
+        );
     }
 
     #[test]

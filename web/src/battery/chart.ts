@@ -1,8 +1,8 @@
 // A small chart with its title, its newest or pointed-at value, and keys to move in it.
 import uPlot from "uplot";
 import { h, setText } from "../dom";
-import { NONE, count, moment, significant } from "../format";
-import { colour } from "../shell";
+import { NONE, count, moment, significant, testTime } from "../format";
+import { faint, forgetColours, paint, xAxis, yAxis } from "./axes";
 import type { Axis, View } from "./view";
 
 export interface Line {
@@ -36,27 +36,14 @@ type Column = (number | null)[];
 const HEIGHT = 130;
 /** In widths of the band. */
 const OUTLIER = 4;
-const SECOND_STEPS = [
-  0.001, 0.01, 0.1, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200,
-  86_400, 172_800, 432_000, 864_000, 2_592_000, 8_640_000, 31_536_000,
-];
+/** As a share of the largest value. */
+const NOTHING = 1e-9;
 const charts = new Set<Chart>();
-let palette = new Map<string, string>();
 
 window.addEventListener("themechange", () => {
-  palette = new Map();
+  forgetColours();
   for (const chart of charts) chart.redraw();
 });
-
-function paint(name: string): string {
-  let found = palette.get(name);
-  if (!found) palette.set(name, (found = colour(name)));
-  return found;
-}
-
-function faint(name: string, share: number): string {
-  return paint(name).replace(/^rgba?\(([^)]+)\)$/, (_, inner: string) => `rgba(${inner.split(",").slice(0, 3).join(",")}, ${share})`);
-}
 
 export class Chart {
   readonly element: HTMLElement;
@@ -67,6 +54,7 @@ export class Chart {
   private plot: uPlot | null = null;
   private data: uPlot.AlignedData = [[], []];
   private axis: Axis | null = null;
+  private largest = 0;
 
   constructor(readonly options: ChartOptions) {
     this.lines = options.lines ?? [{ label: options.title, colour: "accent" }];
@@ -89,7 +77,9 @@ export class Chart {
   set(x: number[], columns: Column[]): void {
     const scale = this.options.scale ?? 1;
     const scaled = columns.map((column) => column.map((value) => (value === null ? null : value * scale)));
-    this.data = [x, ...scaled] as uPlot.AlignedData;
+    // Places of its own: charts share them, and each adds what comes.
+    this.data = [[...x], ...scaled] as uPlot.AlignedData;
+    this.largest = (scaled[0] ?? []).reduce<number>((most, value) => Math.max(most, Math.abs(value ?? 0)), 0);
     const hasValues = scaled[0]?.some((value) => value !== null) ?? false;
     this.none.hidden = hasValues;
     this.place.hidden = !hasValues;
@@ -191,7 +181,7 @@ export class Chart {
         bind: { dblclick: () => () => (view?.follow(), null) },
       },
       scales: { x: { time: view?.axis === "received", auto: false }, y: { auto: false } },
-      axes: [this.xAxis(), this.yAxis()],
+      axes: [xAxis(this.options, this.axis), yAxis(this.options)],
       series: [{}, ...this.series()],
       bands: this.options.band ? [{ series: [3, 2], fill: () => faint(this.lines[0]!.colour, 0.2) }] : [],
       hooks: {
@@ -208,44 +198,14 @@ export class Chart {
       label: one.label,
       stroke: () => paint(one.colour),
       width: 1.25,
-      points: { show: Boolean(this.options.points), size: 5, fill: () => paint(one.colour) },
+      // One or two points make no line.
+      points: { show: (_plot, _series, first, last) => Boolean(this.options.points) || (!this.options.bars && last - first < 2), size: 5, fill: () => paint(one.colour) },
       ...(this.options.bars
         ? { paths: uPlot.paths.bars!({ size: [1, 200], gap: 1 }), fill: () => faint(one.colour, 0.55), width: 0 }
         : {}),
     });
     const edge: uPlot.Series = { stroke: "transparent", width: 0, points: { show: false } };
     return this.options.band ? [line(this.lines[0]!), edge, { ...edge }] : this.lines.map(line);
-  }
-
-  private xAxis(): uPlot.Axis {
-    const look = { stroke: () => paint("soft"), grid: { stroke: () => paint("faint"), width: 1 }, ticks: { show: false }, size: 26, gap: 3, font: FONT };
-    if (this.options.points) {
-      // Cycles are counted: there is none between two.
-      const values = (_: uPlot, splits: number[]) => splits.map((x) => this.options.xText?.(x) ?? "");
-      return { ...look, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000], space: 70, values };
-    }
-    if (this.axis !== "test_time") {
-      const values = (_: uPlot, splits: number[]) => {
-        const digits = digitsOf(Math.abs((splits[1] ?? 1) - (splits[0] ?? 0)) || 1);
-        return splits.map((x) => (digits === 0 ? count(x) : x.toFixed(digits)).replace("-", "−"));
-      };
-      return this.axis === "received" ? look : { ...look, values };
-    }
-    const values = (plot: uPlot, splits: number[]) => {
-      const step = (splits[1] ?? 0) - (splits[0] ?? 0);
-      return splits.map((x) => elapsed(x, step, plot.scales.x!.max! - plot.scales.x!.min!));
-    };
-    return { ...look, incrs: SECOND_STEPS, values };
-  }
-
-  private yAxis(): uPlot.Axis {
-    const { words } = this.options;
-    const values = (_: uPlot, splits: number[]) => {
-      if (words) return splits.map((y) => words[y] ?? "");
-      const digits = digitsOf(Math.abs((splits[1] ?? 1) - (splits[0] ?? 0)) || 1);
-      return splits.map((y) => y.toFixed(digits).replace("-", "−"));
-    };
-    return { stroke: () => paint("soft"), grid: { stroke: () => paint("faint"), width: 1 }, ticks: { show: false }, size: 58, gap: 4, space: 22, font: FONT, values, ...(words ? { incrs: [1] } : {}) };
   }
 
   private selected(plot: uPlot): void {
@@ -316,7 +276,7 @@ export class Chart {
     if (x === undefined) return;
     // No bar is the newest.
     if (this.options.bars && at === null) return setText(this.reading, "");
-    const value = (column: number) => (this.data[column] as Column | undefined)?.[index] ?? null;
+    const value = (column: number) => this.rounded((this.data[column] as Column | undefined)?.[index] ?? null);
     let text: string;
     if (this.options.band) {
       const [mean, upper] = [value(1), value(3)];
@@ -331,6 +291,11 @@ export class Chart {
     setText(this.reading, text + (this.options.bars ? " rows" : "") + where);
   }
 
+  /** What is nothing beside the other values of the line is 0. */
+  private rounded(value: number | null): number | null {
+    return value !== null && Math.abs(value) < NOTHING * this.largest ? 0 : value;
+  }
+
   private newest(): number {
     const column = this.data[1] as Column;
     let index = column.length - 1;
@@ -342,7 +307,7 @@ export class Chart {
     if (this.options.xText) return this.options.xText(x);
     if (this.axis === "received") return moment(x * 1000);
     if (this.axis === "seq") return `row ${count(Math.round(x))}`;
-    return `${significant(x, 6)} s`;
+    return testTime(x);
   }
 
   /** The chart in words, for those who do not see it. */
@@ -366,27 +331,9 @@ export class Chart {
   }
 }
 
-const FONT = "11px system-ui, 'DejaVu Sans', sans-serif";
-
 function legendOf(line: Line): HTMLElement {
   const swatch = h("span", { "aria-hidden": "true" }, "— ");
   swatch.style.color = `var(--${line.colour})`;
   swatch.style.fontWeight = "700";
   return h("span", { class: "soft" }, swatch, line.label);
-}
-
-/** Digits behind the point that a step between two labels needs. */
-function digitsOf(step: number): number {
-  let digits = 0;
-  while (digits < 9 && Math.abs(step * 10 ** digits - Math.round(step * 10 ** digits)) > 1e-6 * 10 ** digits * step) digits++;
-  return digits;
-}
-
-/** Seconds of a test in the unit that suits the step between two labels. */
-function elapsed(x: number, step: number, range: number): string {
-  const units: [number, string][] = [[86_400, "d"], [3600, "h"], [60, "min"]];
-  for (const [width, unit] of units) {
-    if (range >= 2 * width && Number.isInteger((step / width) * 4)) return `${Number((x / width).toFixed(2))} ${unit}`;
-  }
-  return `${Number(x.toFixed(3))} s`;
 }

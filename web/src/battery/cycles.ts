@@ -19,6 +19,8 @@ interface Cycle {
 }
 
 const LAST = 12;
+/** A cycle whose charge in and out differ by more than this share is not closed. */
+const OPEN = 0.1;
 const IN_OUT = [
   { label: "charge", colour: "good" },
   { label: "discharge", colour: "accent" },
@@ -53,7 +55,7 @@ export class Cycles {
     const answer = await getJson<{ cycles: Cycle[] }>(`/db/${encodeURIComponent(this.battery)}/cycles`, signal);
     this.cycles = answer.cycles;
     const number = this.cycles.length;
-    setText(this.note, number === 0 ? "No cycle is counted yet; they follow the rows within seconds." : `${count(number)} counted; a cycle that goes on is drawn as far as it came.`);
+    setText(this.note, number === 0 ? "No cycle is counted yet; they follow the rows within seconds." : `${count(number)} counted. In and out lie between a cycle's lowest and highest charge; one that goes on is told as far as it came. Efficiency needs as much charge out as in.`);
     for (const chart of [this.capacity, this.energy, this.efficiency]) chart.element.hidden = number < 2;
     this.table.hidden = number === 0;
     const x = this.cycles.map((_, at) => at + 1);
@@ -95,8 +97,12 @@ export class Cycles {
   }
 }
 
+/** Known only where about as much charge came out as went in: else charge is left, not lost. */
 function efficiency(cycle: Cycle): number | null {
+  const { capacity_charge: charged, capacity_discharge: discharged } = cycle;
   const { energy_charge: into, energy_discharge: out } = cycle;
-  return into && out ? (100 * out) / into : null;
+  if (!charged || !discharged || !into || !out) return null;
+  const isClosed = Math.abs(charged - discharged) <= OPEN * Math.max(charged, discharged);
+  return isClosed ? (100 * out) / into : null;
 }
 

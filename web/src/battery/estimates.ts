@@ -6,6 +6,9 @@ import type { Page } from "./series";
 import { along, reduced } from "./series";
 import type { View } from "./view";
 
+const MEANING =
+  "Bands are ± 2σ: where the estimator is right, the truth lies inside 95 times in 100. " +
+  "The innovation is the measured less the predicted voltage and should stay inside; trust is concluded from it.";
 const NOTHING = "No estimates yet. An estimator that is registered shows charge, capacity and resistance here.";
 const POINTS = 2400;
 const STD = "__std";
@@ -26,16 +29,18 @@ export function describe(column: string): Shown {
   if (column === "soc") return usual("State of charge", "%", 100);
   if (column === "state_of_health") return usual("State of health", "%", 100);
   const parts = column.split("__");
-  const values = parts.filter((part) => part !== "base_values");
-  const node = parts.some((part) => /^\d+$/.test(part)) && parts[0] !== "rc_elements" ? ` [${parts.find((part) => /^\d+$/.test(part))}]` : "";
+  const values = parts.filter((part) => !part.startsWith("base_values"));
+  const nodes = parts.flatMap((part) => /^base_values(\d+)$/.exec(part)?.[1] ?? []);
+  const node = nodes[0] === undefined ? "" : `, node ${Number(nodes[0]) + 1}`;
   if (values[0] === "q_t") return usual("Capacity", "A h");
   if (values[0] === "r0" && !values.includes("temperature_dependence_factor")) return usual(`Series resistance${node}`, "mΩ", 1000);
   if (values[0] === "rc_elements") {
     const pair = `RC pair ${Number(values[1]) + 1}`;
-    if (values[2] === "r") return usual(`${pair} resistance`, "mΩ", 1000);
-    if (values[2] === "c") return usual(`${pair} capacitance`, "F");
+    if (values[2] === "r") return usual(`${pair} resistance${node}`, "mΩ", 1000);
+    if (values[2] === "c") return usual(`${pair} capacitance${node}`, "F");
   }
-  if (column === "i_rc" || column.startsWith("i_rc")) return { title: "RC current", unit: "A", scale: 1, isUsual: false };
+  const pair = /^i_rc(\d*)$/.exec(column)?.[1];
+  if (pair !== undefined) return { title: `RC${pair && ` pair ${Number(pair) + 1}`} current`, unit: "A", scale: 1, isUsual: false };
   if (column === "hyst") return { title: "Hysteresis", unit: "mV", scale: 1000, isUsual: false };
   return { title: column.replaceAll("__", "."), unit: "", scale: 1, isUsual: false };
 }
@@ -45,6 +50,7 @@ export class Estimates {
   private readonly grid = h("div", { class: "charts" });
   private readonly more = h("div", { class: "charts" });
   private readonly note = h("p", { class: "soft", role: "status" }, "");
+  private readonly meaning = h("p", { class: "soft small" }, MEANING);
   private readonly rest = h("details", { hidden: true }, h("summary", {}, "More states"), this.more);
   private charts = new Map<string, Chart>();
   private readonly innovation: Chart;
@@ -58,7 +64,7 @@ export class Estimates {
     this.innovation = new Chart({ title: "Innovation in its 2σ band", unit: "mV", scale: 1000, band: true, isRobust: true, view });
     this.trust = new Chart({ title: "Trust", unit: "", words: ["healthy", "suspect", "diverged"], view });
     this.rest.addEventListener("toggle", () => this.rest.open && this.asked());
-    fill(this.element, h("h2", {}, "Estimates, ± 2σ"), this.note, this.grid, this.rest);
+    fill(this.element, h("h2", {}, "Estimates, ± 2σ"), this.note, this.grid, this.rest, this.meaning);
   }
 
   private asked: () => void = () => {};
@@ -112,7 +118,7 @@ export class Estimates {
   private say(text: string): void {
     this.note.textContent = text;
     this.note.hidden = text === "";
-    this.grid.hidden = text !== "";
+    this.grid.hidden = this.meaning.hidden = text !== "";
     this.rest.hidden = text !== "" || this.more.childElementCount === 0;
   }
 

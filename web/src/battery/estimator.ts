@@ -1,11 +1,30 @@
 // The estimators of a battery: what they are doing, how far they may be believed, their documents.
 import { Refusal, askTwin } from "../api";
 import { fill, h } from "../dom";
-import { count, fixed, percent, significant } from "../format";
+import { count, fixed, percent, prettyJson, rowsText, significant, spread, testTime } from "../format";
 import { badge, phaseLevel, trustLevel } from "../shell";
 import { describe } from "./estimates";
 
-interface Status {
+/** Figures of the battery's health; `…_std` are deviations. */
+export interface Health {
+  state_of_health: number;
+  state_of_health_std?: number;
+  nominal_capacity_ah: number;
+  nominal_capacity_from: string;
+  /** Series resistance over the document's. */
+  resistance_growth?: number;
+  resistance_growth_std?: number;
+  charged_ah: number;
+  discharged_ah: number;
+  charged_wh: number;
+  discharged_wh: number;
+  equivalent_full_cycles: number;
+  round_trip_efficiency?: number;
+  self_discharge_per_month?: number;
+  self_discharge_per_month_std?: number;
+}
+
+export interface Status {
   estimator: string;
   revision: number;
   phase: string;
@@ -18,7 +37,7 @@ interface Status {
   covariance: number[][];
   normalised_innovation?: number;
   trust?: { state: string; reason?: string; since?: number; nis_average?: number; nis_band: [number, number]; autocorrelation?: number };
-  health?: Record<string, number>;
+  health?: Health;
   initialisation?: { gathered_rows?: number; found: Record<string, unknown>[] };
   skipped: Record<string, number>;
   last_error?: string;
@@ -41,6 +60,8 @@ export class Estimators {
   constructor(
     private readonly battery: string,
     private readonly onChoose: (estimator: string) => void,
+    /** Hears of the estimator that is looked at; null where there is none, undefined where nobody knows. */
+    private readonly onStatus: (status: Status | null | undefined) => void,
   ) {
     fill(this.element, this.head, this.body, this.details);
   }
@@ -53,6 +74,7 @@ export class Estimators {
       if (!(error instanceof Refusal)) throw error;
       const isMissing = error.status === 404;
       if (isMissing) this.statuses = {};
+      this.onStatus(isMissing ? null : undefined);
       this.showNothing(isMissing ? "No estimator is registered. " : "The Digital Twin is away, so the estimators' state is not known. ", isMissing);
       return;
     }
@@ -98,6 +120,7 @@ export class Estimators {
   private showBody(): void {
     const status = this.statuses[this.chosen];
     if (!status) return;
+    this.onStatus(status);
     const said = JSON.stringify(status);
     if (said === this.said) return;
     this.said = said;
@@ -113,25 +136,24 @@ export class Estimators {
     ];
     const lines = facts.flatMap(([name, value]) => (value ? [h("dt", {}, name), h("dd", {}, value)] : []));
     const error = status.last_error ? h("p", { class: "note bad", role: "alert" }, h("strong", {}, "Last error: "), h("span", {}, status.last_error)) : null;
-    if (error) error.style.whiteSpace = "pre-wrap";
     const warnings = status.warnings.map((warning) => h("p", { class: "note warn" }, warning));
     fill(this.body, error, ...warnings, h("dl", { class: "facts" }, ...lines));
     this.details.hidden = false;
     const { definition } = status;
-    this.document.textContent = typeof definition === "string" ? definition : JSON.stringify(definition, null, 2);
+    this.document.textContent = typeof definition === "string" ? definition : prettyJson(definition);
   }
 }
 
 function phase(status: Status): HTMLElement {
-  const behind = status.rows_behind > 0 ? ` ${count(status.rows_behind)} rows behind` : "";
-  const revision = `, revision ${status.revision}, rows from ${significant(status.valid_from)} s on`;
+  const behind = status.rows_behind > 0 ? ` ${rowsText(status.rows_behind)} behind` : "";
+  const revision = `, revision ${status.revision}, rows from ${testTime(status.valid_from)} on`;
   return h("span", {}, badge(status.phase.replace("_", " "), phaseLevel(status.phase)), h("span", { class: "soft" }, behind + revision));
 }
 
 function trust(status: Status): HTMLElement | null {
   const { trust } = status;
   if (!trust) return null;
-  const why = trust.reason ? ` ${trust.reason.replaceAll("_", " ")}${trust.since === undefined ? "" : `, since ${significant(trust.since, 6)} s`}` : "";
+  const why = trust.reason ? ` ${trust.reason.replaceAll("_", " ")}${trust.since === undefined ? "" : `, since ${testTime(trust.since)}`}` : "";
   return h("span", {}, badge(trust.state, trustLevel(trust.state)), why);
 }
 
@@ -161,20 +183,20 @@ function states(status: Status): [string, string][] {
 function health(status: Status): [string, string | null][] {
   const { health } = status;
   if (!health) return [];
-  const share = (name: string) => {
-    const [value, std] = [health[name], health[`${name}_std`]];
-    if (value === undefined) return null;
-    return `${percent(value)}${std === undefined ? "" : ` ± ${percent(2 * std)}`} %`;
-  };
   return [
-    ["State of health", share("state_of_health")],
-    ["Resistance growth", share("resistance_growth")],
+    ["State of health", share(health.state_of_health, health.state_of_health_std)],
+    ["Resistance, of its first", share(health.resistance_growth, health.resistance_growth_std)],
     ["Charge in, out", `${fixed(health.charged_ah, 2)} A h, ${fixed(health.discharged_ah, 2)} A h`],
     ["Energy in, out", `${fixed(health.charged_wh, 2)} W h, ${fixed(health.discharged_wh, 2)} W h`],
     ["Equivalent full cycles", fixed(health.equivalent_full_cycles, 2)],
-    ["Round-trip efficiency", share("round_trip_efficiency")],
-    ["Self-discharge a month", share("self_discharge_per_month")],
+    ["Round-trip efficiency", share(health.round_trip_efficiency)],
+    ["Self-discharge a month", share(health.self_discharge_per_month, health.self_discharge_per_month_std)],
   ];
+}
+
+function share(value: number | undefined, std?: number): string | null {
+  if (value === undefined) return null;
+  return `${percent(value)}${std === undefined ? "" : ` ± ${spread(std)}`} %`;
 }
 
 function initialisation(status: Status): string | null {

@@ -2,16 +2,16 @@
 import { Refusal, askTwin, getJson } from "../api";
 import { fill, h } from "../dom";
 import type { Alert } from "../fleet";
-import { duration, moment } from "../format";
+import { duration, moment, prettyJson } from "../format";
 import { serverNow } from "../live";
-import { badge } from "../shell";
+import { badge, severityLevel } from "../shell";
 
 export async function loadMetadata(battery: string, place: HTMLElement): Promise<string | null> {
   const title = h("h2", {}, "Metadata");
   try {
     const metadata = await getJson<Record<string, unknown>>(`/db/${encodeURIComponent(battery)}/metadata`);
     const lines = flat(metadata, "").flatMap(([path, value]) => [h("dt", {}, path), h("dd", {}, value)]);
-    const raw = h("details", {}, h("summary", {}, "As JSON"), h("pre", { tabindex: "0" }, JSON.stringify(metadata, null, 2)));
+    const raw = h("details", {}, h("summary", {}, "As JSON"), h("pre", { tabindex: "0" }, prettyJson(metadata)));
     fill(place, title, h("dl", { class: "facts" }, ...lines), raw);
     return typeof metadata.name === "string" ? metadata.name : null;
   } catch (error) {
@@ -36,17 +36,19 @@ function flat(value: unknown, path: string): [string, string][] {
   return [[path, String(value)]];
 }
 
-export async function loadAlerts(battery: string, place: HTMLElement): Promise<void> {
+export async function loadAlerts(battery: string, place: HTMLElement, take: (alerts: Alert[]) => void): Promise<void> {
   const title = h("h2", {}, "Alerts");
   let alerts: Alert[];
   try {
     alerts = await askTwin<Alert[]>("/online/alerts");
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
+    take([]);
     fill(place, title, h("p", { class: "soft" }, "Alerts are not known while the Digital Twin is away."));
     return;
   }
   const mine = alerts.filter((alert) => alert.battery === battery);
+  take(mine);
   mine.sort((a, b) => Number(b.is_active) - Number(a.is_active) || b.raised - a.raised);
   if (mine.length === 0) {
     fill(place, title, h("p", { class: "soft" }, "No rule was broken."));
@@ -56,16 +58,11 @@ export async function loadAlerts(battery: string, place: HTMLElement): Promise<v
     h(
       "tr",
       {},
-      h("td", {}, badge(alert.is_active ? alert.severity : "over", alert.is_active ? levelOf(alert.severity) : "none")),
+      h("td", {}, badge(alert.is_active ? alert.severity : "over", alert.is_active ? severityLevel(alert.severity) : "none")),
       h("td", {}, alert.rule),
       h("td", { title: moment(alert.raised / 1000) }, `${duration(serverNow() / 1000 - alert.raised / 1e6)} ago`),
       h("td", {}, alert.detail),
     ),
   );
   fill(place, title, h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Alerts" }, h("table", {}, h("tbody", {}, ...lines))));
-}
-
-function levelOf(severity: string): "none" | "warn" | "bad" {
-  if (severity === "critical") return "bad";
-  return severity === "warning" ? "warn" : "none";
 }

@@ -1,5 +1,5 @@
 // Measured columns over the chosen range.
-import { fill, h } from "../dom";
+import { fill, h, setText } from "../dom";
 import type { Live } from "../live";
 import { Chart } from "./chart";
 import { along, reduced } from "./series";
@@ -15,6 +15,8 @@ const MOST_POINTS = 20_000;
 export class History {
   readonly element = h("div", { class: "charts stacked" });
   readonly choice = h("details", {}, h("summary", {}, "Columns"));
+  /** Says why a usual column is missing. */
+  readonly note = h("p", { class: "note warn", role: "status", hidden: true });
   private charts = new Map<string, Chart>();
   private columns: string[] = [];
   private readonly chosen = new Set(USUAL);
@@ -41,6 +43,13 @@ export class History {
     });
     fill(this.choice, h("summary", {}, "Columns"), h("div", { class: "checks" }, ...boxes));
     this.arrange(units);
+  }
+
+  /** Looks for text where numbers are usual: a file with a word in that column makes it so. */
+  warn(cells: Record<string, unknown[]>): void {
+    const texts = [...USUAL, "test_time"].filter((column) => typeof cells[column]?.[0] === "string");
+    this.note.hidden = texts.length === 0;
+    setText(this.note, `${texts.join(" and ")} came as text, so no chart shows it and no estimator can use it. Send rows with numbers under another name of the battery.`);
   }
 
   shown(): string[] {

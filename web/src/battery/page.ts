@@ -16,6 +16,7 @@ import type { Page as Rows } from "./series";
 import { Newest, numbers, places } from "./series";
 import { Tiles } from "./tiles";
 import { Toolbar } from "./toolbar";
+import { Verdict } from "./verdict";
 import { View } from "./view";
 import type { Axis } from "./view";
 
@@ -38,6 +39,7 @@ class BatteryPage {
   private readonly histograms: Histograms;
   private readonly cycles: Cycles;
   private readonly estimators: Estimators;
+  private readonly verdict: Verdict;
   private readonly toolbar: Toolbar;
   private readonly title: HTMLElement;
   private readonly problem = h("p", { class: "note warn", role: "status", hidden: true });
@@ -64,16 +66,18 @@ class BatteryPage {
     this.estimates.onAsk(() => this.load());
     this.histograms = new Histograms(name, this.view);
     this.cycles = new Cycles(name);
-    this.estimators = new Estimators(name, (estimator) => {
+    this.verdict = new Verdict(name);
+    const choose = (estimator: string) => {
       this.estimates.choose(estimator);
       this.loadPart("estimates");
-    });
+    };
+    this.estimators = new Estimators(name, choose, (status) => this.verdict.takeStatus(status));
     this.toolbar = new Toolbar(name, this.view, {
       axis: (axis) => void this.setAxis(axis),
       picture: () => this.savePicture(),
     });
     this.title = h("span", { class: "soft" });
-    fill(this.charts, h("h2", { class: "hidden" }, "History"), this.toolbar.element, this.history.element, this.history.choice);
+    fill(this.charts, h("h2", { class: "hidden" }, "History"), this.history.note, this.toolbar.element, this.history.element, this.history.choice);
     this.parts = h(
       "div",
       { class: "columns" },
@@ -81,7 +85,7 @@ class BatteryPage {
       h("div", { class: "columns" }, this.alerts, this.metadata),
     );
     const head = h("div", { class: "bar" }, h("h1", {}, name), this.title);
-    this.page.main.append(head, this.problem, this.tiles.element, this.charts, this.estimates.element, this.histograms.element, this.cycles.element, this.parts);
+    this.page.main.append(head, this.problem, this.verdict.element, this.tiles.element, this.charts, this.estimates.element, this.histograms.element, this.cycles.element, this.parts);
   }
 
   start(): void {
@@ -95,7 +99,7 @@ class BatteryPage {
     setInterval(() => this.tiles.tick(), 500);
     void this.repeat(STATUS_MS, () => this.estimators.load());
     void this.repeat(SLOW_MS, () => this.showStored());
-    void this.repeat(2 * STATUS_MS, () => loadAlerts(this.name, this.alerts));
+    void this.repeat(2 * STATUS_MS, () => loadAlerts(this.name, this.alerts, (alerts) => this.verdict.takeAlerts(alerts)));
     void loadMetadata(this.name, this.metadata).then((title) => setText(this.title, title && title !== this.name ? title : ""));
   }
 
@@ -160,6 +164,7 @@ class BatteryPage {
     this.epoch = page.epoch;
     const columns = Object.keys(page.columns).filter((column) => typeof page.columns[column]![0] === "number");
     this.history.offer(columns, page.units);
+    this.history.warn(page.columns);
     if (this.histograms.list().length === 0) this.histograms.offer(columns);
     this.newestSeq = Math.max(this.newestSeq, page.seq[0]!);
     this.toolbar.offer(columns.includes("test_time"));

@@ -1,6 +1,6 @@
 // The newest values in large figures.
 import { fill, h, setText } from "../dom";
-import { NONE, count, duration, fixed, percent } from "../format";
+import { NONE, count, duration, fixed, percent, spread } from "../format";
 import { serverNow } from "../live";
 import type { Live } from "../live";
 import { badge, phaseLevel } from "../shell";
@@ -53,8 +53,10 @@ export class Tiles {
   take(live: Live): void {
     this.live = { ...(this.live ?? {}), ...live };
     const { voltage, current, temperature } = this.live;
+    // What is shown as 0 is no current, however small the noise.
+    const flow = Number((current ?? 0).toFixed(3));
     this.set("voltage", fixed(voltage, 4));
-    this.set("current", fixed(current, 3), current === null ? "" : current > 0 ? "charging" : current < 0 ? "discharging" : "at rest");
+    this.set("current", fixed(current, 3), current === null ? "" : flow > 0 ? "charging" : flow < 0 ? "discharging" : "at rest");
     this.set("temperature", fixed(temperature, 1));
     const { state_of_charge: charge, state_of_health: health } = this.live;
     this.set("charge", percent(charge), this.beside(charge, this.live.state_of_charge__std));
@@ -82,6 +84,7 @@ export class Tiles {
       fill(value, phase ? badge(phase.replace("_", " "), phaseLevel(phase)) : h("span", { class: "soft" }, phase === null ? "none" : NONE));
     }
     const trust = this.live?.estimator_trust;
+    for (const key of ["charge", "health"]) this.tiles[key]!.value.classList.toggle("distrusted", trust === "diverged");
     const said = this.live?.estimator_error ?? (trust && trust !== "healthy" ? `not trusted: ${trust}` : "");
     setText(extra, said.length > 28 ? `${said.slice(0, 27)}…` : said);
     extra.title = said;
@@ -91,7 +94,7 @@ export class Tiles {
   /** How uncertain an estimate is, and whether it is one of before. */
   private beside(mean: number | null | undefined, std: number | null | undefined): string {
     const isOld = this.isStored && typeof mean === "number";
-    return [typeof std === "number" && `± ${percent(2 * std)} (2σ)`, isOld && "last stored"].filter(Boolean).join(", ");
+    return [typeof std === "number" && `± ${spread(std)} (2σ)`, isOld && "last stored"].filter(Boolean).join(", ");
   }
 
   private set(key: string, value: string, extra?: string): void {

@@ -1,6 +1,6 @@
 // Chooses the range: axis, window or everything, zoom, reset; and takes the range away as a file.
 import { fill, h, setText } from "../dom";
-import { count, moment, significant } from "../format";
+import { count, moment, testTime } from "../format";
 import type { Axis, View } from "./view";
 
 interface Acts {
@@ -90,7 +90,7 @@ export class Toolbar {
 function placeText(axis: Axis, place: number): string {
   if (axis === "received") return moment(place * 1000);
   if (axis === "seq") return `row ${count(Math.round(place))}`;
-  return place > 7200 ? `${significant(place / 3600, 4)} h` : `${significant(place, 4)} s`;
+  return testTime(place);
 }
 
 function button(text: string, title: string, act?: () => void): HTMLButtonElement {

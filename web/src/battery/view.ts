@@ -1,4 +1,5 @@
 // Which part of a battery's life the charts show: one range for all of them.
+import { count } from "../format";
 
 export type Axis = "test_time" | "received" | "seq";
 export type Range = [number | null, number | null];
@@ -24,7 +25,7 @@ const TIME_SPANS: Span[] = [
 ];
 const ROW_SPANS: Span[] = [
   { width: null, text: "Cumulative" },
-  ...[100, 1000, 10_000, 100_000].map((rows) => ({ width: rows, text: `Last ${rows.toLocaleString("en")} rows` })),
+  ...[100, 1000, 10_000, 100_000].map((rows) => ({ width: rows, text: `Last ${count(rows)} rows` })),
 ];
 
 export class View {

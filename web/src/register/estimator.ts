@@ -112,6 +112,10 @@ class EstimatorForm {
   }
 
   private async register(): Promise<void> {
+    if (this.battery.value.trim() === "") {
+      this.say("Say above which battery it is for.", "bad");
+      return this.battery.focus();
+    }
     const form = new FormData();
     form.set("name", this.battery.value.trim());
     form.set("definition", this.text.value);

@@ -23,7 +23,7 @@ export function metadataSection(battery: HTMLInputElement): HTMLElement {
   });
   const send = async () => {
     try {
-      const document = JSON.parse(text.value) as Record<string, unknown>;
+      const document = read(text.value);
       document.name ??= battery.value.trim() || undefined;
       const body = JSON.stringify(document);
       const reply = await request("/db/register", { method: "POST", body, headers: { "Content-Type": "application/json" } });
@@ -38,4 +38,13 @@ export function metadataSection(battery: HTMLInputElement): HTMLElement {
     }
   };
   return h("section", { class: "card", id: "metadata" }, h("h2", {}, "Metadata"), form);
+}
+
+function read(text: string): Record<string, unknown> {
+  if (text.trim() === "") throw new Error("Drop a document above, or write one.");
+  try {
+    return JSON.parse(text) as Record<string, unknown>;
+  } catch (error) {
+    throw new Error(`The text is no JSON document: ${explain(error)}`);
+  }
 }

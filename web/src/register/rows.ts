@@ -37,7 +37,8 @@ async function uploadAll(battery: string, prefix: string, files: File[], list: H
       await upload(battery, prefix, file, bar, said);
     } catch (error) {
       said.className = "note bad";
-      setText(said, `${explain(error).replace(/[^.]$/, "$&.")} What was stored before stays; sending the file again stores nothing twice.`);
+      const again = bar.value > 0 ? " What was stored before stays; sending the file again stores nothing twice." : "";
+      setText(said, explain(error).replace(/[^.]$/, "$&.") + again);
     }
   }
 }
@@ -49,7 +50,7 @@ async function upload(battery: string, prefix: string, file: File, bar: HTMLProg
     return uploadBattdat(battery, prefix, file, bar, said);
   }
   const type = TYPES[ending];
-  if (!type) throw new Error(`.${ending} is not known; there are ${Object.keys(TYPES).join(", ")}.`);
+  if (!type) throw new Error(`.${ending} is not known; there are h5, ${Object.keys(TYPES).join(", ")}.`);
   const path = `/db/upload/${encodeURIComponent(battery)}`;
   // The same file again has the same keys, so nothing is stored twice.
   const key = `${file.name}-${file.size}-${file.lastModified}`.replaceAll(/[^\x21-\x7e]/g, "_");
