@@ -22,6 +22,10 @@ const MOST_PIECES: usize = 256;
 /// How much longer than a piece took the next one waits, of this battery or of another: at full
 /// speed the summary of what came before would hold up what comes now.
 const REST: u32 = 3;
+/// The same after a piece of few rows, which takes as long as one of many: in a fleet of thousands
+/// the next one of the battery then finds more.
+const REST_AFTER_FEW: u32 = 15;
+const FEW_ROWS: usize = 200;
 
 /// The settings of the summary.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -109,7 +113,9 @@ impl Cycles {
             let begun = Instant::now();
             let advance = move |connection: &mut _| cycles::advance(connection, &name);
             let done = self.pool.run(advance).await?;
-            tokio::time::sleep(begun.elapsed() * REST).await;
+            let is_large = done.is_some_and(|done| done.rows >= FEW_ROWS);
+            let rest = if is_large { REST } else { REST_AFTER_FEW };
+            tokio::time::sleep(begun.elapsed() * rest).await;
             let Some(done) = done else {
                 return Ok(());
             };
