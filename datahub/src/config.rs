@@ -117,6 +117,11 @@ pub struct Settings {
     pub group_bytes: usize,
     /// Tables of one group: each takes locks, of which PostgreSQL has 64 a connection by default.
     pub group_tables: usize,
+    /// How long rows of a fleet may wait for later rows of their batteries, to be written with them.
+    /// Too high delays acknowledgements, too low makes every row a statement of its own. Rows of few
+    /// batteries never wait; with 0 none do.
+    #[serde(with = "humantime_serde")]
+    pub group_wait: Duration,
     /// How long a group waits for a lock before the battery that holds it up is set aside. Too
     /// high makes its neighbours wait, too low sets batteries aside for nothing.
     #[serde(with = "humantime_serde")]
@@ -192,6 +197,7 @@ impl Default for Settings {
             group_rows: 10_000,
             group_bytes: 16 << 20,
             group_tables: 200,
+            group_wait: Duration::from_millis(2500),
             lock_timeout: Duration::from_millis(200),
             segment_horizon_s: 3600.0,
             ping_interval: Duration::from_secs(15),
@@ -273,6 +279,10 @@ impl Settings {
         need(
             self.group_rows >= 1 && self.group_bytes >= 1 && self.group_tables >= 1,
             "group_rows, group_bytes and group_tables must be 1 or more",
+        );
+        need(
+            self.group_wait <= Duration::from_mins(1),
+            "group_wait must be 1 min or less",
         );
         need(
             self.lock_timeout >= Duration::from_millis(1),

@@ -6,8 +6,9 @@ use prometheus::IntCounter;
 
 /// Rows a second from which uploads have the machine to themselves as far as possible.
 const BUSY_ROWS_PER_S: f64 = 5_000.0;
-/// How much longer than a piece of work the rest after it is: beside busy uploads, and otherwise.
-/// Too little holds up the rows that come, too much makes late what is derived from those before.
+/// How much longer than a piece of work the rest after it is: beside busy uploads, or where there
+/// was little to do, of which more comes meanwhile; and otherwise. Too little holds up the rows
+/// that come, too much makes late what is derived from those before.
 const RESTS: (u32, u32) = (15, 1);
 
 /// Lets a task rest between its pieces, longer while many rows are being stored.
@@ -28,9 +29,10 @@ impl Pace {
         }
     }
 
-    /// Rests after a piece of work that took so long.
-    pub(crate) async fn rest(&mut self, took: Duration) {
-        let factor = if self.is_busy() { RESTS.0 } else { RESTS.1 };
+    /// Rests after a piece of work that took so long, and was worth it or not.
+    pub(crate) async fn rest(&mut self, took: Duration, is_worth_it: bool) {
+        let is_busy = self.is_busy();
+        let factor = if is_busy || !is_worth_it { RESTS.0 } else { RESTS.1 };
         tokio::time::sleep(took * factor).await;
     }
 

@@ -243,6 +243,11 @@ impl Stack {
         .await;
     }
 
+    /// Returns the hub's process id, while it runs.
+    pub fn hub_id(&self) -> Option<u32> {
+        self.hub.as_ref().map(ServerProcess::id)
+    }
+
     /// Ends the hub at once, as a crash would.
     pub fn kill_hub(&mut self) {
         self.hub = None;

@@ -22,6 +22,8 @@ use crate::{
 const PAGE: i64 = 1000;
 /// Pieces of one battery in a row; then it is the next one's turn.
 const MOST_PIECES: usize = 256;
+/// Rows from which a piece was worth its time.
+const MANY_ROWS: usize = 200;
 
 /// The settings of the summary.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -116,7 +118,8 @@ impl Cycles {
             let begun = Instant::now();
             let advance = move |connection: &mut _| cycles::advance(connection, &name);
             let done = self.pool.run(advance).await?;
-            self.pace.rest(begun.elapsed()).await;
+            let is_worth_it = done.is_some_and(|done| done.rows >= MANY_ROWS);
+            self.pace.rest(begun.elapsed(), is_worth_it).await;
             let Some(done) = done else {
                 return Ok(());
             };

@@ -93,7 +93,7 @@ async fn look_at_times(pool: &Pool, pace: &mut Pace) -> Result<(), StoreError> {
                     break;
                 }
             }
-            pace.rest(begun.elapsed()).await;
+            pace.rest(begun.elapsed(), true).await;
         }
     }
     Ok(())

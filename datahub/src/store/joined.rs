@@ -13,9 +13,12 @@ use super::{
     tables::Table,
 };
 
-/// Rows of one table up to which they are written together with other tables'; measured, see
-/// `docs/BENCHMARKS.md`.
-pub(super) const MOST_ROWS: usize = 4;
+/// Rows of one table up to which they are written together with those of a few other tables, and
+/// with those of a fleet, which has more tables than a connection keeps statements for; measured,
+/// see `docs/BENCHMARKS.md`.
+const MOST_ROWS: (usize, usize) = (4, 16);
+/// Tables of a group that is one of a fleet.
+const MANY_TABLES: usize = 50;
 /// Tables of one statement: more gain nothing, since planning grows with them.
 const MOST_TABLES: usize = 50;
 /// Values of one statement; PostgreSQL takes 65,535.
@@ -43,6 +46,16 @@ impl Part<'_, '_> {
             self.line,
             self.rows.into_iter().map(|rows| rows.run).collect(),
         )
+    }
+}
+
+/// Returns how many rows a table of a group of so many may have.
+pub(super) fn most_rows(tables: usize) -> usize {
+    let (of_few, of_many) = MOST_ROWS;
+    if tables < MANY_TABLES {
+        of_few
+    } else {
+        of_many
     }
 }
 

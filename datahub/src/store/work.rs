@@ -176,7 +176,8 @@ pub(super) fn write_joined(
     works: Vec<(&mut Line, Work<'_>)>,
     outcomes: &mut Outcomes,
 ) -> Result<(), Failure> {
-    let has_few = |(_, work): &(&mut Line, Work<'_>)| work.rows() <= joined::MOST_ROWS;
+    let most = joined::most_rows(works.len());
+    let has_few = |(_, work): &(&mut Line, Work<'_>)| work.rows() <= most;
     let (few, many): (Vec<_>, Vec<_>) = works.into_iter().partition(has_few);
     for (line, work) in many {
         work.write(connection, line, outcomes)?;

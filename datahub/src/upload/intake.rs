@@ -16,6 +16,7 @@ use crate::{
     batch::{Batch, Ending, Progress, Uploader},
     hub::Hub,
     store::sessions::{self, SessionError},
+    writer::Closed,
 };
 
 /// Fingerprint of a body that a session was opened for.
@@ -160,10 +161,16 @@ impl Intake {
             replayed,
         };
         let handed = self.hub.writers.send(batch).await;
-        handed.map_err(|_closed| stops())?;
+        handed.map_err(|Closed| stops())?;
         metrics.rows_waiting.add(rows);
         self.next += sent;
         Ok(())
+    }
+
+    /// Says that somebody waits for the rows taken before doing anything else.
+    pub async fn hurry(&self) {
+        let claim = self.uploader.claim;
+        self.hub.writers.hurry(claim.battery_id).await;
     }
 
     /// Waits until every row taken is durable.
@@ -171,6 +178,7 @@ impl Intake {
     /// # Errors
     /// Nothing more of this connection is stored.
     pub async fn settled(&self) -> Result<(), Ending> {
+        self.hurry().await;
         let mut progress = self.uploader.progress();
         let received = self.received();
         let is_settled =

@@ -67,6 +67,7 @@ pub struct Limits {
     column_name_bytes: usize,
     window_rows: usize,
     queue_bytes: u32,
+    group_wait_ms: u128,
     idle_timeout_s: u64,
     session_days: u32,
 }
@@ -82,6 +83,7 @@ impl Limits {
             column_name_bytes: MAX_COLUMN_NAME_BYTES,
             window_rows: settings.window_rows,
             queue_bytes: settings.battery_queue_bytes,
+            group_wait_ms: settings.group_wait.as_millis(),
             idle_timeout_s: settings.idle_timeout.as_secs(),
             session_days: SESSION_DAYS,
         }

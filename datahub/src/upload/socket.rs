@@ -309,6 +309,10 @@ impl Socket {
             let patience = self.settings.idle_timeout;
             return Err(End::Refused(format!("nothing was heard for {patience:?}")));
         }
+        // Who sends rows and hears of them is known to live, and knows that the hub does.
+        if self.heard.elapsed().max(self.voice.silence()) < self.settings.ping_interval {
+            return Ok(());
+        }
         in_time(self.voice.session.ping(b"")).await
     }
 
@@ -342,6 +346,14 @@ impl Socket {
             tokio::time::sleep(patience).await;
         };
         tokio::pin!(out_of_time);
+        if end != End::Lost {
+            tokio::select! {
+                biased;
+                () = self.intake.hurry() => {}
+                // The writers have more than they can take in: they do not rest.
+                () = stop.cancelled() => {}
+            }
+        }
         loop {
             let progress = self.voice.progress.borrow_and_update().clone();
             let is_lost = end == End::Lost;

@@ -27,8 +27,11 @@ use crate::{
 /// How long a client may leave our messages unread before it counts as gone.
 pub(super) const SEND_PATIENCE: Duration = Duration::from_secs(10);
 /// How often a client hears of rows that got onto the bus, where it hears of nothing else: frames
-/// on the bus are many and small.
+/// on the bus are many and small. One that hears of stored rows now and then hears of it with the
+/// next of them, which saves thousands of clients every second message, or after
+/// [`RELAYED_WITHIN`].
 const RELAYED_EVERY: Duration = Duration::from_millis(20);
+const RELAYED_WITHIN: Duration = Duration::from_secs(4);
 /// How long a battery may be set aside before its clients hear of it: most locks are short.
 const WAITING_AFTER: Duration = Duration::from_secs(1);
 
@@ -43,6 +46,9 @@ pub(super) struct Voice {
     /// `received`, `stored` and `relayed` as last told.
     acknowledged: (i64, i64, i64),
     acknowledged_at: Instant,
+    /// When the client last heard of stored rows, and how long after the time before that was.
+    stored_at: Option<Instant>,
+    stored_every: Duration,
     /// When the client is to hear of rows that got onto the bus.
     relayed_at: Option<Instant>,
     /// When the client is to hear that its battery is set aside.
@@ -75,7 +81,18 @@ impl Voice {
             notice,
             acknowledged: (-1, -1, -1),
             acknowledged_at: Instant::now(),
+            stored_at: None,
+            stored_every: Duration::ZERO,
             relayed_at: None,
+        }
+    }
+
+    /// Returns for how long the client has heard of no rows; one that does not listen never does.
+    pub(super) fn silence(&self) -> Duration {
+        if self.speaks {
+            self.acknowledged_at.elapsed()
+        } else {
+            Duration::MAX
         }
     }
 
@@ -97,7 +114,9 @@ impl Voice {
                 _ = self.progress.changed() => return News::Stored,
                 _ = self.notice.changed() => return News::Notice,
                 () = changed(&mut self.relayed), if self.relayed_at.is_none() => {
-                    self.relayed_at = Some(self.acknowledged_at + RELAYED_EVERY);
+                    let patience = self.stored_every * 3 / 2;
+                    let patience = patience.clamp(RELAYED_EVERY, RELAYED_WITHIN);
+                    self.relayed_at = Some(self.acknowledged_at + patience);
                 }
                 () = at(self.relayed_at) => return News::Relayed,
                 () = at(self.waiting_at) => return News::Waiting,
@@ -135,8 +154,13 @@ impl Voice {
         self.relayed_at = None;
         let relayed = self.uploader.relayed();
         if self.acknowledged != (received, stored, relayed) {
+            let now = Instant::now();
+            if stored > self.acknowledged.1 {
+                let before = self.stored_at.replace(now);
+                self.stored_every = before.map_or(Duration::ZERO, |before| now - before);
+            }
             self.acknowledged = (received, stored, relayed);
-            self.acknowledged_at = Instant::now();
+            self.acknowledged_at = now;
             let ack = Message::Ack {
                 received,
                 stored,

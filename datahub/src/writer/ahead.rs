@@ -198,10 +198,10 @@ impl Writer {
     /// Writes the rows that came meanwhile; gives back what cannot be written ahead.
     fn add(&mut self, course: &mut Course) -> Result<(), Vec<Batch>> {
         let rows = course.open.as_ref().map_or(0, |open| open.ahead.rows());
-        if rows >= self.wiring.group_rows {
+        if rows >= self.wiring.group.rows {
             return Ok(());
         }
-        let batches = self.collect(None);
+        let batches = self.collect();
         if batches.is_empty() {
             return Ok(());
         }

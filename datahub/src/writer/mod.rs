@@ -10,9 +10,12 @@
 mod ahead;
 mod answer;
 mod aside;
+mod inbox;
 mod link;
 mod parked;
+mod rest;
 mod thread;
+mod waiting;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -20,9 +23,22 @@ use rovi_common::{config::ServiceUrl, lifecycle::Lifecycle};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use self::waiting::Bounds;
 use crate::{
     batch::Batch, config::Settings, metrics::HubMetrics, store::group::Rules, stored::StoredSender,
 };
+
+/// Orders that are on their way to a writer, which takes them in while it has room for their rows.
+const ON_THEIR_WAY: usize = 1024;
+
+/// What a writer is told.
+#[derive(Debug)]
+enum Order {
+    /// To write these rows.
+    Write(Box<Batch>),
+    /// To write what it has of a battery before all else.
+    Hurry(i64),
+}
 
 /// What a writer needs.
 #[derive(Debug, Clone)]
@@ -30,19 +46,23 @@ struct Wiring {
     url: ServiceUrl,
     rules: Rules,
     lock_timeout: Duration,
-    group_rows: usize,
-    group_bytes: usize,
-    group_tables: usize,
+    group: Bounds,
+    group_wait: Duration,
+    queue_frames: usize,
     stored: Option<StoredSender>,
     metrics: HubMetrics,
     closing: CancellationToken,
     give_up: CancellationToken,
 }
 
+/// The writers take no more rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Closed;
+
 /// The writer threads.
 #[derive(Clone)]
 pub struct Writers {
-    senders: Arc<[mpsc::Sender<Batch>]>,
+    senders: Arc<[mpsc::Sender<Order>]>,
     closing: CancellationToken,
     give_up: CancellationToken,
 }
@@ -77,9 +97,13 @@ impl Writers {
                 alone_lock_ms: (settings.lock_timeout / 4).as_millis().max(1),
             },
             lock_timeout: settings.lock_timeout,
-            group_rows: settings.group_rows,
-            group_bytes: settings.group_bytes,
-            group_tables: settings.group_tables,
+            group: Bounds {
+                rows: settings.group_rows,
+                bytes: settings.group_bytes,
+                tables: settings.group_tables,
+            },
+            group_wait: settings.group_wait,
+            queue_frames: settings.queue_frames,
             stored,
             metrics: metrics.clone(),
             closing: CancellationToken::new(),
@@ -87,7 +111,7 @@ impl Writers {
         };
         let mut senders = Vec::with_capacity(settings.writers);
         for number in 0..settings.writers {
-            let (sender, inbox) = mpsc::channel(settings.queue_frames);
+            let (sender, inbox) = mpsc::channel(settings.queue_frames.min(ON_THEIR_WAY));
             senders.push(sender);
             start_thread(number, wiring.clone(), inbox, lifecycle)?;
         }
@@ -101,13 +125,25 @@ impl Writers {
     /// Hands a batch to its battery's thread; waits where its queue is full.
     ///
     /// # Errors
-    /// The writers were closed; the batch comes back.
-    pub async fn send(&self, batch: Batch) -> Result<(), Box<Batch>> {
-        let thread = usize::try_from(batch.battery_id().unsigned_abs()).unwrap_or_default();
-        match self.senders.get(thread % self.senders.len().max(1)) {
-            Some(sender) => sender.send(batch).await.map_err(|error| Box::new(error.0)),
-            None => Err(Box::new(batch)),
+    /// The writers were closed: the batch is not written.
+    pub async fn send(&self, batch: Batch) -> Result<(), Closed> {
+        let thread = self.of(batch.battery_id()).ok_or(Closed)?;
+        let order = Order::Write(Box::new(batch));
+        thread.send(order).await.map_err(|_order| Closed)
+    }
+
+    /// Has the rows of a battery that were handed over written as soon as can be: somebody waits
+    /// for them before doing anything else.
+    pub async fn hurry(&self, battery_id: i64) {
+        if let Some(thread) = self.of(battery_id) {
+            // Closed writers hurry anyway.
+            let _closed = thread.send(Order::Hurry(battery_id)).await;
         }
+    }
+
+    fn of(&self, battery_id: i64) -> Option<&mpsc::Sender<Order>> {
+        let thread = usize::try_from(battery_id.unsigned_abs()).unwrap_or_default();
+        self.senders.get(thread % self.senders.len().max(1))
     }
 
     /// Takes no more batches; the threads write what they have and end.
@@ -125,7 +161,7 @@ impl Writers {
 fn start_thread(
     number: usize,
     wiring: Wiring,
-    inbox: mpsc::Receiver<Batch>,
+    inbox: mpsc::Receiver<Order>,
     lifecycle: &Lifecycle,
 ) -> std::io::Result<()> {
     let (alive, ended) = oneshot::channel::<()>();

@@ -1,7 +1,7 @@
 //! One writer thread: collect a group, write it, answer.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::BTreeMap,
     time::{Duration, Instant},
 };
 
@@ -10,12 +10,15 @@ use rovi_common::error::ErrorChain;
 use tokio::{runtime::Runtime, sync::mpsc, time::timeout};
 
 use super::{
-    Wiring,
+    Order, Wiring,
     ahead::{Committer, Panicked},
     answer,
     aside::{self, Asides, Ended},
+    inbox::Wake,
     link::Link,
     parked::Parking,
+    rest::Shape,
+    waiting::Waiting,
 };
 use crate::{
     batch::{Batch, Ending},
@@ -37,39 +40,30 @@ const NO_THREAD: &str = "the system gives the hub no thread to write the table f
 /// A writer thread's state.
 pub(super) struct Writer {
     pub(super) wiring: Wiring,
-    inbox: mpsc::Receiver<Batch>,
+    pub(super) inbox: mpsc::Receiver<Order>,
+    /// What came and is not written yet.
+    pub(super) waiting: Waiting,
     /// The thread's own: it outlives the service's while the last rows are written.
-    runtime: Runtime,
+    pub(super) runtime: Runtime,
     pub(super) link: Option<Link>,
     /// Made where commits are slow.
     pub(super) committer: Option<Committer>,
     pub(super) commits_are_slow: bool,
     pub(super) tables: Tables,
-    parking: Parking,
-    asides: Asides,
-    is_closing: bool,
-}
-
-/// Why a writer goes on.
-enum Wake {
-    /// Rows came.
-    Batch(Batch),
-    /// A parked battery's time has come.
-    Retry,
-    /// A battery was tried aside.
-    Tried(Ended),
-    /// The writers are closed, and everything that came is written.
-    End,
+    pub(super) parking: Parking,
+    pub(super) asides: Asides,
+    pub(super) is_closing: bool,
 }
 
 /// The hub stops and PostgreSQL is away.
 struct GivenUp;
 
 impl Writer {
-    pub(super) fn new(wiring: Wiring, inbox: mpsc::Receiver<Batch>, runtime: Runtime) -> Self {
+    pub(super) fn new(wiring: Wiring, inbox: mpsc::Receiver<Order>, runtime: Runtime) -> Self {
         Self {
             wiring,
             inbox,
+            waiting: Waiting::default(),
             runtime,
             link: None,
             committer: None,
@@ -84,24 +78,23 @@ impl Writer {
     /// Writes until the writers are closed and nothing is left.
     pub(super) fn run(mut self) {
         loop {
-            let first = match self.wait() {
-                Wake::Batch(batch) => Some(batch),
-                Wake::Retry => None,
+            match self.wait() {
+                Wake::Look => {}
                 // As a panic of this thread itself would, it stops the service.
                 Wake::Tried(Ended::Panicked) => return,
-                Wake::Tried(ended) => {
-                    self.settle(ended);
-                    None
-                }
+                Wake::Tried(ended) => self.settle(ended),
                 Wake::End => break,
-            };
-            let group = self.collect(first);
+            }
+            let group = self.collect();
+            let shape = Shape::of(&group);
+            let begun = Instant::now();
             if !group.is_empty()
                 && let Err(Panicked) = self.write_and_go_ahead(group)
             {
                 return;
             }
             self.try_parked();
+            self.rest(shape, begun.elapsed());
         }
         // All is written but what is parked, which gets one more try each.
         while !self.asides.is_idle() {
@@ -115,60 +108,6 @@ impl Writer {
             tracing::error!("{rows} rows that were not acknowledged are given up at the stop");
             self.refuse(left);
         }
-    }
-
-    /// Waits for something to do.
-    fn wait(&mut self) -> Wake {
-        let next_try = self.parking.next_retry().filter(|_| self.asides.has_room());
-        let patience = next_try.map(|at| at.saturating_duration_since(Instant::now()));
-        let patience = patience.unwrap_or(Duration::from_hours(1));
-        let closing = self.wiring.closing.clone();
-        let (inbox, is_closing) = (&mut self.inbox, &mut self.is_closing);
-        let asides = &mut self.asides;
-        let take = |received: Option<Batch>| received.map_or(Wake::End, Wake::Batch);
-        self.runtime.block_on(async {
-            if *is_closing {
-                return take(inbox.recv().await);
-            }
-            tokio::select! {
-                biased;
-                ended = asides.ended() => Wake::Tried(ended),
-                received = timeout(patience, inbox.recv()) => received.map_or(Wake::Retry, take),
-                () = closing.cancelled() => {
-                    *is_closing = true;
-                    inbox.close();
-                    take(inbox.recv().await)
-                }
-            }
-        })
-    }
-
-    /// Adds what arrived meanwhile, up to the bounds of a group.
-    pub(super) fn collect(&mut self, first: Option<Batch>) -> Vec<Batch> {
-        let mut group = Vec::new();
-        let (mut rows, mut bytes) = (0, 0);
-        let mut batteries = HashSet::new();
-        let mut next = first;
-        while let Some(batch) = next.take().or_else(|| self.inbox.try_recv().ok()) {
-            let Some(batch) = self.parking.append(batch) else {
-                continue;
-            };
-            if batch.uploader.has_ended() {
-                self.refuse(vec![batch]);
-                continue;
-            }
-            rows += batch.decoded.sent;
-            bytes += batch.weight;
-            batteries.insert(batch.battery_id());
-            group.push(batch);
-            if rows >= self.wiring.group_rows
-                || bytes >= self.wiring.group_bytes
-                || batteries.len() >= self.wiring.group_tables
-            {
-                break;
-            }
-        }
-        group
     }
 
     /// Tells whether no battery is set aside, for which the writer would have to look again.
@@ -259,7 +198,7 @@ impl Writer {
     /// Tries the parked batteries whose time has come, each on a thread of its own.
     fn try_parked(&mut self) {
         while self.asides.has_room()
-            && let Some((battery, batches)) = self.parking.due(self.wiring.group_rows, false)
+            && let Some((battery, batches)) = self.parking.due(self.wiring.group.rows, false)
         {
             self.asides.start(self.wiring.clone(), battery, batches);
         }
@@ -290,7 +229,7 @@ impl Writer {
     fn retry_all_parked(&mut self) {
         let mut tries = self.parking.len();
         while tries > 0 && !self.parking.is_empty() {
-            let Some((battery, batches)) = self.parking.due(self.wiring.group_rows, true) else {
+            let Some((battery, batches)) = self.parking.due(self.wiring.group.rows, true) else {
                 return;
             };
             if self.write_alone(battery, batches) {
@@ -372,7 +311,7 @@ impl Writer {
         answer::answer(batches, outcomes, wiring.stored.as_ref(), &wiring.metrics)
     }
 
-    fn refuse(&self, batches: Vec<Batch>) {
+    pub(super) fn refuse(&self, batches: Vec<Batch>) {
         let reason = "the service stops while PostgreSQL is away".to_owned();
         answer::refuse(batches, &Ending::Unavailable(reason), &self.wiring.metrics);
     }

@@ -16,6 +16,8 @@ mod cycles;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod fleet;
+#[cfg(test)]
 mod forms;
 #[cfg(test)]
 mod history;

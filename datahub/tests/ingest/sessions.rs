@@ -47,7 +47,8 @@ async fn the_greeting_tells_limits_session_and_position() {
             "limits": {
                 "frame_bytes": 4_194_304, "rows_per_frame": 65_536, "row_bytes": 262_144,
                 "columns": 800, "column_name_bytes": 63, "window_rows": 262_144,
-                "queue_bytes": 67_108_864, "idle_timeout_s": 300, "session_days": 7,
+                "queue_bytes": 67_108_864, "group_wait_ms": 2500, "idle_timeout_s": 300,
+                "session_days": 7,
             },
         })
     );

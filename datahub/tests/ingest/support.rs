@@ -263,6 +263,16 @@ pub(crate) fn query_on(connection: &mut PgConnection, sql: &str) -> Value {
     serde_json::from_str(&rows.json).unwrap()
 }
 
+/// Opens a connection of the test's own.
+pub(crate) fn connect(postgres: &TestPostgres) -> PgConnection {
+    PgConnection::establish(&postgres.server.url()).unwrap()
+}
+
+/// Runs statements.
+pub(crate) fn run(connection: &mut PgConnection, sql: &str) {
+    connection.batch_execute(sql).unwrap();
+}
+
 pub(crate) fn execute(postgres: &TestPostgres, sql: &str) {
     let mut connection = PgConnection::establish(&postgres.server.url()).unwrap();
     diesel::sql_query(sql).execute(&mut connection).unwrap();

@@ -1,7 +1,6 @@
 //! Ten thousand batteries: one row into each table, and ten thousand sockets held.
 
 use std::{
-    fs,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -14,10 +13,12 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until},
 };
+use tokio_tungstenite::tungstenite::Message;
 use uuid::Uuid;
 
 use crate::{
     peer,
+    processor::{Machine, Parts},
     socket::{self, Socket, single_row},
     summary::{Summary, median, percentile},
 };
@@ -91,7 +92,7 @@ pub(crate) async fn one_row_each(
     Ok(())
 }
 
-/// Measures `fleet10k_idle_share`: each socket sends a row a second and waits until it is durable.
+/// Measures `fleet10k_idle_share`: each socket sends a row a second, whatever was acknowledged.
 pub(crate) async fn held(
     stack: &mut Stack,
     summary: &mut Summary,
@@ -99,6 +100,10 @@ pub(crate) async fn held(
 ) -> anyhow::Result<()> {
     stack.start_hub();
     stack.hub_ready().await;
+    let rows: Vec<Message> = (1..=usize::try_from(seconds)?)
+        .map(single_row)
+        .collect::<anyhow::Result<_>>()?;
+    let rows: Arc<[Message]> = rows.into();
     let mut sockets = Vec::new();
     for (number, mut socket) in open(stack, batteries).await?.into_iter().enumerate() {
         // The first row makes the table and does not count.
@@ -109,31 +114,23 @@ pub(crate) async fn held(
     let ready = Arc::new(Barrier::new(batteries + 1));
     let mut tasks = JoinSet::new();
     for (number, mut socket) in sockets {
-        let (begin, ready) = (Arc::clone(&begin), Arc::clone(&ready));
+        let (begin, ready, rows) = (Arc::clone(&begin), Arc::clone(&ready), Arc::clone(&rows));
         // Spread evenly over the second.
         let offset = Duration::from_secs(1) * u32::try_from(number)? / u32::try_from(batteries)?;
         tasks.spawn(async move {
             socket::until_stored(&mut socket, 1).await?;
             ready.wait().await;
             let first = *begin.get_or_init(|| Instant::now() + SETTLING) + offset;
-            let mut times = Vec::new();
-            for second in 1..=seconds {
-                let due = first + Duration::from_secs(second);
-                sleep_until(due).await;
-                let row = usize::try_from(second)?;
-                socket.send(single_row(row)?).await?;
-                socket::until_stored(&mut socket, i64::try_from(row + 1)?).await?;
-                times.push(due.elapsed().as_secs_f64() * 1000.0);
-            }
+            let times = hold(&mut socket, &rows, first).await?;
             anyhow::Ok((times, socket))
         });
     }
     ready.wait().await;
     let first = *begin.get_or_init(|| Instant::now() + SETTLING) + Duration::from_secs(1);
     sleep_until(first).await;
-    let before = processor_time()?;
+    let before = (Machine::now()?, Parts::now(stack)?);
     sleep_until(first + Duration::from_secs(seconds)).await;
-    let after = processor_time()?;
+    let after = (Machine::now()?, Parts::now(stack)?);
     let (mut times, mut sockets) = (Vec::new(), Vec::new());
     while let Some(ended) = tasks.join_next().await {
         let (mut own, socket) = ended??;
@@ -142,7 +139,8 @@ pub(crate) async fn held(
     }
     drop(sockets);
     stack.stop_hub();
-    let idle = (after.idle - before.idle) / (after.all - before.all);
+    after.1.print_since(&before.1, times.len() as f64);
+    let idle = after.0.idle_since(&before.0);
     let (p50, p99) = (percentile(&times, 0.5), percentile(&times, 0.99));
     let about = format!(
         "{batteries} sockets, {} rows in {seconds} s, durable after {p50:.1} ms, 99 % within {p99:.1} ms",
@@ -152,24 +150,30 @@ pub(crate) async fn held(
     Ok(())
 }
 
-/// Processor time of the whole machine, in ticks.
-struct ProcessorTime {
-    idle: f64,
-    all: f64,
-}
-
-fn processor_time() -> anyhow::Result<ProcessorTime> {
-    let text = fs::read_to_string("/proc/stat")?;
-    let line = text.lines().next().context("/proc/stat is empty")?;
-    // cpu user nice system idle iowait …
-    let ticks: Vec<f64> = line
-        .split_whitespace()
-        .skip(1)
-        .filter_map(|tick| tick.parse().ok())
-        .collect();
-    let idle = ticks.iter().skip(3).take(2).sum();
-    Ok(ProcessorTime {
-        idle,
-        all: ticks.iter().take(8).sum(),
-    })
+/// Sends each row when it is due, a second after `begin` and so on; returns after how many
+/// milliseconds each was acknowledged. One row was stored before.
+async fn hold(socket: &mut Socket, rows: &[Message], begin: Instant) -> anyhow::Result<Vec<f64>> {
+    let due = |row: usize| begin + Duration::from_secs(row as u64 + 1);
+    let mut times = Vec::with_capacity(rows.len());
+    let mut sent = 0;
+    let pause = sleep_until(due(sent));
+    tokio::pin!(pause);
+    while times.len() < rows.len() {
+        tokio::select! {
+            () = &mut pause, if sent < rows.len() => {
+                let row = rows.get(sent).context("a row that is due")?;
+                socket.send(row.clone()).await?;
+                sent += 1;
+                pause.as_mut().reset(due(sent));
+            }
+            message = socket.next() => {
+                let message = message.context("the hub is gone")??;
+                let stored = socket::stored(&message)?.unwrap_or_default();
+                while i64::try_from(times.len())? + 1 < stored {
+                    times.push(due(times.len()).elapsed().as_secs_f64() * 1000.0);
+                }
+            }
+        }
+    }
+    Ok(times)
 }

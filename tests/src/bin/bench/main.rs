@@ -13,6 +13,7 @@ mod ingest;
 mod live;
 mod path;
 mod peer;
+mod processor;
 mod reduce;
 mod replay;
 mod rows;

@@ -14,7 +14,8 @@ use crate::{
 
 const PATIENCE: Duration = Duration::from_mins(5);
 
-/// Batteries that pour at once, and the rows of each.
+/// Batteries that pour at once, and the rows of each: once when their tables have to be made, and
+/// once more when they are there, as the table is that is copied into.
 const FLEET: usize = 1_000;
 const FLEET_ROWS: usize = 500;
 /// Times the table is copied; the median counts.
@@ -37,16 +38,18 @@ pub(crate) async fn rows_to_estimates(
     println!("  stored after {:.2} s", begun.elapsed().as_secs_f64());
     estimated(stack, &["path".to_owned()], rows).await;
     let took = begun.elapsed().as_secs_f64();
-    are_complete(stack, &["path".to_owned()], rows)?;
+    are_complete(stack, &["path".to_owned()], rows - 1)?;
     let speed = rows as f64 / took;
     let peer = "the origin: 19 rows/s with an estimator";
     summary.add("path_rows_per_s", speed, "rows/s", peer);
     let copy = copied(stack, rows)?;
     let peer = format!("\\copy binary: {copy:.0} rows/s");
     summary.add("path_vs_copy", speed / copy, "of \\copy", &peer);
-    let speed = fleet(stack).await?;
-    summary.add("fleet_path_rows_per_s", speed, "rows/s", "1,000 batteries");
-    summary.add("fleet_path_vs_copy", speed / copy, "of \\copy", &peer);
+    let (first, again) = fleet(stack).await?;
+    let about = "1,000 batteries, whose tables are made meanwhile";
+    summary.add("fleet_path_first_rows_per_s", first, "rows/s", about);
+    summary.add("fleet_path_rows_per_s", again, "rows/s", "1,000 batteries");
+    summary.add("fleet_path_vs_copy", again / copy, "of \\copy", &peer);
     Ok(())
 }
 
@@ -62,27 +65,41 @@ fn copied(stack: &Stack, rows: usize) -> anyhow::Result<f64> {
     Ok(median(speeds))
 }
 
-/// Pours rows of many batteries at once; returns the rows a second until all are estimated.
-async fn fleet(stack: &Stack) -> anyhow::Result<f64> {
+/// Pours rows of many batteries at once, twice; returns the rows a second of each time.
+async fn fleet(stack: &Stack) -> anyhow::Result<(f64, f64)> {
     let plan = Plan {
-        rows: FLEET_ROWS,
+        rows: 2 * FLEET_ROWS,
         ..Plan::default()
     };
-    let frames: Vec<Columns> = Simulation::new(plan).collect::<Result<_, _>>()?;
+    let mut first = Columns::default();
+    for frame in Simulation::new(plan) {
+        first.append(frame?);
+    }
+    let again = first.split_off(FLEET_ROWS);
     let names: Vec<String> = (0..FLEET).map(|number| format!("pour-{number}")).collect();
     for name in &names {
         register(stack, name).await?;
     }
+    let first = pour(stack, &names, first, FLEET_ROWS).await?;
+    let again = pour(stack, &names, again, 2 * FLEET_ROWS).await?;
+    // The first row of each upload begins a segment and only starts the filter.
+    are_complete(stack, &names, 2 * FLEET_ROWS - 2)?;
+    Ok((first, again))
+}
+
+/// Pours the same rows for each battery, the last of which is then row `last`; returns the rows a
+/// second until all are estimated.
+async fn pour(stack: &Stack, names: &[String], rows: Columns, last: usize) -> anyhow::Result<f64> {
+    peer::checkpoint(stack)?;
+    let count = FLEET * rows.rows();
     let begun = Instant::now();
     let uploads = names
         .iter()
-        .map(|name| ingest::upload(stack, name, frames.clone()));
+        .map(|name| ingest::upload(stack, name, vec![rows.clone()]));
     futures_util::future::try_join_all(uploads).await?;
     println!("  stored after {:.2} s", begun.elapsed().as_secs_f64());
-    estimated(stack, &names, FLEET_ROWS).await;
-    let took = begun.elapsed().as_secs_f64();
-    are_complete(stack, &names, FLEET_ROWS)?;
-    Ok((FLEET * FLEET_ROWS) as f64 / took)
+    estimated(stack, names, last).await;
+    Ok(count as f64 / begun.elapsed().as_secs_f64())
 }
 
 /// Makes a battery known and registers its estimator.
@@ -134,15 +151,14 @@ async fn estimated(stack: &Stack, batteries: &[String], rows: usize) {
 }
 
 /// Sees to it that no estimate is missing.
-fn are_complete(stack: &Stack, batteries: &[String], rows: usize) -> anyhow::Result<()> {
+fn are_complete(stack: &Stack, batteries: &[String], estimates: usize) -> anyhow::Result<()> {
     let mut database = stack.database();
     for battery in batteries {
         let count = format!(r#"SELECT count(*) AS value FROM estimates."{battery}""#);
         let stored = usize::try_from(database.number(&count))?;
-        // The first row only starts the filter.
         ensure!(
-            stored + 1 >= rows,
-            "{stored} estimates of {rows} rows of {battery}"
+            stored >= estimates,
+            "{stored} of {estimates} estimates of {battery}"
         );
     }
     Ok(())

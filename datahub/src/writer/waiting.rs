@@ -1,0 +1,229 @@
+//! Batches that wait for a writer, by battery.
+//!
+//! Batteries take turns in the order in which their oldest batches came, each with all that it
+//! has: so the longer a turn takes to come, the more rows each table gets by one statement, and the
+//! less a row costs. Taken in the order in which they came, rows of thousands of batteries would
+//! get a statement each, however many wait.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use crate::batch::Batch;
+
+/// The bounds of a group.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// Rows after which it takes no more.
+    pub(super) rows: usize,
+    /// Bytes of decoded rows after which it takes no more.
+    pub(super) bytes: usize,
+    /// Most tables.
+    pub(super) tables: usize,
+}
+
+/// One battery's batches.
+#[derive(Debug)]
+struct Queue {
+    batches: VecDeque<Batch>,
+    /// When the battery began to wait for its turn.
+    since: Instant,
+}
+
+/// All batches that wait for a writer.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    queues: HashMap<i64, Queue>,
+    /// Batteries in the order of their turns. One that was hurried has no queue any more when its
+    /// turn comes, or a later one.
+    turns: VecDeque<i64>,
+    /// Batteries for whose rows somebody waits before doing anything else.
+    hurried: VecDeque<i64>,
+    batches: usize,
+}
+
+impl Waiting {
+    pub(super) fn is_empty(&self) -> bool {
+        self.queues.is_empty()
+    }
+
+    /// Counts the batches.
+    pub(super) fn len(&self) -> usize {
+        self.batches
+    }
+
+    /// Appends a batch to its battery's queue.
+    pub(super) fn push(&mut self, batch: Batch) {
+        let battery = batch.battery_id();
+        let turns = &mut self.turns;
+        let queue = self.queues.entry(battery).or_insert_with(|| {
+            turns.push_back(battery);
+            Queue {
+                batches: VecDeque::new(),
+                since: Instant::now(),
+            }
+        });
+        queue.batches.push_back(batch);
+        self.batches += 1;
+    }
+
+    /// Has a battery that waits go before all others.
+    pub(super) fn hurry(&mut self, battery: i64) {
+        if self.queues.contains_key(&battery) {
+            self.hurried.push_back(battery);
+        }
+    }
+
+    /// Tells whether a battery was hurried, or one waited for so long.
+    pub(super) fn is_due(&self, patience: Duration) -> bool {
+        let first = self.turns.iter().find_map(|id| self.queues.get(id));
+        !self.hurried.is_empty() || first.is_some_and(|queue| queue.since.elapsed() >= patience)
+    }
+
+    /// Takes the next batteries' batches; those of one battery stand together, in order.
+    pub(super) fn take(&mut self, most: Bounds) -> Vec<Batch> {
+        let mut group = Vec::new();
+        let (mut rows, mut bytes, mut tables) = (0, 0, 0);
+        while rows < most.rows
+            && bytes < most.bytes
+            && tables < most.tables
+            && let Some(battery) = self.next_turn()
+            && let Some(queue) = self.queues.get_mut(&battery)
+        {
+            while rows < most.rows
+                && bytes < most.bytes
+                && let Some(batch) = queue.batches.pop_front()
+            {
+                rows += batch.decoded.sent;
+                bytes += batch.weight;
+                group.push(batch);
+            }
+            tables += 1;
+            if queue.batches.is_empty() {
+                self.queues.remove(&battery);
+            } else {
+                queue.since = Instant::now();
+                self.turns.push_back(battery);
+            }
+        }
+        self.batches -= group.len();
+        group
+    }
+
+    /// Returns the battery whose turn it is.
+    fn next_turn(&mut self) -> Option<i64> {
+        let queues = &self.queues;
+        let waits = |battery: &i64| queues.contains_key(battery);
+        let hurried = std::iter::from_fn(|| self.hurried.pop_front()).find(waits);
+        hurried.or_else(|| std::iter::from_fn(|| self.turns.pop_front()).find(waits))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures_util::FutureExt;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        batch::Uploader,
+        relayed::Place,
+        store::sessions::Claim,
+        upload::{Decoded, room::Rooms},
+    };
+
+    const ALL: Bounds = Bounds {
+        rows: 1000,
+        bytes: 1000,
+        tables: 1000,
+    };
+
+    /// Makes a batch of `rows` rows and as many bytes.
+    fn batch(battery_id: i64, position: i64, rows: usize) -> Batch {
+        let room = Rooms::new(1000, 100).of(battery_id);
+        let seat = room.take(1).now_or_never().flatten().unwrap();
+        let claim = Claim {
+            battery_id,
+            newest: Place::default(),
+            relayed: Place::default(),
+            session: Uuid::nil(),
+            attempt: 1,
+            position: 0,
+        };
+        let name = format!("b{battery_id}").parse().unwrap();
+        Batch {
+            uploader: Arc::new(Uploader::new(claim, name, room, None)),
+            position,
+            received: 0,
+            begins_segment: false,
+            decoded: Decoded {
+                sent: rows,
+                ..Decoded::default()
+            },
+            weight: rows,
+            seat,
+            replayed: Vec::new(),
+        }
+    }
+
+    fn waiting(batches: &[(i64, i64, usize)]) -> Waiting {
+        let mut waiting = Waiting::default();
+        for &(battery, position, rows) in batches {
+            waiting.push(batch(battery, position, rows));
+        }
+        waiting
+    }
+
+    /// Takes a group and names its batches by battery and position.
+    fn take(waiting: &mut Waiting, most: Bounds) -> Vec<(i64, i64)> {
+        let group = waiting.take(most).into_iter();
+        group
+            .map(|batch| (batch.battery_id(), batch.position))
+            .collect()
+    }
+
+    #[test]
+    fn a_battery_whose_turn_it_is_goes_with_all_that_it_has_in_order() {
+        let mut waiting = waiting(&[(7, 0, 1), (3, 0, 1), (7, 1, 1), (5, 0, 1), (7, 2, 1)]);
+        let two = Bounds { tables: 2, ..ALL };
+        assert_eq!(take(&mut waiting, two), [(7, 0), (7, 1), (7, 2), (3, 0)]);
+        assert_eq!(waiting.len(), 1);
+        assert_eq!(take(&mut waiting, two), [(5, 0)]);
+        assert!(waiting.is_empty());
+    }
+
+    #[test]
+    fn a_battery_with_more_than_a_group_takes_waits_behind_the_others_for_the_rest() {
+        let mut waiting = waiting(&[(1, 0, 6), (1, 6, 6), (1, 12, 6), (2, 0, 1)]);
+        let ten = Bounds { rows: 10, ..ALL };
+        assert_eq!(take(&mut waiting, ten), [(1, 0), (1, 6)]);
+        assert_eq!(take(&mut waiting, ten), [(2, 0), (1, 12)]);
+        assert_eq!(take(&mut waiting, ten), []);
+    }
+
+    #[test]
+    fn a_battery_that_is_hurried_goes_first_and_only_once() {
+        let mut waiting = waiting(&[(1, 0, 1), (2, 0, 1), (3, 0, 1)]);
+        assert!(!waiting.is_due(Duration::MAX));
+        waiting.hurry(3);
+        waiting.hurry(9);
+        assert!(waiting.is_due(Duration::MAX));
+        let one = Bounds { tables: 1, ..ALL };
+        assert_eq!(take(&mut waiting, one), [(3, 0)]);
+        waiting.push(batch(3, 1, 1));
+        assert!(!waiting.is_due(Duration::MAX));
+        assert_eq!(take(&mut waiting, ALL), [(1, 0), (2, 0), (3, 1)]);
+    }
+
+    #[test]
+    fn rows_that_have_waited_long_enough_are_due() {
+        let mut waiting = Waiting::default();
+        assert!(!waiting.is_due(Duration::ZERO));
+        waiting.push(batch(1, 0, 1));
+        assert!(waiting.is_due(Duration::ZERO));
+        assert!(!waiting.is_due(Duration::MAX));
+    }
+}
