@@ -17,7 +17,6 @@ use crate::{
     hub::Hub,
     upload::{
         decode::{Encoding, Limits, decode},
-        decoded::Decoded,
         intake::Intake,
         post,
     },
@@ -113,11 +112,9 @@ impl Storing {
         let decoding =
             tokio::task::spawn_blocking(move || decode(&bytes, Encoding::Msgpack, &limits));
         let decoded = decoding.await.map_err(|error| Problem::internal(&error))?;
-        let mut decoded: Decoded = decoded.map_err(Problem::bad_request)?;
-        while decoded.sent > 0 {
-            let rest = decoded.split_off(self.hub.settings.group_rows);
-            let batch = std::mem::replace(&mut decoded, rest);
-            in_time(&self.hub, self.intake.take(batch)).await?;
+        let decoded = decoded.map_err(Problem::bad_request)?;
+        for piece in decoded.pieces(self.hub.settings.group_rows) {
+            in_time(&self.hub, self.intake.take(piece)).await?;
         }
         Ok(())
     }
