@@ -24,6 +24,7 @@ pub const LIMITS: Limits = Limits {
     rows: 100,
     row_bytes: 200,
     columns: 6,
+    rejected: 1000,
 };
 
 /// Decodes a frame.

@@ -194,6 +194,18 @@ impl Column {
         }
     }
 
+    /// Gives back memory that the cells do not need.
+    pub fn shrink_to_fit(&mut self) {
+        match self {
+            Self::Null(_) => {}
+            Self::Bool(cells) => cells.shrink_to_fit(),
+            Self::Int(cells) | Self::Time(cells) => cells.shrink_to_fit(),
+            Self::Float(cells) => cells.shrink_to_fit(),
+            Self::Text(cells) => cells.shrink_to_fit(),
+            Self::Mixed(cells) => cells.shrink_to_fit(),
+        }
+    }
+
     /// Keeps the cells of those rows for which `keep` holds.
     pub fn retain(&mut self, keep: &[bool]) {
         fn kept<T>(cells: &mut Vec<T>, keep: &[bool]) {

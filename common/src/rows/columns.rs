@@ -149,6 +149,13 @@ impl Columns {
         }
     }
 
+    /// Gives back memory that the cells do not need, as after a [`Columns::split_off`].
+    pub fn shrink_to_fit(&mut self) {
+        for (_, column) in &mut self.columns {
+            column.shrink_to_fit();
+        }
+    }
+
     /// Keeps those rows for which `keep` holds.
     pub fn retain(&mut self, keep: &[bool]) {
         self.rows = keep.iter().take(self.rows).filter(|&&keep| keep).count();

@@ -3,7 +3,7 @@
 use rovi_common::rows::{Column, Columns, Value};
 
 use super::{
-    decode::{Encoding, Limits, decode},
+    decode::{DecodeError, Encoding, Limits, bounded, decode, most_cells},
     decoded::Decoded,
     integers,
     sift::sift,
@@ -58,7 +58,12 @@ fn ndjson(bytes: &[u8], limits: &Limits) -> Result<Decoded, String> {
                 limits.columns
             ));
         }
+        let rows = all.columns.rows() + decoded.columns.rows();
+        if rows.saturating_mul(all.columns.width() + decoded.columns.width()) > most_cells(bytes) {
+            return Err(format!("line {}: {}", number + 1, DecodeError::TooSparse));
+        }
         all.append(decoded);
+        all = bounded(all, limits).map_err(|error| format!("line {}: {error}", number + 1))?;
     }
     Ok(all)
 }
@@ -198,10 +203,27 @@ fn truth(cell: &str) -> Option<bool> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn lines_that_would_take_memory_far_beyond_their_bytes_are_refused_where_they_do() {
+        let limits = Limits {
+            columns: 800,
+            ..LIMITS
+        };
+        let refusal = |text: &str| ndjson(text.as_bytes(), &limits).unwrap_err();
+        let sparse: String = (0..4000)
+            .map(|n| format!("{{\"c{}\":1}}\n", n % 800))
+            .collect();
+        assert!(refusal(&sparse).contains("most rows lack most of the columns"));
+        let rejected = refusal(&"{}\n".repeat(1001));
+        assert!(rejected.starts_with("line 1001: more than 1000 rows cannot be stored"));
+        assert_eq!(ndjson(&b"{}\n".repeat(1000), &limits).unwrap().sent, 1000);
+    }
+
     const LIMITS: Limits = Limits {
         rows: usize::MAX,
         row_bytes: 1000,
         columns: 5,
+        rejected: 1000,
     };
 
     fn body(text: &str, form: BodyForm) -> Result<Decoded, String> {

@@ -32,6 +32,9 @@ pub struct Limits {
     pub row_bytes: usize,
     /// Most columns.
     pub columns: usize,
+    /// Most rows of one frame or body that cannot be stored: each takes many times the memory of
+    /// its bytes.
+    pub rejected: usize,
 }
 
 impl Limits {
@@ -41,6 +44,7 @@ impl Limits {
             rows: settings.rows_per_frame,
             row_bytes: settings.row_bytes,
             columns: settings.columns,
+            rejected: settings.rows_per_frame,
         }
     }
 
@@ -76,6 +80,37 @@ pub enum DecodeError {
         /// Rows allowed.
         limit: usize,
     },
+    /// More rows cannot be stored than may be kept of one frame or body.
+    #[error("more than {limit} rows cannot be stored, the first because: {reason}; none is kept")]
+    TooManyRejected {
+        /// Rejected rows allowed.
+        limit: usize,
+        /// Why the first is rejected.
+        reason: String,
+    },
+    /// The rows have too many columns that most of them lack.
+    #[error(
+        "most rows lack most of the columns, which takes too much memory; send fewer rows at once, \
+         or those with the same columns together"
+    )]
+    TooSparse,
+}
+
+/// Cells that rows may have together, sent or not: as many as their bytes could say, and some more.
+pub(super) fn most_cells(bytes: &[u8]) -> usize {
+    bytes.len().saturating_add(2 << 20)
+}
+
+/// Refuses what has more rejected rows than may be kept.
+pub(super) fn bounded(decoded: Decoded, limits: &Limits) -> Result<Decoded, DecodeError> {
+    let limit = limits.rejected;
+    match decoded.rejected.first() {
+        Some(first) if decoded.rejected.len() > limit => {
+            let reason = first.reason.clone();
+            Err(DecodeError::TooManyRejected { limit, reason })
+        }
+        _ => Ok(decoded),
+    }
 }
 
 /// Decodes one frame or body.
@@ -98,7 +133,8 @@ pub fn decode(bytes: &[u8], encoding: Encoding, limits: &Limits) -> Result<Decod
         return Err(DecodeError::TooManyRows { rows, limit });
     }
     let mut decoded = match form {
-        Form::Rows(rows) => rows.decoded,
+        Form::Rows(rows) if rows.is_sparse => return Err(DecodeError::TooSparse),
+        Form::Rows(rows) => bounded(rows.decoded, limits)?,
         Form::Batch(columns) => sift(columns, limits)?,
     };
     if !decoded.rejected.is_empty() {
@@ -109,7 +145,11 @@ pub fn decode(bytes: &[u8], encoding: Encoding, limits: &Limits) -> Result<Decod
 
 /// Reads rows as `hub.rejected_rows` keeps them, each as if it came anew.
 pub fn decode_kept(kept: Vec<serde_json::Value>, limits: &Limits) -> Decoded {
-    let mut rows = Rows::default();
+    let limits = &Limits {
+        rejected: usize::MAX,
+        ..*limits
+    };
+    let mut rows = Rows::with_cells(usize::MAX);
     for body in kept {
         let offset = rows.decoded.sent;
         let before = rows.decoded.rejected.len();
@@ -133,7 +173,7 @@ fn form_of_msgpack(bytes: &[u8], limits: &Limits) -> Result<Form, String> {
     let mut rest = bytes;
     let mut deserializer = rmp_serde::Deserializer::new(&mut rest);
     deserializer.set_max_depth(MAX_DEPTH);
-    let form = FormSeed(limits)
+    let form = FormSeed(limits, most_cells(bytes))
         .deserialize(&mut deserializer)
         .map_err(|error| format!("no msgpack rows: {error}"))?;
     if rest.is_empty() {
@@ -147,7 +187,7 @@ fn form_of_msgpack(bytes: &[u8], limits: &Limits) -> Result<Form, String> {
 
 fn form_of_json(bytes: &[u8], limits: &Limits) -> Result<Form, String> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let form = FormSeed(limits)
+    let form = FormSeed(limits, most_cells(bytes))
         .deserialize(&mut deserializer)
         .and_then(|form| deserializer.end().map(|()| form));
     form.map_err(|error| match no_number(bytes, &error) {
@@ -186,22 +226,37 @@ impl Form {
 }
 
 /// Rows that came one by one.
-#[derive(Default)]
 struct Rows {
     decoded: Decoded,
+    most_cells: usize,
+    /// Whether the rows would have more cells together.
+    is_sparse: bool,
 }
 
 impl Rows {
+    fn with_cells(most_cells: usize) -> Self {
+        Self {
+            decoded: Decoded::default(),
+            most_cells,
+            is_sparse: false,
+        }
+    }
+
     /// Takes a row in, or sets it aside.
     ///
-    /// Rows beyond the limit are only counted: the frame is refused.
+    /// Rows beyond a limit are only counted: the frame is refused.
     fn take(&mut self, row: Vec<(String, Value)>, limits: &Limits) {
         let offset = self.decoded.sent;
         self.decoded.sent += 1;
-        if offset >= limits.rows {
+        if offset >= limits.rows || self.decoded.rejected.len() > limits.rejected {
             return;
         }
         let columns = &mut self.decoded.columns;
+        let width = columns.width() + row.len().min(limits.columns);
+        self.is_sparse |= width.saturating_mul(columns.rows() + 1) > self.most_cells;
+        if self.is_sparse {
+            return;
+        }
         let kept = usable_row(row, limits, columns)
             .and_then(|row| columns.push_row(row).map_err(|error| error.to_string()));
         if let Err(reason) = kept {
@@ -210,7 +265,8 @@ impl Rows {
     }
 }
 
-struct FormSeed<'a>(&'a Limits);
+/// The limits, and the cells that rows may have together.
+struct FormSeed<'a>(&'a Limits, usize);
 
 impl<'de> DeserializeSeed<'de> for FormSeed<'_> {
     type Value = Form;
@@ -245,13 +301,13 @@ impl<'de> Visitor<'de> for FormSeed<'_> {
         if !columns.is_empty() {
             return Ok(Form::Batch(columns));
         }
-        let mut rows = Rows::default();
+        let mut rows = Rows::with_cells(self.1);
         rows.take(row, self.0);
         Ok(Form::Rows(rows))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Form, A::Error> {
-        let mut rows = Rows::default();
+        let mut rows = Rows::with_cells(self.1);
         while let Some(row) = seq.next_element_seed(RowSeed)? {
             rows.take(row, self.0);
         }
@@ -294,6 +350,7 @@ mod tests {
         rows: 100,
         row_bytes: 1000,
         columns: 5,
+        rejected: 60,
     };
 
     fn json(text: &str) -> Result<Decoded, DecodeError> {
@@ -458,6 +515,70 @@ mod tests {
         let rows: Vec<String> = (0..50).map(|n| format!("{{\"c{n}\": 1}}")).collect();
         let decoded = json(&format!("[{}]", rows.join(","))).unwrap();
         assert_eq!((decoded.columns.width(), decoded.rejected.len()), (5, 45));
+    }
+
+    #[test]
+    fn pieces_have_all_rows_in_order_and_only_memory_of_their_own() {
+        let rows: Vec<String> = (0..100)
+            .map(|n| match n % 7 {
+                3 => "{}".to_owned(),
+                _ => format!(r#"{{"a": {n}}}"#),
+            })
+            .collect();
+        let whole = json(&format!("[{}]", rows.join(","))).unwrap();
+        for size in [1, 8, 99, 100, 1000] {
+            let mut pieces = whole.clone().pieces(size);
+            let mut joined = pieces.next().unwrap();
+            assert_eq!(joined.sent, size.min(100));
+            let Some(Column::Int(cells)) = joined.columns.get("a") else {
+                panic!("{joined:?}");
+            };
+            assert!(cells.capacity() <= size.min(86));
+            for piece in pieces {
+                assert!(piece.sent <= size);
+                joined.append(piece);
+            }
+            assert_eq!(joined, whole, "{size}");
+        }
+    }
+
+    #[test]
+    fn rows_that_cannot_be_stored_are_kept_up_to_a_limit() {
+        let rows = |count: usize| format!("[{}]", vec!["{}"; count].join(","));
+        assert_eq!(json(&rows(60)).unwrap().rejected.len(), 60);
+        let batch = |count: usize| format!(r#"{{"a": [{}]}}"#, vec!["[]"; count].join(","));
+        assert_eq!(json(&batch(60)).unwrap().rejected.len(), 60);
+        let nameless = format!(r#"{{"": [{}]}}"#, vec!["1"; 61].join(","));
+        for (sent, reason) in [
+            (rows(61), "the row has no columns"),
+            (batch(61), "column `a`: a nested array"),
+            (nameless, "a column has an empty name"),
+        ] {
+            let told = refusal(&sent);
+            assert!(told.starts_with("more than 60 rows cannot be stored, the first because:"));
+            assert!(told.contains(reason), "{told}");
+        }
+    }
+
+    #[test]
+    fn rows_that_share_few_columns_do_not_take_memory_beyond_their_bytes() {
+        let limits = Limits {
+            rows: usize::MAX,
+            columns: 800,
+            ..LIMITS
+        };
+        let rows = |count: usize, columns: usize| {
+            let row = |n: usize| serde_json::json!({format!("c{}", n % columns): 1});
+            let rows: Vec<_> = (0..count).map(row).collect();
+            decode(
+                &rmp_serde::to_vec(&rows).unwrap(),
+                Encoding::Msgpack,
+                &limits,
+            )
+        };
+        assert_eq!(rows(1000, 800).unwrap().columns.width(), 800);
+        assert_eq!(rows(100_000, 1).unwrap().columns.rows(), 100_000);
+        assert_eq!(rows(4000, 800), Err(DecodeError::TooSparse));
     }
 
     #[test]

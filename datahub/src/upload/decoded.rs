@@ -81,6 +81,21 @@ impl Decoded {
         tail
     }
 
+    /// Cuts the rows into pieces of so many, in order.
+    ///
+    /// They are taken from the end: so each cell is moved once, and no piece holds the memory that
+    /// all of them had.
+    pub fn pieces(mut self, rows: usize) -> impl Iterator<Item = Self> {
+        let rows = rows.max(1);
+        let mut pieces = Vec::new();
+        while self.sent > rows {
+            pieces.push(self.split_off((self.sent - 1) / rows * rows));
+        }
+        self.columns.shrink_to_fit();
+        pieces.push(self);
+        pieces.into_iter().rev()
+    }
+
     /// Returns the place among the rows sent of a row of `columns`.
     pub fn offset_of(&self, row: usize) -> usize {
         let mut offset = row;

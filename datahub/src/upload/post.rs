@@ -218,14 +218,13 @@ pub(super) struct Rejections {
 async fn store(
     hub: &Hub,
     mut intake: Intake,
-    mut decoded: Decoded,
+    decoded: Decoded,
     room: DecodedRoom,
 ) -> Result<Rejections, Problem> {
     let patience = hub.settings.post_timeout;
     let storing = async {
-        while decoded.sent > 0 {
-            let rest = decoded.split_off(hub.settings.group_rows);
-            intake.take(std::mem::replace(&mut decoded, rest)).await?;
+        for piece in decoded.pieces(hub.settings.group_rows) {
+            intake.take(piece).await?;
         }
         // The rows have room in the queues now.
         drop(room);

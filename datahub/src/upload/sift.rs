@@ -6,7 +6,7 @@ use std::iter;
 use rovi_common::rows::{Column, Columns, Value};
 
 use super::{
-    decode::{DecodeError, Limits},
+    decode::{DecodeError, Limits, bounded},
     decoded::{Decoded, RejectedRow, set_aside, text_bytes, weight_of},
 };
 use crate::config::MAX_COLUMN_NAME_BYTES;
@@ -120,20 +120,22 @@ pub(super) fn sift(
         Ok(()) => None,
     };
     if let Some(reason) = general {
-        let rejected = (0..sent).map(|offset| set_aside(offset, &reason)).collect();
-        return Ok(Decoded {
+        let kept = 0..sent.min(limits.rejected.saturating_add(1));
+        let decoded = Decoded {
             sent,
             columns: Columns::default(),
-            rejected,
-        });
+            rejected: kept.map(|offset| set_aside(offset, &reason)).collect(),
+        };
+        return bounded(decoded, limits);
     }
     let rejected = unusable_rows(&columns, limits);
     let columns = keep_others(columns, &rejected).map_err(refused)?;
-    Ok(Decoded {
+    let decoded = Decoded {
         sent,
         columns,
         rejected,
-    })
+    };
+    bounded(decoded, limits)
 }
 
 /// Finds the rows of a batch that no table can hold; looks at cells only where there may be some.
@@ -168,6 +170,7 @@ fn unusable_rows(columns: &Columns, limits: &Limits) -> Vec<RejectedRow> {
     };
     (0..columns.rows())
         .filter_map(|row| Some(set_aside(row, &reason_of(row)?)))
+        .take(limits.rejected.saturating_add(1))
         .collect()
 }
 

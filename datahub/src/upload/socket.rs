@@ -245,9 +245,7 @@ impl Socket {
             let position = self.position(ahead);
             match error {
                 DecodeError::Undecodable(reason) => End::Undecodable { position, reason },
-                DecodeError::TooManyRows { .. } => {
-                    End::Refused(format!("the frame at position {position}: {error}"))
-                }
+                error => End::Refused(format!("the frame at position {position}: {error}")),
             }
         })
     }

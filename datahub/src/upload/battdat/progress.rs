@@ -20,7 +20,6 @@ use crate::{
     hub::Hub,
     upload::{
         decode::{Encoding, Limits, decode},
-        decoded::Decoded,
         intake::Intake,
         post,
     },
@@ -119,12 +118,10 @@ impl Storing {
         let decoding =
             tokio::task::spawn_blocking(move || decode(&bytes, Encoding::Msgpack, &limits));
         let decoded = decoding.await.map_err(|error| Problem::internal(&error))?;
-        let mut decoded: Decoded = decoded.map_err(Problem::bad_request)?;
+        let decoded = decoded.map_err(Problem::bad_request)?;
         self.purse.pace(Flow::Rows, decoded.sent).await;
-        while decoded.sent > 0 {
-            let rest = decoded.split_off(self.hub.settings.group_rows);
-            let batch = std::mem::replace(&mut decoded, rest);
-            in_time(&self.hub, self.intake.take(batch)).await?;
+        for piece in decoded.pieces(self.hub.settings.group_rows) {
+            in_time(&self.hub, self.intake.take(piece)).await?;
         }
         Ok(())
     }
