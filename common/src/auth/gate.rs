@@ -13,7 +13,7 @@ use super::{
     routes::Service,
     secret::{self, Digest},
     settings::AuthSettings,
-    ticket::{self, Bearer, Tickets},
+    ticket::{self, Bearer, NotTaken, Tickets},
 };
 use crate::http::Problem;
 use actix_web::http::StatusCode;
@@ -30,6 +30,8 @@ pub enum Refused {
     Wrong,
     /// It may count: the issuer's keys could not be read yet.
     Unknown,
+    /// A ticket of ours that was taken before, or is too old.
+    Spent,
     /// It counted once.
     Over(Ended),
     /// Too much of what came from there did not count; for so long none of it is looked at.
@@ -48,6 +50,9 @@ impl From<Refused> for Problem {
             Refused::Unknown => {
                 let detail = "the keys of the issuer of JWTs cannot be read now; try again soon";
                 return Self::unavailable(detail);
+            }
+            Refused::Spent => {
+                "this ticket was used, or is too old; POST /auth/ticket makes another"
             }
             Refused::Over(Ended::Expired) => "this token has expired",
             Refused::Over(_) => "this token was revoked",
@@ -188,7 +193,9 @@ impl Gate {
             None => self.check_jwt(shown, source).await,
         };
         checked.map_err(|refused| {
-            if refused == Refused::Unknown {
+            // Neither is a guess. A ticket may have been used here and then be shown by way of the
+            // other service, from whose address many come.
+            if matches!(refused, Refused::Unknown | Refused::Spent) {
                 return refused;
             }
             match self.lockout.failed(source) {
@@ -222,11 +229,15 @@ impl Gate {
             return Some(counting(self.access(Who::Token(id.into()))));
         }
         if shown.starts_with(ticket::PREFIX) {
-            let taken = self
-                .tickets
-                .as_ref()
-                .and_then(|tickets| tickets.take(shown));
-            let who = taken.ok_or(Refused::Wrong).map(|bearer| match bearer {
+            let taken = match &self.tickets {
+                Some(tickets) => tickets.take(shown),
+                None => Err(NotTaken::Forged),
+            };
+            let taken = taken.map_err(|why| match why {
+                NotTaken::Forged => Refused::Wrong,
+                NotTaken::Spent => Refused::Spent,
+            });
+            let who = taken.map(|bearer| match bearer {
                 Bearer::Token(id) => Who::Token(id.into()),
                 Bearer::Named {
                     name,
@@ -336,5 +347,28 @@ mod tests {
         let wrong = || gate.check(Some("wrong"), source);
         assert_eq!(wrong().await.unwrap_err(), Refused::Wrong);
         assert!(matches!(wrong().await.unwrap_err(), Refused::Locked(_)));
+    }
+
+    #[tokio::test]
+    async fn a_ticket_that_was_used_is_no_guess() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, "x".repeat(FEWEST_CHARACTERS)).unwrap();
+        let settings = json!({
+            "required": true, "lockout": {"failures_per_minute": 1},
+            "service_token_file": file.path(), "admin_token_file": file.path(),
+        });
+        let settings = serde_json::from_value(settings).unwrap();
+        let gate = Gate::new(Service::Hub, &settings).unwrap();
+        let source = Some(Ipv4Addr::LOCALHOST.into());
+        let ticket = gate.ticket(&gate.access(Who::Everyone)).unwrap();
+        assert!(gate.check(Some(&ticket), source).await.is_ok());
+        for _ in 0..3 {
+            let again = gate.check(Some(&ticket), source).await.unwrap_err();
+            assert_eq!(again, Refused::Spent);
+        }
+        let forged = format!("{ticket}0");
+        let guess = || gate.check(Some(&forged), source);
+        assert_eq!(guess().await.unwrap_err(), Refused::Wrong);
+        assert!(matches!(guess().await.unwrap_err(), Refused::Locked(_)));
     }
 }

@@ -41,6 +41,15 @@ pub(super) enum Bearer {
     },
 }
 
+/// Why a ticket is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NotTaken {
+    /// It is none of ours.
+    Forged,
+    /// It was taken before, or is too old.
+    Spent,
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Content {
     bearer: Bearer,
@@ -91,21 +100,29 @@ impl Tickets {
     }
 
     /// Takes a ticket, once.
-    pub(super) fn take(&self, ticket: &str) -> Option<Bearer> {
-        let (content, signature) = ticket.strip_prefix(PREFIX)?.split_once('.')?;
-        let (content, signature) = (unhex(content)?, unhex(signature)?);
-        hmac::verify(&self.key, &content, &signature).ok()?;
-        let content: Content = serde_json::from_slice(&content).ok()?;
+    ///
+    /// # Errors
+    /// See [`NotTaken`].
+    pub(super) fn take(&self, ticket: &str) -> Result<Bearer, NotTaken> {
+        let content = self.read(ticket).ok_or(NotTaken::Forged)?;
         let now = clock::now_us();
         if content.until < now {
-            return None;
+            return Err(NotTaken::Spent);
         }
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         if used.len() >= MAX_USED {
             used.retain(|_, until| *until >= now);
         }
         let is_new = used.len() < MAX_USED && used.insert(content.nonce, content.until).is_none();
-        is_new.then_some(content.bearer)
+        is_new.then_some(content.bearer).ok_or(NotTaken::Spent)
+    }
+
+    /// Reads a ticket of ours.
+    fn read(&self, ticket: &str) -> Option<Content> {
+        let (content, signature) = ticket.strip_prefix(PREFIX)?.split_once('.')?;
+        let (content, signature) = (unhex(content)?, unhex(signature)?);
+        hmac::verify(&self.key, &content, &signature).ok()?;
+        serde_json::from_slice(&content).ok()
     }
 }
 
@@ -136,11 +153,11 @@ mod tests {
         let (hub, twin) = (Tickets::new("secret"), Tickets::new("secret"));
         let bearer = || Bearer::Token("1".to_owned());
         let ticket = hub.make(bearer()).unwrap();
-        assert_eq!(Tickets::new("other").take(&ticket), None);
-        assert_eq!(twin.take(&ticket), Some(bearer()));
-        assert_eq!(twin.take(&ticket), None);
+        assert_eq!(Tickets::new("other").take(&ticket), Err(NotTaken::Forged));
+        assert_eq!(twin.take(&ticket), Ok(bearer()));
+        assert_eq!(twin.take(&ticket), Err(NotTaken::Spent));
         let mut forged = ticket;
         forged.replace_range(PREFIX.len()..PREFIX.len() + 2, "00");
-        assert_eq!(hub.take(&forged), None);
+        assert_eq!(hub.take(&forged), Err(NotTaken::Forged));
     }
 }

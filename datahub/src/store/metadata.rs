@@ -18,6 +18,9 @@ use crate::metadata::Metadata;
 /// Number of the advisory lock under which names are given and metadata change: `name` in ASCII.
 const NAMES_LOCK: i64 = 0x6e61_6d65;
 
+/// Whether the caller may have, or see, the battery of a name.
+type May<'a> = &'a dyn Fn(&str) -> bool;
+
 /// One version of a battery's metadata.
 #[derive(Debug, Clone, PartialEq, QueryableByName)]
 pub(crate) struct Version {
@@ -106,7 +109,7 @@ pub(crate) fn register<E>(
     connection: &mut PgConnection,
     metadata: &Metadata,
     author: Option<&str>,
-    (may_have, may_make): (&dyn Fn(&str) -> bool, &dyn Fn() -> Result<(), E>),
+    (may_have, may_make): (May<'_>, &dyn Fn() -> Result<(), E>),
 ) -> Result<Registered<E>, StoreError> {
     let mut refused = None;
     let registered = connection.transaction(|connection| {
@@ -139,7 +142,7 @@ pub(crate) fn register<E>(
 pub(crate) fn change<E>(
     connection: &mut PgConnection,
     battery: &BatteryName,
-    (author, may_see): (Option<&str>, &dyn Fn(&str) -> bool),
+    (author, may_see): (Option<&str>, May<'_>),
     change: impl FnOnce(Option<&Version>) -> Result<Metadata, E>,
 ) -> Result<Changed<E>, StoreError> {
     connection.transaction(|connection| {
@@ -266,7 +269,7 @@ fn write(
 fn titled(
     connection: &mut PgConnection,
     title: &str,
-    may_know: &dyn Fn(&str) -> bool,
+    may_know: May<'_>,
 ) -> QueryResult<Vec<(i64, String)>> {
     let titled = dsl::batteries
         .filter(dsl::title.eq(title))
@@ -289,7 +292,7 @@ fn name_for(title: &str) -> String {
 fn give_title(
     connection: &mut PgConnection,
     id: i64,
-    (title, may_see): (&str, &dyn Fn(&str) -> bool),
+    (title, may_see): (&str, May<'_>),
 ) -> QueryResult<bool> {
     let holders = titled(connection, title, may_see)?;
     if holders.iter().any(|(holder, _)| *holder != id) {
@@ -308,7 +311,7 @@ fn give_title(
 fn find_or_name(
     connection: &mut PgConnection,
     title: &str,
-    may_have: &dyn Fn(&str) -> bool,
+    may_have: May<'_>,
 ) -> QueryResult<Named> {
     let named = |is_new| move |(id, name)| Named { id, name, is_new };
     if let Some(known) = titled(connection, title, may_have)?.into_iter().next() {

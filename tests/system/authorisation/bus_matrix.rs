@@ -54,6 +54,17 @@ struct Wire {
 impl Wire {
     /// Connects and says who it is; the server's words where it refuses.
     fn connect(url: &str, seed: Option<&Seed>) -> Result<Self, String> {
+        loop {
+            let connected = Self::try_connect(url, seed);
+            let is_late = |refusal: &String| refusal.contains("Authentication Timeout");
+            // A busy machine may take longer to say who it is than the server waits.
+            if !connected.as_ref().err().is_some_and(is_late) {
+                return connected;
+            }
+        }
+    }
+
+    fn try_connect(url: &str, seed: Option<&Seed>) -> Result<Self, String> {
         let stream = TcpStream::connect(url.trim_start_matches("nats://")).unwrap();
         let mut wire = Self {
             reader: BufReader::new(stream),

@@ -49,18 +49,18 @@ async fn rows_estimates_sockets_events_and_the_bus_work_over_tls_with_an_own_aut
     top.await;
 
     // A command of the hub beside it.
-    let mut rebuild = Command::new(binary("datahub"));
-    rebuild
+    let mut command = Command::new(binary("datahub"));
+    command
         .args(["relay", "rebuild", "--battery", "b7"])
         .current_dir(stack.folder())
         .env("DATABASE_URL", stack.database_url())
         .env("NATS_URL", stack.nats.server.url())
         .env("ROVI_HUB_TLS__CA_FILE", secured(&stack).ca_file())
         .envs([stack.nats_seed(&Party::Hub)]);
-    let rebuilt = tokio::task::spawn_blocking(move || rebuild.output());
-    let rebuilt = rebuilt.await.unwrap().unwrap();
-    assert!(rebuilt.status.success(), "{rebuilt:?}");
-    let told = String::from_utf8_lossy(&rebuilt.stdout).into_owned();
+    let done = tokio::task::spawn_blocking(move || command.output());
+    let done = done.await.unwrap().unwrap();
+    assert!(done.status.success(), "{done:?}");
+    let told = String::from_utf8_lossy(&done.stdout).into_owned();
     assert!(told.contains("1 of 1: b7"), "{told}");
 
     // The live socket and events of the twin, through the hub.

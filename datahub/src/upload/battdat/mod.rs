@@ -61,8 +61,7 @@ pub(crate) async fn upload_battdat(
     request: HttpRequest,
     access: Access,
     payload: web::Payload,
-    battery: web::Path<String>,
-    query: web::Query<FileQuery>,
+    (battery, query): (web::Path<String>, web::Query<FileQuery>),
     hub: web::Data<Hub>,
 ) -> Result<HttpResponse, Problem> {
     let battery = battery_name(&battery)?;
