@@ -1,42 +1,54 @@
 //! Documents that were read, each kept once: the batteries of a fleet have few different ones.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
-use rovi_common::error::ErrorChain;
+use rovi_common::{error::ErrorChain, frame::Lineage};
 use rovi_estimation::Document;
 
 /// What is odd about a document, a sentence each.
 type Warnings = Vec<String>;
 
+type Read = HashMap<Arc<str>, (Weak<Document>, Warnings)>;
+
 /// Documents in use, by their text.
 #[derive(Debug, Default)]
 pub struct Documents {
-    read: Mutex<HashMap<Arc<str>, (Weak<Document>, Warnings)>>,
+    read: Mutex<Read>,
     texts: Mutex<Texts>,
 }
 
-/// Texts in use, of documents and scripts alike.
+/// Texts in use, of documents and scripts alike, and what their estimates say of them.
 #[derive(Debug, Default)]
 struct Texts {
-    known: HashSet<Arc<str>>,
+    known: HashMap<Arc<str>, Weak<Lineage>>,
     /// How many there may be before those of no use are forgotten.
     most: usize,
 }
 
 impl Texts {
     fn share(&mut self, text: Arc<str>) -> Arc<str> {
-        if let Some(known) = self.known.get(&text) {
+        if let Some((known, _)) = self.known.get_key_value(&text) {
             return Arc::clone(known);
         }
         if self.known.len() >= self.most {
-            self.known.retain(|known| Arc::strong_count(known) > 1);
+            self.known.retain(|known, _| Arc::strong_count(known) > 1);
             self.most = 64.max(2 * self.known.len());
         }
-        self.known.insert(Arc::clone(&text));
+        self.known.insert(Arc::clone(&text), Weak::new());
         text
+    }
+
+    fn lineage(&mut self, text: &Arc<str>, make: impl FnOnce() -> Lineage) -> Arc<Lineage> {
+        let text = self.share(Arc::clone(text));
+        let known = self.known.entry(text).or_default();
+        known.upgrade().unwrap_or_else(|| {
+            let lineage = Arc::new(make());
+            *known = Arc::downgrade(&lineage);
+            lineage
+        })
     }
 }
 
@@ -45,6 +57,12 @@ impl Documents {
     pub(crate) fn share(&self, text: Arc<str>) -> Arc<str> {
         let mut texts = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
         texts.share(text)
+    }
+
+    /// Returns what estimates by a text say of it: made once while it is in use.
+    pub(crate) fn lineage(&self, text: &Arc<str>, make: impl FnOnce() -> Lineage) -> Arc<Lineage> {
+        let mut texts = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
+        texts.lineage(text, make)
     }
 
     /// Reads a document, unless one of the same text is in use.

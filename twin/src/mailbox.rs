@@ -33,9 +33,15 @@ struct Inner {
     /// service stops.
     is_dismissed: bool,
     frames: VecDeque<Arc<Delivery>>,
+    unheard: Unheard,
+    report: Arc<Report>,
+}
+
+/// What stands until a worker that takes rows hears it.
+#[derive(Debug, Default)]
+struct Unheard {
     has_fallen_behind: bool,
     is_corrected: bool,
-    report: Arc<Report>,
 }
 
 /// What a worker that takes rows finds in its mailbox.
@@ -60,8 +66,7 @@ impl Mailbox {
                 is_replaced: false,
                 is_dismissed: false,
                 frames: VecDeque::new(),
-                has_fallen_behind: false,
-                is_corrected: false,
+                unheard: Unheard::default(),
                 report: Arc::default(),
             }),
             wake: Notify::new(),
@@ -105,12 +110,12 @@ impl Mailbox {
 
     /// Tells that rows went past the worker.
     pub fn fall_behind(&self) {
-        self.tell(|inner| inner.has_fallen_behind = true);
+        self.tell(|inner| inner.unheard.has_fallen_behind = true);
     }
 
     /// Tells that stored rows were corrected.
     pub fn correct(&self) {
-        self.tell(|inner| inner.is_corrected = true);
+        self.tell(|inner| inner.unheard.is_corrected = true);
     }
 
     /// Returns what the worker last said.
@@ -179,10 +184,10 @@ impl Inner {
             self.take_frames(deliveries, most);
             return Some(Told::Delivered);
         }
-        if mem::take(&mut self.has_fallen_behind) {
+        if mem::take(&mut self.unheard.has_fallen_behind) {
             return Some(Told::FellBehind);
         }
-        mem::take(&mut self.is_corrected).then_some(Told::Corrected)
+        mem::take(&mut self.unheard.is_corrected).then_some(Told::Corrected)
     }
 
     fn take_frames(&mut self, deliveries: &mut Vec<Arc<Delivery>>, most: usize) {

@@ -101,9 +101,10 @@ impl<'a> Run<'a> {
         found: Found,
     ) -> Self {
         let sender = sender(worker, registration, FIRST_GENERATION);
-        let lineage = Arc::new(Lineage {
+        let (documents, text) = (&worker.shared.documents, &registration.definition);
+        let lineage = documents.lineage(text, || Lineage {
             code_version: env!("CARGO_PKG_VERSION").to_owned(),
-            definition: files::digest(registration.definition.as_bytes()),
+            definition: files::digest(text.as_bytes()),
             horizon: worker.shared.settings.horizon.as_secs_f64(),
             rows_from: 0,
         });

@@ -105,6 +105,8 @@ impl Worker {
 }
 
 /// Runs the estimator of whatever registration is in force, until it is removed.
+///
+/// What it waits for takes its room only then: there may be thousands of estimators.
 pub async fn run(worker: Worker) {
     let mut wait = TRY_AGAIN;
     let mut failure = None;
@@ -128,7 +130,7 @@ pub async fn run(worker: Worker) {
             Ok(End::TakenOver) => {
                 // Time to hear that the partition is another's, if it is: then this worker ends.
                 wait = TRY_AGAIN;
-                if worker.pause(TRY_AGAIN).await == Err(End::Stopped) {
+                if Box::pin(worker.pause(TRY_AGAIN)).await == Err(End::Stopped) {
                     return;
                 }
             }
@@ -136,7 +138,7 @@ pub async fn run(worker: Worker) {
                 if began.elapsed() > LONGEST_WAIT {
                     wait = TRY_AGAIN;
                 }
-                match worker.pause(wait).await {
+                match Box::pin(worker.pause(wait)).await {
                     Err(End::Stopped) => return,
                     Err(_replaced) => wait = TRY_AGAIN,
                     Ok(()) => {
@@ -153,7 +155,7 @@ pub async fn run(worker: Worker) {
                     report.last_error = Some("the estimator failed and starts again".to_owned());
                     report.is_troubled = true;
                 });
-                if worker.pause(TRY_AGAIN).await == Err(End::Stopped) {
+                if Box::pin(worker.pause(TRY_AGAIN)).await == Err(End::Stopped) {
                     return;
                 }
             }

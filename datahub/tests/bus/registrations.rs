@@ -87,7 +87,7 @@ async fn a_registration_is_committed_answered_told_and_removed() {
     let first = done(register(&parts, "b7", "one").await);
     let second = done(register(&parts, "b7", "two").await);
     assert!(second.revision > first.revision);
-    let told = bucket_has(&parts, "b7.default", |found| found.definition == "two").await;
+    let told = bucket_has(&parts, "b7.default", |found| *found.definition == *"two").await;
     assert_eq!(told, second);
     let kept = "SELECT revision AS value FROM hub.estimators WHERE definition = 'two'";
     assert_eq!(servers.number(kept), second.revision);
@@ -139,7 +139,7 @@ async fn registrations_survive_a_wiped_bus_and_hubs_that_were_away() {
     let registration = done(register(&parts, "b7", "kept").await);
     servers.nats.server.wipe().unwrap();
     servers.nats.server.start_again().unwrap();
-    let told = bucket_has(&parts, "b7.default", |found| found.definition == "kept").await;
+    let told = bucket_has(&parts, "b7.default", |found| *found.definition == *"kept").await;
     assert_eq!(told, registration);
     parts.stop().await;
 
@@ -149,7 +149,7 @@ async fn registrations_survive_a_wiped_bus_and_hubs_that_were_away() {
          FROM hub.batteries",
     );
     let parts = start(&servers).await;
-    bucket_has(&parts, "b7.other", |found| found.definition == "late").await;
+    bucket_has(&parts, "b7.other", |found| *found.definition == *"late").await;
     parts.stop().await;
 }
 
@@ -165,7 +165,7 @@ async fn after_restoring_an_older_database_the_bucket_follows_it_with_new_revisi
     for definition in ["newer", "newest"] {
         done(register(&parts, "b7", definition).await);
     }
-    let before = bucket_has(&parts, "b7.default", |found| found.definition == "newest").await;
+    let before = bucket_has(&parts, "b7.default", |found| *found.definition == *"newest").await;
     parts.stop().await;
     servers.sql(
         "DELETE FROM hub.estimators; INSERT INTO hub.estimators SELECT * FROM backup; \
@@ -173,7 +173,7 @@ async fn after_restoring_an_older_database_the_bucket_follows_it_with_new_revisi
          DELETE FROM hub.batteries WHERE name = 'gone'",
     );
     let parts = start(&servers).await;
-    let after = bucket_has(&parts, "b7.default", |found| found.definition == "old").await;
+    let after = bucket_has(&parts, "b7.default", |found| *found.definition == *"old").await;
     assert!(after.revision > before.revision);
     bucket_has(&parts, "gone.default", |found| found.deleted).await;
     parts.stop().await;

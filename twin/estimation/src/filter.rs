@@ -90,6 +90,10 @@ impl Prediction {
 
 /// One of the filters, over the model of a cell.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most are the largest; the others are boxed so that it is no larger"
+)]
 pub(crate) enum Filter {
     /// The unscented filter over all states together.
     Joint(Unscented),

@@ -20,36 +20,31 @@ pub(super) struct Workspace {
 }
 
 thread_local! {
-    static ROOM: Cell<Workspace> = const { Cell::new(Workspace::EMPTY) };
+    static ROOM: Cell<Option<Box<Workspace>>> = const { Cell::new(None) };
 }
 
 /// Does a step of `n` states in this thread's room.
 #[inline]
 pub(super) fn lend<T>((n, is_plain): (usize, bool), step: impl FnOnce(&mut Workspace) -> T) -> T {
-    let mut room = ROOM.take();
+    let mut room = ROOM.take().unwrap_or_default();
     room.fit(n, is_plain);
     let done = step(&mut room);
-    ROOM.set(room);
+    ROOM.set(Some(room));
     done
 }
 
 impl Workspace {
-    const EMPTY: Self = Self {
-        point: Vec::new(),
-        centre: Vec::new(),
-        points: Vec::new(),
-        delta: Vec::new(),
-        voltages: Vec::new(),
-        points_and_voltages: Vec::new(),
-        cross: Vec::new(),
-    };
-
     /// Makes every buffer as long as a step of `n` states needs it.
+    #[inline]
     fn fit(&mut self, n: usize, is_plain: bool) {
         let all = if is_plain { (4 * n + 3) * (n + 1) } else { 0 };
-        if self.centre.len() == n && self.points_and_voltages.len() == all {
-            return;
+        if self.centre.len() != n || self.points_and_voltages.len() != all {
+            self.resize(n, all);
         }
+    }
+
+    #[cold]
+    fn resize(&mut self, n: usize, all: usize) {
         for (buffer, length) in [
             (&mut self.point, n),
             (&mut self.centre, n),
