@@ -154,12 +154,19 @@ async fn a_page_outlives_its_hub_and_goes_on_with_the_next_one() {
     browser.go("/dashboard/b7").await;
     let voltage = "document.querySelector('[data-value=voltage]').textContent";
     browser.sees(&format!("{voltage} === '3.5990'")).await;
+    let charts = "document.querySelectorAll('.charts.stacked canvas').length === 2";
+    browser.sees(charts).await;
     browser.run("window.sameWindow = true").await;
 
     stack.kill_hub();
     browser.reads("The Data Hub does not answer").await;
     browser.reads("not live").await;
+    // What was known stays in sight.
     browser.sees(&format!("{voltage} === '3.5990'")).await;
+    browser.sees(charts).await;
+    browser
+        .sees("document.querySelector('.charts.stacked').offsetHeight > 100")
+        .await;
     browser.keep("battery-hub-away").await;
 
     stack.start_hub();

@@ -136,7 +136,9 @@ impl Bound {
             .map_or_else(String::new, |std| format!(" ± {std:.6}"));
         Some(Verdict {
             is_broken,
-            detail: format!("{name} is {mean:.6}{std}, {word} {bound} with probability {probability:.3}"),
+            detail: format!(
+                "{name} is {mean:.6}{std}, {word} {bound} with probability {probability:.3}"
+            ),
             value: Some(mean),
         })
     }

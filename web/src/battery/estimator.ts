@@ -75,7 +75,8 @@ export class Estimators {
       const isMissing = error.status === 404;
       if (isMissing) this.statuses = {};
       this.onStatus(isMissing ? null : undefined);
-      this.showNothing(isMissing ? "No estimator is registered. " : "The Digital Twin is away, so the estimators' state is not known. ", isMissing);
+      const away = `${error.status === 0 ? "The Data Hub does not answer" : "The Digital Twin is away"}, so the estimators' state is not known. `;
+      this.showNothing(isMissing ? "No estimator is registered. " : away, isMissing);
       return;
     }
     const names = Object.keys(this.statuses);

@@ -44,7 +44,7 @@ export async function loadAlerts(battery: string, place: HTMLElement, take: (ale
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
     take([]);
-    fill(place, title, h("p", { class: "soft" }, "Alerts are not known while the Digital Twin is away."));
+    fill(place, title, h("p", { class: "soft" }, `Alerts are not known while the ${error.status === 0 ? "Data Hub" : "Digital Twin"} is away.`));
     return;
   }
   const mine = alerts.filter((alert) => alert.battery === battery);

@@ -108,9 +108,14 @@ class BatteryPage {
     try {
       if (!document.hidden) await act();
     } catch (error) {
-      this.say(explain(error));
+      this.tell(error);
     }
     setTimeout(() => void this.repeat(everyMs, act), everyMs);
+  }
+
+  /** Says what went wrong; that the hub is away stands above the page already. */
+  private tell(error: unknown): void {
+    this.say(error instanceof Refusal && error.status === 0 ? "" : explain(error));
   }
 
   private say(text: string): void {
@@ -142,7 +147,8 @@ class BatteryPage {
     } catch (error) {
       const isUnknown = error instanceof Refusal && error.status === 404;
       this.showParts(false);
-      this.say(isUnknown ? `There is no battery ${this.name} yet, or no row of it. This page fills itself when the first one comes.` : explain(error));
+      if (isUnknown) this.say(`There is no battery ${this.name} yet, or no row of it. This page fills itself when the first one comes.`);
+      else this.tell(error);
     }
     setTimeout(() => void this.begin(asked), NEWEST_MS);
   }
@@ -193,7 +199,7 @@ class BatteryPage {
       const newest = await this.askNewest();
       if (newest) this.view.setAxis(axis, await this.extent(axis, newest));
     } catch (error) {
-      this.say(explain(error));
+      this.tell(error);
     }
   }
 
@@ -268,7 +274,7 @@ class BatteryPage {
     const loaded = this.loads[part].run((signal) => this[part].load(signal));
     loaded.then(
       () => part === "history" && this.say(""),
-      (error) => this.say(explain(error)),
+      (error) => this.tell(error),
     );
   }
 
