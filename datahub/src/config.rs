@@ -33,6 +33,8 @@ const DEFAULT_NATS_URL: &str = "nats://127.0.0.1:4222";
 const DEFAULT_TWIN_URL: &str = "http://127.0.0.1:8001";
 /// The longest name of a column: PostgreSQL's limit of an identifier, in bytes.
 pub const MAX_COLUMN_NAME_BYTES: usize = 63;
+const GROUPS_NEED: &str =
+    "group_rows, group_bytes and group_tables must be 1 or more, group_wait 1 min or less";
 /// PostgreSQL cannot keep more fixed-width columns in one page.
 const MOST_COLUMNS: usize = 800;
 
@@ -224,6 +226,11 @@ impl Settings {
         Seed::read_optional("nats_seed_file", self.nats_seed_file.as_deref())
     }
 
+    fn has_usable_groups(&self) -> bool {
+        let smallest = self.group_rows.min(self.group_bytes).min(self.group_tables);
+        smallest >= 1 && self.group_wait <= Duration::from_mins(1)
+    }
+
     fn security_problems(&self) -> Vec<String> {
         let listening = (self.listen, self.insecure_listen);
         let listening = self.tls.check_listen(&self.auth, listening);
@@ -276,14 +283,7 @@ impl Settings {
             self.battery_queue_bytes >= 1 && self.queue_bytes / 2 >= self.battery_queue_bytes,
             "queue_bytes must be twice battery_queue_bytes or more",
         );
-        need(
-            self.group_rows >= 1 && self.group_bytes >= 1 && self.group_tables >= 1,
-            "group_rows, group_bytes and group_tables must be 1 or more",
-        );
-        need(
-            self.group_wait <= Duration::from_mins(1),
-            "group_wait must be 1 min or less",
-        );
+        need(self.has_usable_groups(), GROUPS_NEED);
         need(
             self.lock_timeout >= Duration::from_millis(1),
             "lock_timeout must be 1 ms or more",

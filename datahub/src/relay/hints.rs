@@ -5,13 +5,13 @@
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
     mem,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use rovi_common::error::ErrorChain;
 use uuid::Uuid;
 
-use super::table::{self, Relayed};
+use super::table::{self, Behind, Relayed};
 use crate::store::Pool;
 
 /// How often a hint is tried. Too rarely, and the sweep looks for rows that are on the bus; more
@@ -22,6 +22,8 @@ const MOST_TRIES: u32 = 5;
 #[derive(Debug, Default)]
 pub(super) struct Hints {
     waiting: Mutex<HashMap<i64, Hint>>,
+    /// What is being written.
+    in_hand: Mutex<HashMap<i64, Hint>>,
 }
 
 /// How far a battery is on a bus.
@@ -44,8 +46,7 @@ impl Hints {
 
     /// Keeps a hint, unless a later one is known.
     fn keep(&self, hint: Hint) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        match waiting.entry(hint.relayed.battery_id) {
+        match lock(&self.waiting).entry(hint.relayed.battery_id) {
             Entry::Vacant(place) => {
                 place.insert(hint);
             }
@@ -58,14 +59,31 @@ impl Hints {
         }
     }
 
+    /// Returns the newest row of a battery that the bus of `bus_epoch` acknowledged and that is about
+    /// to be marked; 0 where there is none.
+    pub(super) fn unmarked_seq(&self, bus_epoch: Uuid, battery: &Behind) -> i64 {
+        let seq = |hints: &Mutex<HashMap<i64, Hint>>| {
+            let hint = lock(hints).get(&battery.id).copied();
+            let hint = hint.filter(|hint| hint.bus_epoch == bus_epoch);
+            let relayed = hint.map(|hint| hint.relayed);
+            relayed.filter(|relayed| relayed.epoch == battery.epoch)
+        };
+        // In this order: what is taken in hand meanwhile is seen in one of them.
+        let known = [seq(&self.waiting), seq(&self.in_hand)];
+        let seqs = known.into_iter().flatten().map(|relayed| relayed.seq);
+        seqs.max().unwrap_or(0)
+    }
+
     /// Writes what was noted on the bus of `bus_epoch`. What finds its line held waits for the
     /// next call; all else is forgotten, whether that works or not.
     pub(super) async fn flush(&self, pool: &Pool, bus_epoch: Uuid) {
-        let noted = mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
-        let hints: Vec<Hint> = noted
-            .into_values()
-            .filter(|hint| hint.bus_epoch == bus_epoch)
-            .collect();
+        let hints: Vec<Hint> = {
+            let mut waiting = lock(&self.waiting);
+            let noted = mem::take(&mut *waiting);
+            lock(&self.in_hand).clone_from(&noted);
+            let hints = noted.into_values();
+            hints.filter(|hint| hint.bus_epoch == bus_epoch).collect()
+        };
         if hints.is_empty() {
             return;
         }
@@ -82,6 +100,7 @@ impl Hints {
                 ErrorChain(&error)
             ),
         }
+        lock(&self.in_hand).clear();
     }
 
     /// Keeps hints whose lines did not move for another try.
@@ -93,6 +112,10 @@ impl Hints {
             }
         }
     }
+}
+
+fn lock(hints: &Mutex<HashMap<i64, Hint>>) -> MutexGuard<'_, HashMap<i64, Hint>> {
+    hints.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -128,6 +151,25 @@ mod tests {
         }
         hints.keep_others(taken(&hints), &HashSet::new());
         assert_eq!(waiting(&hints), [0; 0]);
+    }
+
+    #[test]
+    fn what_waits_to_be_marked_is_known_by_bus_and_epoch() {
+        let hints = Hints::default();
+        let behind = |epoch| Behind {
+            id: 1,
+            name: "b7".to_owned(),
+            epoch,
+            last_seq: 9,
+            relayed_seq: 3,
+        };
+        assert_eq!(hints.unmarked_seq(Uuid::nil(), &behind(1)), 0);
+        hints.note(Uuid::nil(), relayed(7));
+        assert_eq!(hints.unmarked_seq(Uuid::nil(), &behind(1)), 7);
+        assert_eq!(hints.unmarked_seq(Uuid::nil(), &behind(2)), 0);
+        assert_eq!(hints.unmarked_seq(Uuid::max(), &behind(1)), 0);
+        *lock(&hints.in_hand) = mem::take(&mut *lock(&hints.waiting));
+        assert_eq!(hints.unmarked_seq(Uuid::nil(), &behind(1)), 7);
     }
 
     #[test]

@@ -366,8 +366,12 @@ impl Relay {
 
     fn take_behind(&mut self, behind: Behind) {
         let id = behind.id;
+        // A lane that has work catches up by itself when it meets the hole.
+        let has_work = |lane: &mpsc::Sender<Work>| lane.capacity() < lane.max_capacity();
+        if self.lanes.get(&id).is_some_and(has_work) {
+            return;
+        }
         match behind.name.parse() {
-            // A lane that is busy catches up by itself when it meets the hole.
             Ok(battery) => {
                 self.hand_over(id, &battery, Work::Behind(behind));
             }

@@ -80,8 +80,11 @@ impl Sweep {
                 lag.rows += battery.last_seq - battery.relayed_seq;
                 lag.batteries += 1;
                 behind.insert(battery.id, (battery.epoch, battery.last_seq));
-                let help = before.as_ref().is_none_or(|before| before.lacked(&battery));
-                if help {
+                // What the bus has, though it is not marked yet, is not missing.
+                let unmarked = self.shared.hints.unmarked_seq(life.epoch, &battery);
+                let relayed_seq = battery.relayed_seq.max(unmarked);
+                let lacks = |before: &Seen| before.lacked(&battery, relayed_seq);
+                if before.as_ref().is_none_or(lacks) {
                     missing.note(&battery);
                     if self.found.send(battery).await.is_err() {
                         return;
@@ -130,12 +133,11 @@ impl Sweep {
 }
 
 impl Seen {
-    /// Whether a battery still lacks rows that it lacked then.
-    fn lacked(&self, battery: &Behind) -> bool {
+    /// Whether a battery whose rows are on the bus up to `relayed_seq` still lacks rows that it
+    /// lacked then.
+    fn lacked(&self, battery: &Behind, relayed_seq: i64) -> bool {
         let then = self.behind.get(&battery.id);
-        then.is_some_and(|&(epoch, last_seq)| {
-            epoch != battery.epoch || battery.relayed_seq < last_seq
-        })
+        then.is_some_and(|&(epoch, last_seq)| epoch != battery.epoch || relayed_seq < last_seq)
     }
 }
 
@@ -164,13 +166,14 @@ mod tests {
 
     #[test]
     fn rows_on_their_way_are_left_alone() {
-        assert!(!seen(&[]).lacked(&battery(20, 10)));
-        assert!(!seen(&[(1, (1, 10))]).lacked(&battery(20, 10)));
+        assert!(!seen(&[]).lacked(&battery(20, 10), 10));
+        assert!(!seen(&[(1, (1, 10))]).lacked(&battery(20, 10), 10));
+        assert!(!seen(&[(1, (1, 10))]).lacked(&battery(20, 9), 10));
     }
 
     #[test]
     fn rows_missing_since_the_last_sweep_are_sent() {
-        assert!(seen(&[(1, (1, 10))]).lacked(&battery(20, 9)));
-        assert!(seen(&[(1, (0, 5))]).lacked(&battery(20, 9)));
+        assert!(seen(&[(1, (1, 10))]).lacked(&battery(20, 9), 9));
+        assert!(seen(&[(1, (0, 5))]).lacked(&battery(20, 9), 9));
     }
 }
