@@ -266,12 +266,8 @@ impl Settings {
             "row_bytes must be 1 to 262144",
         );
         need(
-            self.frame_bytes >= self.row_bytes,
-            "frame_bytes must be row_bytes or more",
-        );
-        need(
-            self.frames_bytes as usize >= self.frame_bytes,
-            "frames_bytes must be frame_bytes or more",
+            self.frame_bytes >= self.row_bytes && self.frames_bytes as usize >= self.frame_bytes,
+            "frame_bytes must be row_bytes or more, and frames_bytes frame_bytes or more",
         );
         need(self.rows_per_frame >= 1, "rows_per_frame must be 1 or more");
         need(

@@ -201,8 +201,8 @@ fn form_of_json(bytes: &[u8], limits: &Limits) -> Result<Form, String> {
 
 /// Finds what many languages write for numbers that JSON has no form for, where reading ended.
 fn no_number(bytes: &[u8], error: &serde_json::Error) -> Option<&'static str> {
-    let line = bytes.split(|byte| *byte == b'\n');
-    let line = line.skip(error.line().checked_sub(1)?).next()?;
+    let mut lines = bytes.split(|byte| *byte == b'\n');
+    let line = lines.nth(error.line().checked_sub(1)?)?;
     let rest = line.get(error.column().checked_sub(1)?..)?;
     let words = ["NaN", "Infinity"];
     words
