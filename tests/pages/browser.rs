@@ -60,7 +60,7 @@ impl Browser {
         let mut browser = Self {
             session: format!("http://127.0.0.1:{port}"),
             hub,
-            http: reqwest::Client::new(),
+            http: system_tests::http_client(),
             _driver: driver,
             _folder: folder,
         };

@@ -24,4 +24,4 @@ pub mod verdict;
 
 pub use database::Database;
 pub use secured::Secured;
-pub use stack::{Stack, binary};
+pub use stack::{Stack, binary, http_client};

@@ -62,7 +62,9 @@ impl Secured {
 
     pub(crate) fn http(&self) -> reqwest::Client {
         let shown = secret::headers(self.token.as_ref().map(Token::expose));
-        let http = self.trust().http().default_headers(shown).build();
+        let http = self.trust().http().default_headers(shown);
+        // For the reason of `http_client`.
+        let http = http.pool_max_idle_per_host(0).build();
         http.expect("a client can be made")
     }
 }

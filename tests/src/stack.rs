@@ -38,6 +38,13 @@ pub struct Stack {
     database_url: String,
 }
 
+/// Makes a client whose requests each have a connection of their own: one that was kept ends where
+/// a service closes it or dies, and a test that was busy meanwhile would send its next request there.
+pub fn http_client() -> reqwest::Client {
+    let client = reqwest::Client::builder().pool_max_idle_per_host(0);
+    client.build().expect("a client can be made")
+}
+
 impl Stack {
     /// Starts everything and waits until hub and twin are ready.
     pub async fn start() -> Self {
@@ -72,7 +79,7 @@ impl Stack {
             twin: None,
             hub_port: local::free_port().expect("a port is free"),
             twin_port: local::free_port().expect("a port is free"),
-            http: reqwest::Client::new(),
+            http: http_client(),
             settings: Vec::new(),
             secured: None,
         }
