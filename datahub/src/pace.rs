@@ -32,7 +32,11 @@ impl Pace {
     /// Rests after a piece of work that took so long, and was worth it or not.
     pub(crate) async fn rest(&mut self, took: Duration, is_worth_it: bool) {
         let is_busy = self.is_busy();
-        let factor = if is_busy || !is_worth_it { RESTS.0 } else { RESTS.1 };
+        let factor = if is_busy || !is_worth_it {
+            RESTS.0
+        } else {
+            RESTS.1
+        };
         tokio::time::sleep(took * factor).await;
     }
 
