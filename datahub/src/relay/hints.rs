@@ -6,6 +6,7 @@ use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
     mem,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use rovi_common::error::ErrorChain;
@@ -17,6 +18,10 @@ use crate::store::Pool;
 /// How often a hint is tried. Too rarely, and the sweep looks for rows that are on the bus; more
 /// often helps nobody, since what does not move for so long is further already.
 const MOST_TRIES: u32 = 5;
+/// How much longer than writing took the rest after it is, and its end: hints of thousands of
+/// batteries are as much work as their rows, and a later hint says what those before did.
+const REST: u32 = 20;
+const LONGEST_REST: Duration = Duration::from_secs(3);
 
 /// What was acknowledged and is not written yet: one line for each battery.
 #[derive(Debug, Default)]
@@ -24,6 +29,8 @@ pub(super) struct Hints {
     waiting: Mutex<HashMap<i64, Hint>>,
     /// What is being written.
     in_hand: Mutex<HashMap<i64, Hint>>,
+    /// Until when nothing is written.
+    rests_until: Mutex<Option<Instant>>,
 }
 
 /// How far a battery is on a bus.
@@ -74,6 +81,11 @@ impl Hints {
         seqs.max().unwrap_or(0)
     }
 
+    /// Tells whether it is too early to write again.
+    pub(super) fn is_resting(&self) -> bool {
+        lock(&self.rests_until).is_some_and(|end| Instant::now() < end)
+    }
+
     /// Writes what was noted on the bus of `bus_epoch`. What finds its line held waits for the
     /// next call; all else is forgotten, whether that works or not.
     pub(super) async fn flush(&self, pool: &Pool, bus_epoch: Uuid) {
@@ -88,9 +100,12 @@ impl Hints {
             return;
         }
         let relayed: Vec<Relayed> = hints.iter().map(|hint| hint.relayed).collect();
+        let (begun, count) = (Instant::now(), hints.len());
         let written = pool.run(move |conn| table::mark_relayed(conn, bus_epoch, &relayed));
-        let count = hints.len();
-        match written.await {
+        let written = written.await;
+        let rest = (begun.elapsed() * REST).min(LONGEST_REST);
+        *lock(&self.rests_until) = Some(Instant::now() + rest);
+        match written {
             Ok(moved) => {
                 tracing::debug!("marked {} of {count} batteries as relayed", moved.len());
                 self.keep_others(hints, &moved);
@@ -114,8 +129,8 @@ impl Hints {
     }
 }
 
-fn lock(hints: &Mutex<HashMap<i64, Hint>>) -> MutexGuard<'_, HashMap<i64, Hint>> {
-    hints.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(kept: &Mutex<T>) -> MutexGuard<'_, T> {
+    kept.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

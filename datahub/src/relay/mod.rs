@@ -402,6 +402,9 @@ impl Relay {
         self.lanes.retain(|_, lane| !lane.is_closed());
         let lanes = i64::try_from(self.lanes.len()).unwrap_or(i64::MAX);
         self.shared.metrics.lanes.set(lanes);
+        if self.shared.hints.is_resting() {
+            return;
+        }
         // One flush at a time: the next one takes what comes meanwhile.
         if let (Some(life), 1) = (self.shared.bus.life(), Arc::strong_count(&self.flushing)) {
             let (shared, running) = (Arc::clone(&self.shared), Arc::clone(&self.flushing));

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::stream::{LastMessage, LastRow};
 use crate::{
-    store::{StoreError, rows},
+    store::{StoreError, derived, rows},
     stored::StoredRows,
 };
 
@@ -345,7 +345,7 @@ pub(super) fn mark_relayed(
     let ids: Vec<i64> = relayed.iter().map(|one| one.battery_id).collect();
     let epochs: Vec<i64> = relayed.iter().map(|one| one.epoch).collect();
     let seqs: Vec<i64> = relayed.iter().map(|one| one.seq).collect();
-    conn.transaction(|conn| {
+    derived(conn, |conn| {
         #[derive(QueryableByName)]
         struct Known {
             #[diesel(sql_type = SqlUuid)]

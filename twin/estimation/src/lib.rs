@@ -29,7 +29,7 @@
 //! assert!(estimator.observe(&row(0.0, 3.65))?.is_none(), "the first row only starts");
 //! let step = estimator.observe(&row(10.0, 3.66))?.expect("a step");
 //! assert!(step.normalized_innovation().abs() < 1.0);
-//! assert_eq!(estimator.state_names(), ["soc", "hyst", "q_t.base_values"]);
+//! assert_eq!(**estimator.state_names(), ["soc", "hyst", "q_t.base_values"]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
