@@ -63,6 +63,9 @@ pub struct Innovation {
     pub normalised: f64,
 }
 
+/// Refused rows without a step between them from which on an estimator does not do its work.
+const MANY_REFUSED: u64 = 10;
+
 /// What a filter knows besides the estimator's own state; part of each checkpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
@@ -84,6 +87,9 @@ pub struct Progress {
     pub first_step: Option<f64>,
     /// Why the newest row that the estimator refused was refused.
     pub last_refusal: Option<String>,
+    /// Rows that the estimator refused since it made a step.
+    #[serde(default)]
+    pub refused_since_step: u64,
     /// What was found in the first rows, where the document asks for it.
     #[serde(default)]
     pub found: Option<Arc<Found>>,
@@ -104,9 +110,27 @@ impl Progress {
             innovation: None,
             first_step: None,
             last_refusal: None,
+            refused_since_step: 0,
             found: None,
             first_seq: None,
         }
+    }
+
+    /// Notes that the estimator refused a row, and why.
+    pub(crate) fn refused(&mut self, reason: String) {
+        self.last_refusal = Some(reason);
+        self.refused_since_step += 1;
+    }
+
+    /// Counts a step.
+    pub(crate) fn stepped(&mut self) {
+        self.steps += 1;
+        self.refused_since_step = 0;
+    }
+
+    /// Tells whether the estimator refuses row after row.
+    pub(crate) fn refuses_all(&self) -> bool {
+        self.refused_since_step >= MANY_REFUSED
     }
 
     /// Counts a row that is about to be dealt with.
@@ -303,7 +327,7 @@ impl Filter {
         self.progress.begin_row(seq);
         match self.take_row(inputs, row) {
             Ok(Some((time, step))) => {
-                self.progress.steps += 1;
+                self.progress.stepped();
                 if seq % self.every == 0 || outbox.is_tap() {
                     outbox.push((epoch, seq, time), &self.estimator, &step);
                 }
@@ -351,7 +375,7 @@ impl Filter {
             }
             Err(error) => {
                 let seq = self.progress.position.seq;
-                self.progress.last_refusal = Some(format!("row {seq}: {error}"));
+                self.progress.refused(format!("row {seq}: {error}"));
                 Err(refusal(&error))
             }
         }

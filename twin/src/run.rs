@@ -623,8 +623,9 @@ impl<'a> Run<'a> {
         report.is_troubled = self.trouble.is_some();
         report.last_error.clone_from(&self.trouble);
         if let Some(steps) = self.steps.as_ref().filter(|_| self.trouble.is_none()) {
-            let refusal = &steps.runner.progress().last_refusal;
-            report.last_error.clone_from(refusal);
+            let progress = steps.runner.progress();
+            report.last_error.clone_from(&progress.last_refusal);
+            report.is_troubled = progress.refuses_all();
         }
     }
 

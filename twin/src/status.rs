@@ -117,7 +117,8 @@ pub struct Report {
     pub steps: u64,
     /// What last went wrong and still holds, or the newest refused row.
     pub last_error: Option<String>,
-    /// Whether the last error keeps the estimator from its work; else it is a refused row.
+    /// Whether the last error keeps the estimator from its work, as refusing row after row does; else
+    /// it is one refused row.
     pub is_troubled: bool,
     /// What is odd about the document or the first row.
     pub warnings: Vec<String>,

@@ -266,12 +266,12 @@ impl PythonFilter {
             Outcome::Started => self.latest_time = Some(given.time),
             Outcome::Refused => {
                 self.skip(Skip::Refused);
-                self.progress.last_refusal = Some(format!("row {}", given.seq));
+                self.progress.refused(format!("row {}", given.seq));
             }
             Outcome::Stepped { belief, predicted } => {
                 self.belief = belief;
                 self.latest_time = Some(given.time);
-                self.progress.steps += 1;
+                self.progress.stepped();
                 let innovation = predicted.map(|(expected, variance)| {
                     let voltage = given.voltage - expected;
                     let deviation = variance.sqrt();

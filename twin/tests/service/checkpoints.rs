@@ -56,6 +56,7 @@ fn checkpoint(seq: i64, bytes: usize) -> Checkpoint {
             innovation: None,
             first_step: None,
             last_refusal: None,
+            refused_since_step: 0,
             found: None,
             first_seq: None,
         },

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::{
     bus::Bus,
     hub::{HubOfRows, commit_registrations, take_requests},
+    live::{hear_until, open},
     rows::{DOCUMENT, drive, frames},
     twin::{Twin, settings},
 };
@@ -226,6 +227,25 @@ async fn a_row_that_a_script_refuses_costs_only_itself() {
         error.contains("row 30") && error.contains("ZeroDivisionError"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn a_script_that_refuses_row_after_row_is_shown_as_failing_until_it_takes_one() {
+    let bus = Bus::start().await;
+    let refusing = counting("if 20.0 <= inputs.time < 60.0: 1 / 0");
+    bus.put(&registration("default", 1, &refusing)).await;
+    let twin = Twin::start(settings(&bus));
+    let mut socket = open(&twin, "").await;
+    let rows = frames("b7", &drive(100), 1, 10);
+    bus.publish(&rows[..5]).await;
+    let error = |told: &Value| told["estimator_error"].as_str().map(ToOwned::to_owned);
+    let told = hear_until(&mut socket, "b7", |told| error(told).is_some()).await;
+    assert!(
+        error(&told).unwrap().contains("ZeroDivisionError"),
+        "{told}"
+    );
+    bus.publish(&rows[5..]).await;
+    hear_until(&mut socket, "b7", |told| error(told).is_none()).await;
 }
 
 #[tokio::test]
