@@ -1,7 +1,13 @@
 //! Estimates on their way to the bus: gathered into frames, sent with several in flight, sent again
 //! until the stream has them.
 
-use std::{collections::VecDeque, future::IntoFuture, mem, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    future::IntoFuture,
+    mem,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_nats::jetstream::context::{PublishAckFuture, PublishError};
 use bytes::Bytes;
@@ -21,6 +27,8 @@ use crate::fleet::Shared;
 
 /// Frames sent and not yet acknowledged.
 const IN_FLIGHT: usize = 64;
+/// By then the stream has answered, unless something is wrong.
+const ANSWERED: Duration = Duration::from_millis(500);
 /// The most bytes of a float in msgpack.
 const FLOAT_BYTES: usize = 9;
 const INNOVATION: &str = "innovation";
@@ -338,7 +346,15 @@ pub struct Stopped;
 pub struct Publisher {
     shared: Arc<Shared>,
     subject: String,
-    in_flight: VecDeque<(Bytes, PublishAckFuture)>,
+    in_flight: VecDeque<Sent>,
+}
+
+/// A frame whose acknowledgement was not looked at yet.
+#[derive(Debug)]
+struct Sent {
+    frame: Bytes,
+    acknowledged: PublishAckFuture,
+    at: Instant,
 }
 
 impl Publisher {
@@ -356,7 +372,9 @@ impl Publisher {
     /// # Errors
     /// [`Stopped`]: the bus is away and the service stops.
     pub async fn send(&mut self, frame: Bytes) -> Result<(), Stopped> {
-        while self.in_flight.len() >= IN_FLIGHT {
+        while let Some(oldest) = self.in_flight.front()
+            && (self.in_flight.len() >= IN_FLIGHT || oldest.at.elapsed() >= ANSWERED)
+        {
             self.settle_oldest().await?;
         }
         fault::passed("twin.before_publish");
@@ -367,7 +385,11 @@ impl Publisher {
             .await
         {
             Ok(acknowledged) => {
-                self.in_flight.push_back((frame, acknowledged));
+                self.in_flight.push_back(Sent {
+                    frame,
+                    acknowledged,
+                    at: Instant::now(),
+                });
                 Ok(())
             }
             Err(error) => Box::pin(self.send_again(None, Some(frame), &error)).await,
@@ -388,7 +410,12 @@ impl Publisher {
     }
 
     async fn settle_oldest(&mut self) -> Result<(), Stopped> {
-        let Some((frame, acknowledged)) = self.in_flight.pop_front() else {
+        let Some(Sent {
+            frame,
+            acknowledged,
+            ..
+        }) = self.in_flight.pop_front()
+        else {
             return Ok(());
         };
         match acknowledged.into_future().await {
@@ -408,7 +435,7 @@ impl Publisher {
         error: &PublishError,
     ) -> Result<(), Stopped> {
         let in_flight = mem::take(&mut self.in_flight);
-        let between = in_flight.into_iter().map(|(frame, _)| frame);
+        let between = in_flight.into_iter().map(|sent| sent.frame);
         let frames: Vec<Bytes> = oldest.into_iter().chain(between).chain(newest).collect();
         let subject = &self.subject;
         tracing::warn!("{subject}: {} frames are sent again: {error}", frames.len());
