@@ -59,6 +59,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const HTTP_WORKERS: usize = 2;
 /// Scripts that are loaded at the same time in order to be registered.
 const SCRIPT_CHECKS: usize = 2;
+/// Estimators that look at the same time whether they lack rows.
+const LOOKS: usize = 64;
 
 /// The command line of the service.
 #[derive(Debug, clap::Parser, Serialize)]
@@ -187,6 +189,7 @@ impl Service {
             scripts: Arc::new(Semaphore::new(settings.python_estimators.get())),
             script_checks: Semaphore::new(SCRIPT_CHECKS),
             catch_ups: Semaphore::new(settings.concurrent_catch_ups.get()),
+            looks: Semaphore::new(LOOKS),
             knows_corrections: watch::Sender::new(false),
             access: Arc::clone(gate.known()),
             instance: heartbeat::new_instance(),
