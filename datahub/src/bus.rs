@@ -335,11 +335,12 @@ fn adopt_epoch(conn: &mut PgConnection, epoch: Uuid) -> Result<bool, StoreError>
         if changed == 0 {
             return Ok(false);
         }
-        // Locked in the order in which writers lock, so that neither waits for the other.
+        // All are locked, since a writer may just now mark rows as relayed that the old bus had; and
+        // in the order in which writers lock, so that neither waits for the other.
         diesel::sql_query(
             "UPDATE hub.batteries battery SET relayed_seq = 0 FROM ( \
-               SELECT id FROM hub.batteries WHERE relayed_seq > 0 ORDER BY id FOR NO KEY UPDATE \
-             ) AS relayed WHERE battery.id = relayed.id",
+               SELECT id FROM hub.batteries ORDER BY id FOR NO KEY UPDATE \
+             ) AS known WHERE battery.id = known.id",
         )
         .execute(conn)?;
         Ok(true)

@@ -51,7 +51,7 @@ use crate::{
     retention::Retention,
     sink::Pictures,
     store::Pool,
-    stored::StoredSender,
+    stored::ToRelay,
     upload::{bodies::Bodies, open::OpenUploads, room::Rooms},
     writer::Writers,
 };
@@ -145,9 +145,9 @@ impl Service {
         let corrections = start_corrections(&bus, &pool, &lifecycle);
         let publishes = folder.is_none();
         let relay = publishes.then(|| relay_parts(bus, &pool, &settings, &readiness));
-        let (board, stored) = start_relay(relay, &registry, &lifecycle);
+        let (board, relay) = start_relay(relay, &registry, &lifecycle);
         let writers =
-            Writers::start(&settings, &lifecycle, stored, &metrics).map_err(ServiceError::Start)?;
+            Writers::start(&settings, &lifecycle, relay, &metrics).map_err(ServiceError::Start)?;
         let hub = web::Data::new(Hub {
             bodies: Bodies::new(&settings, metrics.body_bytes.clone()),
             rooms: Rooms::new(settings.queue_bytes, settings.battery_queue_bytes),
@@ -364,12 +364,12 @@ fn relay_parts(
     }
 }
 
-/// Starts the relay; returns how far batteries are on the bus, and the way to it for stored rows.
+/// Starts the relay; returns how far batteries are on the bus, and what writers need of it.
 fn start_relay(
     parts: Option<RelayParts>,
     metrics: &Metrics,
     lifecycle: &Lifecycle,
-) -> (Arc<Board>, Option<StoredSender>) {
+) -> (Arc<Board>, Option<ToRelay>) {
     // Rows stay in the tables until a hub that publishes finds them there.
     let Some(parts) = parts else {
         Relay::register_metrics(metrics);
@@ -381,8 +381,9 @@ fn start_relay(
     let asking = Arc::clone(&board).keep_asking(pool, lifecycle.stop_token());
     lifecycle.supervise("relayed", asking);
     let (stored, inbox) = mpsc::channel(STORED_QUEUE);
+    let hints = relay.hints();
     relay.start(lifecycle, inbox);
-    (board, Some(stored))
+    (board, Some(ToRelay { stored, hints }))
 }
 
 /// Says on the bus that the hub lives, and how much waits in it.

@@ -1,6 +1,10 @@
 //! Rows that are committed: what hop 3 hands to hop 4.
 
+use std::sync::Arc;
+
 use rovi_common::{name::BatteryName, rows::Columns};
+
+use crate::relay::hints::Hints;
 
 /// Rows of one battery, one epoch and one segment that are committed; only `store` makes them.
 #[derive(Debug, Clone)]
@@ -21,6 +25,15 @@ pub struct StoredRows {
     pub columns: Columns,
 }
 
-/// Where the writers hand over what they committed. They never wait: what does not fit is left to
-/// the relay's sweep.
-pub type StoredSender = tokio::sync::mpsc::Sender<StoredRows>;
+/// Where the writers hand over what they committed, a group at a time. They never wait: what does
+/// not fit is left to the relay's sweep.
+pub type StoredSender = tokio::sync::mpsc::Sender<Vec<StoredRows>>;
+
+/// What writers and relay have of each other.
+#[derive(Debug, Clone)]
+pub(crate) struct ToRelay {
+    /// Takes what is committed.
+    pub(crate) stored: StoredSender,
+    /// Tells what became of it, to be marked with the next rows.
+    pub(crate) hints: Arc<Hints>,
+}

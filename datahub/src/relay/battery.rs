@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{
     RelayError, Shared,
     frames::{self, EncodedFrame, Frames},
-    stream::{self, Sent},
+    stream::{self, LastRow, Sent},
     table::{self, Behind, Chunk, Relayed, Standing, StreamEnd, Tail},
 };
 use crate::{bus::BusError, relayed::Place, stored::StoredRows};
@@ -52,6 +52,8 @@ pub(super) struct Lane {
     pub(super) battery: BatteryName,
     /// Where the next frame goes, on the bus of this epoch; unknown at first and after a refusal.
     pub(super) tail: Option<(Uuid, Tail)>,
+    /// The first of the rows that are being relayed from memory.
+    in_hand: Option<LastRow>,
     inbox: mpsc::Receiver<Work>,
     /// Work taken from the inbox that could not be joined to the work before.
     next: Option<Work>,
@@ -69,6 +71,7 @@ impl Lane {
             battery_id,
             battery,
             tail: None,
+            in_hand: None,
             inbox,
             next: None,
         }
@@ -103,6 +106,11 @@ impl Lane {
     /// Sends rows from memory where they continue the stream, else from the table.
     async fn relay(&mut self, mut rows: StoredRows) -> Result<(), RelayError> {
         self.join_waiting(&mut rows);
+        self.in_hand = rows.received.first().map(|&received| LastRow {
+            epoch: rows.epoch,
+            seq: rows.first_seq,
+            received,
+        });
         let tail = self.located().await?;
         if tail.epoch != rows.epoch || rows.first_seq > tail.last_seq + 1 {
             return self.catch_up().await;
@@ -134,7 +142,7 @@ impl Lane {
     async fn relay_missing(&mut self, behind: &Behind) -> Result<(), RelayError> {
         // What is known here may be what is wrong: somebody may have purged the stream, or be
         // sending everything anew.
-        self.tail = None;
+        (self.tail, self.in_hand) = (None, None);
         let tail = self.located().await?;
         if tail.epoch == behind.epoch && tail.last_seq >= behind.last_seq {
             self.mark_relayed();
@@ -280,6 +288,7 @@ impl Lane {
             last,
             bus_epoch,
             window_begin: now_us().saturating_sub(max_age),
+            in_hand: self.in_hand,
         };
         let compare = move |conn: &mut _| table::standing(conn, &end);
         self.shared

@@ -1,6 +1,10 @@
-//! Moving `hub.batteries.relayed_seq` after the bus acknowledged: many batteries at once, and
-//! never in anybody's way. A line that a writer holds is passed over and gets its hint a little
-//! later; a hint that gets lost is found again by the sweep.
+//! Moving `hub.batteries.relayed_seq` after the bus acknowledged, never in anybody's way.
+//!
+//! Writers take the hints of the lines that they move anyway ([`Hints::hand_over`]), which costs
+//! nothing. The others are written by themselves, many batteries at once: those of few batteries
+//! soon, those of a fleet only where no rows came that would have taken them along. A line that a
+//! writer holds is passed over and gets its hint a little later; a hint that gets lost is found
+//! again by the sweep.
 
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
@@ -13,7 +17,7 @@ use rovi_common::error::ErrorChain;
 use uuid::Uuid;
 
 use super::table::{self, Behind, Relayed};
-use crate::store::Pool;
+use crate::store::{Pool, batteries::Line};
 
 /// How often a hint is tried. Too rarely, and the sweep looks for rows that are on the bus; more
 /// often helps nobody, since what does not move for so long is further already.
@@ -23,9 +27,15 @@ const MOST_TRIES: u32 = 5;
 const REST: u32 = 20;
 const LONGEST_REST: Duration = Duration::from_secs(3);
 
+/// Batteries whose hints wait for no writer.
+pub(super) const FEW: usize = 256;
+/// How long hints of more batteries wait for their batteries' next rows; one that a writer took, to
+/// be written again in case that it failed.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// What was acknowledged and is not written yet: one line for each battery.
 #[derive(Debug, Default)]
-pub(super) struct Hints {
+pub(crate) struct Hints {
     waiting: Mutex<HashMap<i64, Hint>>,
     /// What is being written.
     in_hand: Mutex<HashMap<i64, Hint>>,
@@ -39,6 +49,18 @@ struct Hint {
     bus_epoch: Uuid,
     relayed: Relayed,
     tries: u32,
+    /// When it began to wait, or a writer took it.
+    since: Instant,
+    is_taken: bool,
+}
+
+/// How far the bus of an epoch is, for each of some lines; 0 where nothing new is known.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Marks {
+    /// None where nothing is to be marked.
+    pub(crate) bus_epoch: Option<Uuid>,
+    /// In the order of the lines.
+    pub(crate) seqs: Vec<i64>,
 }
 
 impl Hints {
@@ -48,7 +70,28 @@ impl Hints {
             bus_epoch,
             relayed,
             tries: 0,
+            since: Instant::now(),
+            is_taken: false,
         });
+    }
+
+    /// Gives what waits for these lines, each once, to a writer that holds them.
+    pub(crate) fn hand_over(&self, lines: &[Line]) -> Marks {
+        let (mut waiting, now) = (lock(&self.waiting), Instant::now());
+        let mut marks = Marks::default();
+        for line in lines {
+            let hint = waiting.get_mut(&line.id).filter(|hint| {
+                !hint.is_taken
+                    && hint.relayed.epoch == line.epoch
+                    && marks.bus_epoch.is_none_or(|epoch| epoch == hint.bus_epoch)
+            });
+            marks.seqs.push(hint.map_or(0, |hint| {
+                marks.bus_epoch = Some(hint.bus_epoch);
+                (hint.since, hint.is_taken) = (now, true);
+                hint.relayed.seq
+            }));
+        }
+        marks
     }
 
     /// Keeps a hint, unless a later one is known.
@@ -60,7 +103,12 @@ impl Hints {
             Entry::Occupied(mut place) => {
                 let known = place.get().relayed;
                 if (known.epoch, known.seq) <= (hint.relayed.epoch, hint.relayed.seq) {
-                    place.insert(hint);
+                    // One that is passed over again and again is as old as the first of them.
+                    let since = match place.get() {
+                        known if known.is_taken => hint.since,
+                        known => known.since,
+                    };
+                    place.insert(Hint { since, ..hint });
                 }
             }
         }
@@ -86,16 +134,34 @@ impl Hints {
         lock(&self.rests_until).is_some_and(|end| Instant::now() < end)
     }
 
-    /// Writes what was noted on the bus of `bus_epoch`. What finds its line held waits for the
-    /// next call; all else is forgotten, whether that works or not.
+    /// Writes what is not left to writers, on the bus of `bus_epoch`.
+    pub(super) async fn flush_due(&self, pool: &Pool, bus_epoch: Uuid) {
+        let due = self.take_in_hand(|waiting| take_due(waiting, Instant::now()));
+        self.write(due, pool, bus_epoch).await;
+    }
+
+    /// Writes all that was noted on the bus of `bus_epoch`.
     pub(super) async fn flush(&self, pool: &Pool, bus_epoch: Uuid) {
-        let hints: Vec<Hint> = {
-            let mut waiting = lock(&self.waiting);
-            let noted = mem::take(&mut *waiting);
-            lock(&self.in_hand).clone_from(&noted);
-            let hints = noted.into_values();
-            hints.filter(|hint| hint.bus_epoch == bus_epoch).collect()
-        };
+        self.write(self.take_in_hand(mem::take), pool, bus_epoch)
+            .await;
+    }
+
+    /// Takes hints to write them; so they are known in one place or the other at any time.
+    fn take_in_hand(
+        &self,
+        take: impl FnOnce(&mut HashMap<i64, Hint>) -> HashMap<i64, Hint>,
+    ) -> Vec<Hint> {
+        let mut waiting = lock(&self.waiting);
+        let taken = take(&mut waiting);
+        let hints = taken.values().copied().collect();
+        *lock(&self.in_hand) = taken;
+        hints
+    }
+
+    /// Writes hints. What finds its line held waits for the next time; all else is forgotten,
+    /// whether that works or not.
+    async fn write(&self, mut hints: Vec<Hint>, pool: &Pool, bus_epoch: Uuid) {
+        hints.retain(|hint| hint.bus_epoch == bus_epoch);
         if hints.is_empty() {
             return;
         }
@@ -118,15 +184,24 @@ impl Hints {
         lock(&self.in_hand).clear();
     }
 
-    /// Keeps hints whose lines did not move for another try.
+    /// Keeps hints whose lines did not move for another try, but those that writers took, whose lines
+    /// hardly need it.
     fn keep_others(&self, hints: Vec<Hint>, moved: &HashSet<i64>) {
         for mut hint in hints {
             hint.tries += 1;
-            if hint.tries < MOST_TRIES && !moved.contains(&hint.relayed.battery_id) {
+            let is_done = hint.is_taken || moved.contains(&hint.relayed.battery_id);
+            if hint.tries < MOST_TRIES && !is_done {
                 self.keep(hint);
             }
         }
     }
+}
+
+/// Takes the hints that wait for no writer any more.
+fn take_due(waiting: &mut HashMap<i64, Hint>, now: Instant) -> HashMap<i64, Hint> {
+    let are_few = waiting.len() <= FEW;
+    let is_due = |hint: &Hint| (are_few && !hint.is_taken) || now - hint.since >= PATIENCE;
+    waiting.extract_if(|_, hint| is_due(hint)).collect()
 }
 
 fn lock<T>(kept: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -197,5 +272,63 @@ mod tests {
         assert_eq!(waiting(&hints), [9]);
         hints.keep_others(taken(&hints), &HashSet::from([1]));
         assert_eq!(waiting(&hints), [0; 0]);
+    }
+
+    fn line(id: i64, epoch: i64) -> Line {
+        Line {
+            id,
+            name: "b7".to_owned(),
+            epoch,
+            last_seq: 9,
+            segment: 1,
+            latest_test_time: None,
+            form: 1,
+            first_seq: 1,
+        }
+    }
+
+    #[test]
+    fn a_writer_gets_each_hint_once_and_only_of_the_life_that_it_writes() {
+        let hints = Hints::default();
+        hints.note(Uuid::max(), relayed(7));
+        assert_eq!(
+            hints.hand_over(&[line(1, 2)]),
+            Marks {
+                bus_epoch: None,
+                seqs: vec![0]
+            }
+        );
+        let marks = Marks {
+            bus_epoch: Some(Uuid::max()),
+            seqs: vec![0, 7],
+        };
+        assert_eq!(hints.hand_over(&[line(2, 1), line(1, 1)]), marks);
+        assert_eq!(hints.hand_over(&[line(1, 1)]).seqs, [0]);
+        hints.note(Uuid::max(), relayed(8));
+        assert_eq!(hints.hand_over(&[line(1, 1)]).seqs, [8]);
+    }
+
+    #[test]
+    fn hints_of_a_fleet_and_those_that_a_writer_took_are_written_only_when_they_are_old() {
+        let now = Instant::now();
+        let due = |hints: &Hints, now| take_due(&mut lock(&hints.waiting).clone(), now).len();
+        let hints = Hints::default();
+        hints.note(Uuid::nil(), relayed(7));
+        assert_eq!(due(&hints, now), 1);
+        hints.hand_over(&[line(1, 1)]);
+        assert_eq!(due(&hints, now), 0);
+        assert_eq!(due(&hints, Instant::now() + PATIENCE), 1);
+        let fleet = Hints::default();
+        for battery_id in 0..=i64::try_from(FEW).unwrap() {
+            fleet.note(
+                Uuid::nil(),
+                Relayed {
+                    battery_id,
+                    ..relayed(7)
+                },
+            );
+        }
+        assert_eq!(due(&fleet, now), 0);
+        assert_eq!(due(&fleet, Instant::now() + PATIENCE), FEW + 1);
     }
 }

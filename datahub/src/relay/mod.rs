@@ -11,7 +11,7 @@
 
 mod battery;
 mod frames;
-mod hints;
+pub(crate) mod hints;
 pub(crate) mod lag;
 pub mod rebuild;
 mod stream;
@@ -71,7 +71,7 @@ const FINISH_WITHIN: Duration = Duration::from_secs(5);
 pub struct RelaySettings {
     /// How often the hub looks for batteries whose rows are not on the bus, whoever stored them.
     /// Too low costs the database a look at every battery, too high delays rows of a hub that
-    /// died.
+    /// died. More than 256 such batteries are only counted, and looked at every ten seconds.
     #[serde(with = "humantime_serde")]
     pub sweep_interval: Duration,
     /// Most KiB of stored rows that wait in memory to be relayed; rows beyond are read from the
@@ -190,7 +190,7 @@ struct Shared {
     settings: RelaySettings,
     readiness: Readiness,
     metrics: RelayMetrics,
-    hints: Hints,
+    hints: Arc<Hints>,
     board: Arc<Board>,
     table_turns: Semaphore,
     in_flight: Semaphore,
@@ -245,6 +245,11 @@ impl Shared {
         }
     }
 
+    fn has_trouble(&self) -> bool {
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        trouble.is_some()
+    }
+
     fn take_trouble(&self) -> Option<String> {
         mem::take(&mut *self.trouble.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -290,7 +295,7 @@ impl Relay {
             settings: parts.settings,
             readiness: parts.readiness,
             metrics: RelayMetrics::new(metrics),
-            hints: Hints::default(),
+            hints: Arc::default(),
             board: Arc::default(),
             table_turns: Semaphore::new(TABLE_TURNS),
             in_flight: Semaphore::new(IN_FLIGHT_KIB as usize),
@@ -311,8 +316,13 @@ impl Relay {
         Arc::clone(&self.shared.board)
     }
 
+    /// Returns what writers take along of what the bus acknowledged.
+    pub(crate) fn hints(&self) -> Arc<Hints> {
+        Arc::clone(&self.shared.hints)
+    }
+
     /// Starts relaying the rows that come from `stored`; ends when its senders are gone.
-    pub fn start(self, lifecycle: &Lifecycle, stored: mpsc::Receiver<StoredRows>) {
+    pub fn start(self, lifecycle: &Lifecycle, stored: mpsc::Receiver<Vec<StoredRows>>) {
         let (found, sweeps) = mpsc::channel(SWEEP_QUEUE);
         let stop = lifecycle.stop_token();
         let sweep = sweep::run(Arc::clone(&self.shared), found, stop.clone());
@@ -323,7 +333,7 @@ impl Relay {
     /// Gives each battery with work a lane.
     async fn run(
         mut self,
-        mut stored: mpsc::Receiver<StoredRows>,
+        mut stored: mpsc::Receiver<Vec<StoredRows>>,
         mut sweeps: mpsc::Receiver<Behind>,
         stop: CancellationToken,
     ) {
@@ -337,7 +347,7 @@ impl Relay {
         loop {
             tokio::select! {
                 rows = stored.recv() => match rows {
-                    Some(rows) => self.take_stored(rows),
+                    Some(group) => group.into_iter().for_each(|rows| self.take_stored(rows)),
                     None => break,
                 },
                 Some(behind) = sweeps.recv() => self.take_behind(behind),
@@ -409,7 +419,7 @@ impl Relay {
         if let (Some(life), 1) = (self.shared.bus.life(), Arc::strong_count(&self.flushing)) {
             let (shared, running) = (Arc::clone(&self.shared), Arc::clone(&self.flushing));
             self.tasks.spawn(async move {
-                shared.hints.flush(&shared.pool, life.epoch).await;
+                shared.hints.flush_due(&shared.pool, life.epoch).await;
                 drop(running);
             });
         }

@@ -1,13 +1,17 @@
 //! Finding batteries whose rows are in the table and not on the bus, whoever stored them.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use rovi_common::error::ErrorChain;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    READY_RELAY, Shared,
+    READY_RELAY, Shared, hints,
     lag::{self, Furthest},
     table::{self, Behind, Lag},
 };
@@ -15,6 +19,9 @@ use crate::{bus::BusLife, store::StoreError};
 
 /// Batteries read at once.
 const PAGE: usize = 2000;
+/// How long rows of a fleet may be on their way: what is relayed of it is marked with its next rows,
+/// or after some seconds, and only the hub that relayed it knows before.
+const FLEET_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Sweeps for as long as the service runs.
 pub(super) async fn run(shared: Arc<Shared>, found: mpsc::Sender<Behind>, stop: CancellationToken) {
@@ -28,6 +35,7 @@ pub(super) async fn run(shared: Arc<Shared>, found: mpsc::Sender<Behind>, stop: 
         loop {
             states.mark_unchanged();
             match shared.bus.life() {
+                Some(life) if sweep.is_early(life) => sweep.count_on_its_way().await,
                 Some(life) => sweep.once(life).await,
                 None => sweep.count().await,
             }
@@ -49,6 +57,7 @@ struct Sweep {
 
 /// What a sweep saw.
 struct Seen {
+    at: Instant,
     /// The bus of then.
     life: BusLife,
     /// The batteries that were behind, with `(epoch, last_seq)` of then.
@@ -56,11 +65,19 @@ struct Seen {
 }
 
 impl Sweep {
+    /// Tells whether the rows that were missing at the last look may still be on their way.
+    fn is_early(&self, life: BusLife) -> bool {
+        let before = self.before.as_ref().filter(|before| before.life == life);
+        let is_on_its_way = |before: &Seen| before.at.elapsed() < before.patience();
+        before.is_some_and(is_on_its_way) && !self.shared.has_trouble()
+    }
+
     /// Looks at all batteries and tells the relay of those that need it.
     ///
     /// Rows stored a moment ago are on their way. So a battery needs help if it lacks rows that
     /// it lacked at the sweep before; on a new or a newly connected bus all need it.
     async fn once(&mut self, life: BusLife) {
+        let at = Instant::now();
         let before = self.before.take().filter(|before| before.life == life);
         let mut behind = HashMap::new();
         let mut lag = Lag::default();
@@ -100,7 +117,7 @@ impl Sweep {
         let trouble = self.shared.take_trouble().filter(|_| !is_first);
         self.shared.readiness.set(READY_RELAY, trouble);
         self.tell(lag, missing.into_vec()).await;
-        self.before = Some(Seen { life, behind });
+        self.before = Some(Seen { at, life, behind });
     }
 
     /// Tells how far behind the bus is while it is away.
@@ -114,15 +131,27 @@ impl Sweep {
         }
     }
 
+    /// Tells how much is on its way, between two looks at a fleet.
+    async fn count_on_its_way(&self) {
+        if let Ok(lag) = self.shared.pool.run(table::lag).await {
+            self.shared.readiness.set(READY_RELAY, None);
+            self.tell_lag(lag);
+        }
+    }
+
     /// Shows how far behind the bus is.
     async fn tell(&self, lag: Lag, missing: Vec<Behind>) {
+        self.tell_lag(lag);
         let metrics = &self.shared.metrics;
-        metrics.behind.set(lag.rows);
-        metrics.batteries_behind.set(lag.batteries);
         let look = move |conn: &mut _| Ok(lag::oldest_received(conn, &missing));
         if let Ok(received) = self.shared.pool.run(look).await {
             metrics.oldest_s.set(received.map_or(0, lag::age_s));
         }
+    }
+
+    fn tell_lag(&self, lag: Lag) {
+        self.shared.metrics.behind.set(lag.rows);
+        self.shared.metrics.batteries_behind.set(lag.batteries);
     }
 
     async fn page(&self, after_id: i64) -> Result<Vec<Behind>, StoreError> {
@@ -133,6 +162,15 @@ impl Sweep {
 }
 
 impl Seen {
+    /// Returns how much later it shows whether what was missing then is missing still.
+    fn patience(&self) -> Duration {
+        if self.behind.len() > hints::FEW {
+            FLEET_PATIENCE
+        } else {
+            Duration::ZERO
+        }
+    }
+
     /// Whether a battery whose rows are on the bus up to `relayed_seq` still lacks rows that it
     /// lacked then.
     fn lacked(&self, battery: &Behind, relayed_seq: i64) -> bool {
@@ -151,7 +189,8 @@ mod tests {
             epoch: uuid::Uuid::nil(),
         };
         let behind = behind.iter().copied().collect();
-        Seen { life, behind }
+        let at = Instant::now();
+        Seen { at, life, behind }
     }
 
     fn battery(last_seq: i64, relayed_seq: i64) -> Behind {
@@ -169,6 +208,13 @@ mod tests {
         assert!(!seen(&[]).lacked(&battery(20, 10), 10));
         assert!(!seen(&[(1, (1, 10))]).lacked(&battery(20, 10), 10));
         assert!(!seen(&[(1, (1, 10))]).lacked(&battery(20, 9), 10));
+    }
+
+    #[test]
+    fn a_fleet_is_given_time_to_have_its_rows_marked() {
+        let fleet: Vec<_> = (0..300).map(|id| (id, (1, 10))).collect();
+        assert_eq!(seen(&fleet).patience(), FLEET_PATIENCE);
+        assert_eq!(seen(&fleet[..100]).patience(), Duration::ZERO);
     }
 
     #[test]

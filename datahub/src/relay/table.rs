@@ -39,6 +39,17 @@ pub(super) struct StreamEnd {
     pub(super) bus_epoch: Option<Uuid>,
     /// Rows received before this, in microseconds since 1970, the stream would forget at once.
     pub(super) window_begin: i64,
+    /// The first row that is about to be sent, where it need not be read from the table.
+    pub(super) in_hand: Option<LastRow>,
+}
+
+impl StreamEnd {
+    /// Tells whether a row is the one in hand, and belongs to the stream's window.
+    fn has_in_hand(&self, epoch: i64, seq: i64) -> bool {
+        self.in_hand.is_some_and(|row| {
+            (row.epoch, row.seq) == (epoch, seq) && row.received >= self.window_begin
+        })
+    }
 }
 
 /// What comparing stream and table says.
@@ -155,7 +166,12 @@ fn begin_without_rows(
     if end.bus_epoch.is_none() || end.bus_epoch != line.bus_epoch {
         return Ok(Standing::BusChanged);
     }
-    let first = first_within(conn, end, line.relayed_seq + 1, line.last_seq)?;
+    let next = line.relayed_seq + 1;
+    let first = if end.has_in_hand(line.epoch, next) {
+        next
+    } else {
+        first_within(conn, end, next, line.last_seq)?
+    };
     Ok(Standing::Continue(Tail {
         stream_seq,
         epoch: line.epoch,

@@ -10,6 +10,7 @@ use super::{
     schema::batteries,
     statement::{ArrayBind, Statement},
 };
+use crate::relay::hints::Marks;
 
 /// What a battery's line says.
 #[derive(Debug, Clone, PartialEq, Queryable, Selectable)]
@@ -113,10 +114,21 @@ pub(super) fn lock(connection: &mut PgConnection, ids: &[i64]) -> QueryResult<Ve
         .load(connection)
 }
 
-/// Writes how far the batteries are now.
-pub(super) fn advance(connection: &mut PgConnection, lines: &[Line]) -> QueryResult<usize> {
+/// Writes how far the batteries are now, and how far a bus is, if it is still the one that the
+/// database knows: whoever takes over another one waits for these lines.
+pub(super) fn advance(
+    connection: &mut PgConnection,
+    lines: &[Line],
+    relayed: Marks,
+) -> QueryResult<usize> {
     Statement::cached()
-        .sql("UPDATE hub.batteries b SET last_seq = p.last_seq, segment = p.segment, latest_test_time = p.latest FROM unnest(")
+        .sql(
+            "UPDATE hub.batteries b SET last_seq = p.last_seq, segment = p.segment, \
+             latest_test_time = p.latest, relayed_seq = CASE \
+               WHEN p.relayed > b.relayed_seq AND (SELECT epoch FROM hub.bus WHERE \"only\") = ANY(",
+        )
+        .array(ArrayBind::uuids([relayed.bus_epoch]))
+        .sql(") THEN p.relayed ELSE b.relayed_seq END FROM unnest(")
         .array(ArrayBind::longs(lines.iter().map(|line| line.id)))
         .sql(", ")
         .array(ArrayBind::longs(lines.iter().map(|line| line.last_seq)))
@@ -124,6 +136,51 @@ pub(super) fn advance(connection: &mut PgConnection, lines: &[Line]) -> QueryRes
         .array(ArrayBind::ints(lines.iter().map(|line| line.segment)))
         .sql(", ")
         .array(ArrayBind::doubles(lines.iter().map(|line| line.latest_test_time)))
-        .sql(") AS p(id, last_seq, segment, latest) WHERE b.id = p.id")
+        .sql(", ")
+        .array(ArrayBind::longs(relayed.seqs))
+        .sql(") AS p(id, last_seq, segment, latest, relayed) WHERE b.id = p.id")
         .execute(connection)
+}
+
+#[cfg(test)]
+mod tests {
+    use diesel::{Connection, connection::SimpleConnection};
+    use diesel_migrations::MigrationHarness;
+    use rovi_common::testing;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn what_a_bus_has_is_marked_with_the_next_rows_unless_it_is_another_bus() {
+        let postgres = testing::postgres();
+        let mut connection = PgConnection::establish(&postgres.server.url()).unwrap();
+        connection
+            .run_pending_migrations(crate::prepare::MIGRATIONS)
+            .unwrap();
+        let (known, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let begin = format!(
+            "INSERT INTO hub.bus (epoch) VALUES ('{known}'); \
+             INSERT INTO hub.batteries (name) VALUES ('a'), ('b')"
+        );
+        connection.batch_execute(&begin).unwrap();
+        let ids: Vec<i64> = ["a", "b"]
+            .map(|name| find_or_add(&mut connection, name).unwrap())
+            .into();
+        let mut marked = |bus_epoch, seqs: &[i64]| -> Vec<i64> {
+            let mut lines = lock(&mut connection, &ids).unwrap();
+            for line in &mut lines {
+                line.last_seq = 9;
+            }
+            let seqs = seqs.to_vec();
+            advance(&mut connection, &lines, Marks { bus_epoch, seqs }).unwrap();
+            let relayed = batteries::table.order(batteries::id);
+            let relayed = relayed.select(batteries::relayed_seq);
+            relayed.load(&mut connection).unwrap()
+        };
+        assert_eq!(marked(Some(known), &[7, 0]), [7, 0]);
+        assert_eq!(marked(Some(other), &[8, 8]), [7, 0]);
+        assert_eq!(marked(Some(known), &[3, 5]), [7, 5], "never backwards");
+        assert_eq!(marked(None, &[]), [7, 5]);
+    }
 }

@@ -11,7 +11,7 @@ use diesel::{
 };
 use rovi_common::rows::Column;
 
-use super::bind::{Element, NULL, put, put_cell, put_null, since_2000};
+use super::bind::{Element, NULL, put_cell, put_null};
 
 /// A value of its own.
 #[derive(Debug)]
@@ -22,18 +22,6 @@ pub(super) struct CellBind {
 }
 
 impl CellBind {
-    /// Makes a value that is not null.
-    pub(super) fn new(element: Element, value: &[u8]) -> Self {
-        let mut cell = Vec::with_capacity(4 + value.len());
-        put(&mut cell, value);
-        Self { element, cell }
-    }
-
-    /// Makes a time, in microseconds since 1970.
-    pub(super) fn time(us: i64) -> Self {
-        Self::new(Element::Time, &since_2000(us))
-    }
-
     /// Takes a cell of a column; see [`put_cell`].
     pub(super) fn of(element: Element, column: Option<&Column>, row: usize) -> Self {
         let mut cell = Vec::with_capacity(12);

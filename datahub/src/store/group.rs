@@ -9,7 +9,10 @@
 //! ([`Outcome::Before`]); any other was not. No other writer can have moved the session there: it
 //! takes the attempt to move it, and an attempt belongs to one connection of one hub.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use diesel::{Connection, PgConnection, result::Error as DieselError};
 use rovi_common::{
@@ -27,10 +30,15 @@ use super::{
     tables::{self, Change, Table},
     work::{self, Work},
 };
-use crate::{batch::Batch, relayed::Place, upload::RejectedRow};
+use crate::{
+    batch::Batch,
+    relay::hints::{Hints, Marks},
+    relayed::Place,
+    upload::RejectedRow,
+};
 
-/// What writing needs to know of the settings.
-#[derive(Debug, Clone, Copy)]
+/// What writing needs to know besides the rows.
+#[derive(Debug, Clone)]
 pub(crate) struct Rules {
     /// A larger fall of `test_time`, in seconds, begins a segment.
     pub(crate) horizon_s: f64,
@@ -38,6 +46,16 @@ pub(crate) struct Rules {
     pub(crate) columns: usize,
     /// How long a battery's transaction of its own waits for a lock, in milliseconds.
     pub(crate) alone_lock_ms: u128,
+    /// How far the bus is, which is marked in lines that move anyway.
+    pub(crate) hints: Option<Arc<Hints>>,
+}
+
+impl Rules {
+    /// Returns what is to be marked as relayed in lines that are held.
+    fn relayed(&self, lines: &[Line]) -> Marks {
+        let hints = self.hints.as_ref();
+        hints.map_or_else(Marks::default, |hints| hints.hand_over(lines))
+    }
 }
 
 /// What became of a batch.
@@ -222,7 +240,7 @@ fn step_by_step(
         }
     }
     if !lines.is_empty() {
-        batteries::advance(connection, &lines)?;
+        batteries::advance(connection, &lines, rules.relayed(&lines))?;
     }
     fault::point("hub.before_commit")?;
     let turn = match (<[Line; 1]>::try_from(found), <[Line; 1]>::try_from(lines)) {
@@ -280,7 +298,7 @@ pub(crate) fn write_alone(
         let work = Work::new(batches, &ready, &table, rules);
         work.tolerating(tolerant)
             .write(connection, line, &mut outcomes)?;
-        batteries::advance(connection, &lines)?;
+        batteries::advance(connection, &lines, rules.relayed(&lines))?;
         fault::point("hub.before_commit")?;
         Ok((outcomes.into_vec(), Some(table)))
     });

@@ -3,13 +3,20 @@
 //! A fleet sends each battery's row by itself, and a statement for each table would be a round
 //! trip for each row. `WITH "0" AS (INSERT …), "1" AS (INSERT …) SELECT` is one for all.
 
-use diesel::{PgConnection, QueryResult, RunQueryDsl};
+use diesel::{
+    PgConnection, QueryResult, RunQueryDsl,
+    data_types::PgTimestamp,
+    pg::Pg,
+    query_builder::{AstPass, QueryFragment, QueryId},
+    sql_types::{BigInt, Bool, Double, Integer, Nullable, Text, Timestamptz, Uuid},
+};
+use rovi_common::rows::Column;
 
 use super::{
     batteries::Line,
     insert::{find_columns, own_columns},
     number::{Numbered, Run},
-    statement::{CellBind, Element, Statement},
+    statement::{Element, US_1970_TO_2000},
     tables::Table,
 };
 
@@ -23,6 +30,8 @@ const MANY_TABLES: usize = 50;
 const MOST_TABLES: usize = 50;
 /// Values of one statement; PostgreSQL takes 65,535.
 const MOST_CELLS: usize = 16_384;
+/// `seq`, `received` and `segment`.
+const OWN_CELLS: usize = 3;
 
 /// One battery's part of the statement.
 pub(super) struct Part<'p, 'a> {
@@ -35,9 +44,13 @@ pub(super) struct Part<'p, 'a> {
 }
 
 impl Part<'_, '_> {
+    fn rows(&self) -> usize {
+        self.rows.iter().map(Numbered::len).sum()
+    }
+
+    /// Counts the values, or some more.
     fn cells(&self) -> usize {
-        let rows: usize = self.rows.iter().map(Numbered::len).sum();
-        rows * (3 + self.table.columns().len())
+        self.rows() * (OWN_CELLS + self.table.columns().len())
     }
 
     /// Gives up the rows and returns how they were numbered.
@@ -67,7 +80,7 @@ pub(super) fn insert(connection: &mut PgConnection, parts: &[Part<'_, '_>]) -> Q
     let mut rest = parts;
     while !rest.is_empty() {
         let (now, later) = rest.split_at(fitting(rest));
-        statement(now).execute(connection)?;
+        Joined::of(now).execute(connection)?;
         rest = later;
     }
     Ok(())
@@ -88,47 +101,145 @@ fn fitting(parts: &[Part<'_, '_>]) -> usize {
         .max(1)
 }
 
-fn statement(parts: &[Part<'_, '_>]) -> Statement {
-    let parts = parts.iter().filter(|part| !part.rows.is_empty());
-    let mut statement = Statement::once();
-    for (number, part) in parts.enumerate() {
-        statement = statement
-            .sql(if number == 0 { "WITH " } else { ", " })
-            .identifier(&number.to_string())
-            .sql(" AS (INSERT INTO ")
-            .battery(&part.line.name)
-            .sql(" (seq, received, segment")
-            .each(own_columns(part.table), |statement, (name, _)| {
-                statement.sql(", ").identifier(name)
-            })
-            .sql(") VALUES ");
-        statement = values(statement, part).sql(")");
-    }
-    statement.sql(" SELECT")
+/// The statement. A group of a fleet has ten thousand values: each is put here once, and none is
+/// copied that a column holds.
+struct Joined<'j> {
+    parts: Vec<&'j Part<'j, 'j>>,
+    /// Of all rows, one after another.
+    cells: Vec<Cell<'j>>,
 }
 
-fn values(mut statement: Statement, part: &Part<'_, '_>) -> Statement {
-    let mut separator = "(";
-    for rows in &part.rows {
-        let columns = find_columns(rows, part.table);
-        let segment = rows.run.segment.to_be_bytes();
-        for (row, seq) in rows.rows() {
-            let cells = own_columns(part.table).zip(&columns);
-            statement = statement
-                .sql(separator)
-                .cell(CellBind::new(Element::Long, &seq.to_be_bytes()))
-                .sql(", ")
-                .cell(CellBind::time(rows.piece.received))
-                .sql(", ")
-                .cell(CellBind::new(Element::Int, &segment))
-                .each(cells, |statement, ((_, element), column)| {
-                    statement
-                        .sql(", ")
-                        .cell(CellBind::of(element, *column, row))
-                })
-                .sql(")");
-            separator = ", (";
+impl<'j> Joined<'j> {
+    fn of(parts: &'j [Part<'j, 'j>]) -> Self {
+        let parts: Vec<&Part<'_, '_>> = parts.iter().filter(|part| part.rows() > 0).collect();
+        let mut cells = Vec::with_capacity(parts.iter().map(|part| part.cells()).sum());
+        for part in &parts {
+            for rows in &part.rows {
+                let columns = find_columns(rows, part.table);
+                for (row, seq) in rows.rows() {
+                    let own = [
+                        Cell::Long(seq),
+                        Cell::time(rows.piece.received),
+                        Cell::Int(rows.run.segment),
+                    ];
+                    cells.extend(own);
+                    let elements = own_columns(part.table).map(|(_, element)| element);
+                    let others = elements.zip(&columns);
+                    cells.extend(others.map(|(element, column)| Cell::of(element, *column, row)));
+                }
+            }
+        }
+        Self { parts, cells }
+    }
+}
+
+impl QueryFragment<Pg> for Joined<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.unsafe_to_cache_prepared();
+        let mut cells = self.cells.iter();
+        for (number, part) in self.parts.iter().enumerate() {
+            out.push_sql(if number == 0 { "WITH " } else { ", " });
+            out.push_identifier(&number.to_string())?;
+            out.push_sql(" AS (INSERT INTO battery.");
+            out.push_identifier(&part.line.name)?;
+            out.push_sql(" (seq, received, segment");
+            let mut width = OWN_CELLS;
+            for (name, _) in own_columns(part.table) {
+                out.push_sql(", ");
+                out.push_identifier(name)?;
+                width += 1;
+            }
+            out.push_sql(") VALUES ");
+            for row in 0..part.rows() {
+                out.push_sql(if row == 0 { "(" } else { ", (" });
+                for (place, cell) in cells.by_ref().take(width).enumerate() {
+                    if place > 0 {
+                        out.push_sql(", ");
+                    }
+                    cell.bind(&mut out)?;
+                }
+                out.push_sql(")");
+            }
+            out.push_sql(")");
+        }
+        out.push_sql(" SELECT");
+        Ok(())
+    }
+}
+
+impl QueryId for Joined<'_> {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl RunQueryDsl<PgConnection> for Joined<'_> {}
+
+/// A value, as diesel binds it.
+#[derive(Debug, Clone, Copy)]
+enum Cell<'a> {
+    Null(Element),
+    Bool(bool),
+    Long(i64),
+    Int(i32),
+    Double(f64),
+    Text(&'a str),
+    Time(PgTimestamp),
+}
+
+impl<'a> Cell<'a> {
+    /// Takes a time in microseconds since 1970.
+    fn time(us: i64) -> Self {
+        Self::Time(PgTimestamp(us.saturating_sub(US_1970_TO_2000)))
+    }
+
+    /// Takes a cell of a column that has the type of `element`: fitting saw to that. A cell of
+    /// another type would be written as null.
+    fn of(element: Element, column: Option<&'a Column>, row: usize) -> Self {
+        fn cell<T>(cells: &[Option<T>], row: usize) -> Option<&T> {
+            cells.get(row).and_then(Option::as_ref)
+        }
+        let found = match (element, column) {
+            (Element::Bool, Some(Column::Bool(cells))) => cell(cells, row).copied().map(Self::Bool),
+            (Element::Long, Some(Column::Int(cells))) => cell(cells, row).copied().map(Self::Long),
+            (Element::Double, Some(Column::Float(cells))) => {
+                cell(cells, row).copied().map(Self::Double)
+            }
+            (Element::Text, Some(Column::Text(cells))) => {
+                cell(cells, row).map(|text| Self::Text(text))
+            }
+            (Element::Time, Some(Column::Time(cells))) => cell(cells, row).copied().map(Self::time),
+            (_, column) => {
+                debug_assert!(
+                    matches!(column, None | Some(Column::Null(_))),
+                    "{column:?} was not fitted"
+                );
+                None
+            }
+        };
+        found.unwrap_or(Self::Null(element))
+    }
+
+    fn bind<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        match self {
+            Self::Null(element) => null(*element, out),
+            Self::Bool(value) => out.push_bind_param::<Bool, _>(value),
+            Self::Long(value) => out.push_bind_param::<BigInt, _>(value),
+            Self::Int(value) => out.push_bind_param::<Integer, _>(value),
+            Self::Double(value) => out.push_bind_param::<Double, _>(value),
+            Self::Text(value) => out.push_bind_param::<Text, _>(value),
+            Self::Time(value) => out.push_bind_param::<Timestamptz, _>(value),
         }
     }
-    statement
+}
+
+fn null(element: Element, out: &mut AstPass<'_, '_, Pg>) -> QueryResult<()> {
+    match element {
+        Element::Bool => out.push_bind_param::<Nullable<Bool>, _>(&None::<bool>),
+        Element::Long => out.push_bind_param::<Nullable<BigInt>, _>(&None::<i64>),
+        Element::Int => out.push_bind_param::<Nullable<Integer>, _>(&None::<i32>),
+        Element::Double => out.push_bind_param::<Nullable<Double>, _>(&None::<f64>),
+        Element::Text => out.push_bind_param::<Nullable<Text>, _>(&None::<&str>),
+        Element::Time => out.push_bind_param::<Nullable<Timestamptz>, _>(&None::<PgTimestamp>),
+        Element::Uuid => out.push_bind_param::<Nullable<Uuid>, _>(&None::<uuid::Uuid>),
+    }
 }

@@ -267,7 +267,9 @@ fn create(
             let statement = statement.sql(", ").identifier(name);
             statement.sql(" ").sql(kind.sql())
         })
-        .sql(")")
+        // Queries go by `seq`. After the 50 rows that are PostgreSQL's own bound, it would sample each
+        // table of a fleet every other minute, for which writers then look at the table anew.
+        .sql(") WITH (autovacuum_analyze_threshold = 10000)")
         .execute(connection)?;
     share::table(connection, ("battery", &line.name), &line.name)
 }

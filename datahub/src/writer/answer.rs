@@ -27,6 +27,7 @@ pub(super) fn answer(
     let mut relay = Relay {
         stored,
         metrics,
+        done: Vec::new(),
         open: BTreeMap::new(),
     };
     let mut receipt = Receipt::default();
@@ -130,6 +131,8 @@ impl Receipt {
 struct Relay<'a> {
     stored: Option<&'a StoredSender>,
     metrics: &'a HubMetrics,
+    /// What nothing more is joined to.
+    done: Vec<StoredRows>,
     open: BTreeMap<i64, StoredRows>,
 }
 
@@ -167,24 +170,21 @@ impl Relay<'_> {
                 open.columns.append(rows.columns);
             }
             Entry::Occupied(mut entry) => {
-                let done = entry.insert(rows);
-                self.send(done);
+                self.done.push(entry.insert(rows));
             }
         }
     }
 
-    fn flush(&mut self) {
-        for (_, rows) in std::mem::take(&mut self.open) {
-            self.send(rows);
-        }
-    }
-
-    fn send(&self, rows: StoredRows) {
-        let count = rows.received.len() as u64;
+    /// Hands all of the group over at once: one by one, hundreds of batteries would not fit.
+    fn flush(self) {
+        let mut all = self.done;
+        all.extend(self.open.into_values());
+        let count: usize = all.iter().map(|rows| rows.received.len()).sum();
         if let Some(stored) = self.stored
-            && stored.try_send(rows).is_err()
+            && count > 0
+            && stored.try_send(all).is_err()
         {
-            self.metrics.rows_left_to_sweep.inc_by(count);
+            self.metrics.rows_left_to_sweep.inc_by(count as u64);
         }
     }
 }

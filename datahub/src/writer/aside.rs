@@ -106,7 +106,7 @@ impl Drop for Report {
 fn write(wiring: &Wiring, battery: i64, batches: Vec<Batch>) -> Ended {
     let rules = Rules {
         alone_lock_ms: LOCK_MS,
-        ..wiring.rules
+        ..wiring.rules.clone()
     };
     let written = Link::open(wiring)
         .map_err(Failure::from)

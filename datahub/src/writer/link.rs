@@ -16,6 +16,11 @@ use crate::store::{self, StoreError};
 /// Statements that a connection keeps prepared: PostgreSQL takes about 40 kB for each.
 const MOST_PREPARED: usize = 2000;
 
+/// Statements look lines up by their keys. Not knowing how many an array names, PostgreSQL would
+/// read all of `hub.batteries` and `hub.sessions` for each group of a fleet.
+const BY_KEY: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; \
+                      SET enable_mergejoin = off; SET jit = off";
+
 /// A connection with durable commits and short waits for locks.
 pub(super) struct Link {
     pub(super) connection: PgConnection,
@@ -30,7 +35,7 @@ impl Link {
         let lock_ms = wiring.lock_timeout.as_millis().max(1);
         connection.batch_execute(&format!(
             "SET application_name = 'datahub writer'; SET lock_timeout = {lock_ms}; \
-             SET TIME ZONE 'UTC'; SELECT set_config('synchronous_commit', 'on', false) \
+             SET TIME ZONE 'UTC'; {BY_KEY}; SELECT set_config('synchronous_commit', 'on', false) \
              WHERE current_setting('synchronous_commit') = 'off'"
         ))?;
         store::plain_messages(&mut connection);

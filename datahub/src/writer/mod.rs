@@ -25,7 +25,11 @@ use tokio_util::sync::CancellationToken;
 
 use self::waiting::Bounds;
 use crate::{
-    batch::Batch, config::Settings, metrics::HubMetrics, store::group::Rules, stored::StoredSender,
+    batch::Batch,
+    config::Settings,
+    metrics::HubMetrics,
+    store::group::Rules,
+    stored::{StoredSender, ToRelay},
 };
 
 /// Orders that are on their way to a writer, which takes them in while it has room for their rows.
@@ -79,14 +83,14 @@ impl fmt::Debug for Writers {
 impl Writers {
     /// Starts the threads; one that ends on its own stops the service.
     ///
-    /// Committed rows go to `stored` where it has room.
+    /// Committed rows go to the relay where it has room.
     ///
     /// # Errors
     /// The system gives no thread.
-    pub fn start(
+    pub(crate) fn start(
         settings: &Settings,
         lifecycle: &Lifecycle,
-        stored: Option<StoredSender>,
+        relay: Option<ToRelay>,
         metrics: &HubMetrics,
     ) -> std::io::Result<Self> {
         let wiring = Wiring {
@@ -95,6 +99,7 @@ impl Writers {
                 horizon_s: settings.segment_horizon_s,
                 columns: settings.columns,
                 alone_lock_ms: (settings.lock_timeout / 4).as_millis().max(1),
+                hints: relay.as_ref().map(|relay| Arc::clone(&relay.hints)),
             },
             lock_timeout: settings.lock_timeout,
             group: Bounds {
@@ -104,7 +109,7 @@ impl Writers {
             },
             group_wait: settings.group_wait,
             queue_frames: settings.queue_frames,
-            stored,
+            stored: relay.map(|relay| relay.stored),
             metrics: metrics.clone(),
             closing: CancellationToken::new(),
             give_up: CancellationToken::new(),

@@ -26,14 +26,14 @@ async fn all_rows_go_out_anew_while_hubs_relay_new_ones() {
     servers.store_as("b7", 3000, "now() - interval '30 days'", "'old'");
     let running = start(&servers).await;
     let young = servers.store("b7", 500);
-    running.stored.send(young).await.unwrap();
+    running.stored.send(vec![young]).await.unwrap();
     let settings = settings(&servers);
     let mut told = Vec::new();
     let rebuilding = rebuild::run(&settings, None, |line| told.push(line.to_owned()));
     let storing = async {
         for _ in 0..30 {
             let rows = servers.store("b7", 20);
-            running.stored.send(rows).await.unwrap();
+            running.stored.send(vec![rows]).await.unwrap();
             tokio::task::yield_now().await;
         }
     };
@@ -53,7 +53,7 @@ async fn an_interrupted_rebuild_is_completed_by_hubs_and_may_be_repeated() {
     servers.battery("b7");
     let running = start(&servers).await;
     let rows = servers.store("b7", 20_000);
-    running.stored.send(rows).await.unwrap();
+    running.stored.send(vec![rows]).await.unwrap();
     servers.stream_equals_table("b7").await;
     let settings = settings(&servers);
     let only = Some("b7".parse().unwrap());

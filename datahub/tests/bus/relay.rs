@@ -19,7 +19,7 @@ use crate::support::{PATIENCE, Parts, Servers, rows_in};
 /// A relay that runs, and its inbox.
 pub(crate) struct Running {
     pub(crate) parts: Parts,
-    pub(crate) stored: mpsc::Sender<StoredRows>,
+    pub(crate) stored: mpsc::Sender<Vec<StoredRows>>,
 }
 
 pub(crate) async fn start(servers: &Servers) -> Running {
@@ -76,7 +76,7 @@ async fn the_stream_carries_what_the_tables_have_in_order() {
     for round in 0..20 {
         for name in ["a", "b"] {
             let rows = servers.store(name, 1 + round * 17);
-            relay.stored.send(rows).await.unwrap();
+            relay.stored.send(vec![rows]).await.unwrap();
         }
         if round == 10 {
             servers.sql("UPDATE hub.batteries SET segment = segment + 1");
@@ -126,7 +126,7 @@ async fn rows_of_many_bytes_fit_their_frames() {
     servers.battery("wide");
     let relay = start(&servers).await;
     let rows = servers.store_as("wide", 9, "now()", "repeat('w', 200000)");
-    relay.stored.send(rows).await.unwrap();
+    relay.stored.send(vec![rows]).await.unwrap();
     let frames = servers.stream_equals_table("wide").await;
     assert!(
         frames
@@ -154,7 +154,7 @@ async fn a_bus_that_was_away_gets_every_row_once() {
     let relay = start(&servers).await;
     for round in 0..30 {
         let rows = servers.store("b7", 7);
-        relay.stored.send(rows).await.unwrap();
+        relay.stored.send(vec![rows]).await.unwrap();
         match round {
             10 => servers.nats.server.kill(),
             19 => lag_shows(&relay).await,
@@ -177,7 +177,7 @@ async fn a_wiped_bus_is_filled_with_its_window_again() {
     servers.store_as("quiet", 10, "now() - interval '8 days'", "'old'");
     let relay = start(&servers).await;
     let rows = servers.store("b7", 700);
-    relay.stored.send(rows).await.unwrap();
+    relay.stored.send(vec![rows]).await.unwrap();
     all_marked(&servers).await;
     let epoch_before = relay.parts.bus.life().unwrap().epoch;
 
@@ -215,7 +215,7 @@ async fn relays_in_competition_send_no_row_twice_and_leave_none_out() {
         // Both, one or none of them hear of it at once.
         for (place, relay) in relays.iter().enumerate() {
             if round % 4 == 0 || round % 3 == i64::try_from(place).unwrap() {
-                relay.stored.send(rows.clone()).await.unwrap();
+                relay.stored.send(vec![rows.clone()]).await.unwrap();
             }
         }
     }
@@ -261,7 +261,7 @@ async fn after_restoring(damage: &str) {
     servers.sql(damage);
     let relay = start(&servers).await;
     let rows = servers.store("b7", 3);
-    relay.stored.send(rows).await.unwrap();
+    relay.stored.send(vec![rows]).await.unwrap();
     let table = servers.table("b7");
     testing::eventually(PATIENCE, || async {
         let mut frames = servers.frames("b7").await;
@@ -313,7 +313,7 @@ async fn retention_in_the_table_is_no_restored_table() {
     servers.sql("DELETE FROM battery.b7");
     let relay = start(&servers).await;
     let rows = servers.store("b7", 3);
-    relay.stored.send(rows).await.unwrap();
+    relay.stored.send(vec![rows]).await.unwrap();
     testing::eventually(PATIENCE, || async {
         let frames = servers.frames("b7").await;
         match frames.last() {
@@ -332,7 +332,7 @@ async fn a_foreign_message_on_a_battery_s_subject_holds_up_nothing() {
     // A sweep that is faster than the rows would see the message before them, and refuse none.
     let relay = start_sweeping(&servers, PATIENCE * 2).await;
     let rows = servers.store("b7", 10);
-    relay.stored.send(rows).await.unwrap();
+    relay.stored.send(vec![rows]).await.unwrap();
     servers.stream_equals_table("b7").await;
     all_marked(&servers).await;
 
@@ -345,7 +345,7 @@ async fn a_foreign_message_on_a_battery_s_subject_holds_up_nothing() {
     sent.await.unwrap();
 
     let rows = servers.store("b7", 10);
-    relay.stored.send(rows).await.unwrap();
+    relay.stored.send(vec![rows]).await.unwrap();
     servers.stream_equals_table("b7").await;
     assert_eq!(relay.parts.metric("datahub_relay_refusals_total"), 1);
     relay.stop().await;

@@ -35,6 +35,11 @@ impl Machine {
         })
     }
 
+    /// Returns for how many ticks cores were busy since `before`.
+    pub(crate) fn busy_since(&self, before: &Self) -> f64 {
+        (self.all - before.all) - (self.idle - before.idle)
+    }
+
     /// Returns which share of all cores was idle since `before`.
     pub(crate) fn idle_since(&self, before: &Self) -> f64 {
         (self.idle - before.idle) / (self.all - before.all)
@@ -78,13 +83,16 @@ impl Parts {
         Ok(Self(read.collect()))
     }
 
-    /// Prints the time of each part since `before`, a row.
-    pub(crate) fn print_since(&self, before: &Self, rows: f64) {
+    /// Prints the time of each part since `before`, a row, and of all that is no part, such as
+    /// PostgreSQL's short-lived helpers; `busy` is the time of both.
+    pub(crate) fn print_since(&self, before: &Self, busy: f64, rows: f64) {
         let mut sums: BTreeMap<&str, f64> = BTreeMap::new();
         for (id, (part, ticks)) in &self.0 {
             let known = before.0.get(id).map_or(0.0, |(_, ticks)| *ticks);
             *sums.entry(part).or_default() += ticks - known;
         }
+        let others = busy - sums.values().sum::<f64>();
+        sums.insert("all others", others);
         for (part, ticks) in sums.iter().filter(|(_, ticks)| **ticks > 0.0) {
             println!("  {part:<40} {:>7.1} µs a row", ticks * TICK_US / rows);
         }
