@@ -3,12 +3,12 @@
 //! A reader refuses an unknown `v` and accepts unknown keys.
 
 use bytes::Bytes;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 
 use crate::{
     msgpack,
     name::{BatteryName, EstimatorName},
-    rows::Columns,
+    rows::{Columns, packed},
 };
 
 /// The version of both frames that this build writes.
@@ -87,7 +87,8 @@ impl RowFrame {
     /// # Errors
     /// See [`FrameError`]; nothing of the frame can be used then.
     pub fn decode(bytes: &[u8]) -> Result<Self, FrameError> {
-        let frame: Self = msgpack::from_slice(bytes).map_err(FrameError::Decode)?;
+        let (mut frame, columns): (Self, _) = read(bytes)?;
+        frame.columns = columns.unwrap_or(frame.columns);
         let (expected, found) = (frame.received.len(), frame.columns.rows());
         if frame.columns.width() > 0 && expected != found {
             return Err(FrameError::Length { expected, found });
@@ -165,7 +166,8 @@ impl EstimateFrame {
     /// # Errors
     /// See [`FrameError`]; nothing of the frame can be used then.
     pub fn decode(bytes: &[u8]) -> Result<Self, FrameError> {
-        let frame: Self = msgpack::from_slice(bytes).map_err(FrameError::Decode)?;
+        let (mut frame, columns): (Self, _) = read(bytes)?;
+        frame.columns = columns.unwrap_or(frame.columns);
         let expected = frame.seq.len();
         for found in [frame.test_time.len(), frame.columns.rows()] {
             if found != expected {
@@ -191,6 +193,13 @@ fn encode(frame: &impl Serialize) -> Bytes {
     rmp_serde::to_vec_named(frame)
         .expect("frames hold only values that msgpack has")
         .into()
+}
+
+/// Reads a frame, and its columns, which are most of it, apart from it where that is quicker.
+fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Option<Columns>), FrameError> {
+    let (columns, rest) = packed::lift_columns(bytes).unzip();
+    let frame = msgpack::from_slice(rest.as_deref().unwrap_or(bytes));
+    Ok((frame.map_err(FrameError::Decode)?, columns))
 }
 
 /// Refuses a frame of another version; `v` is written first, so this comes before all else.

@@ -1,7 +1,7 @@
 //! Msgpack that others wrote: bounded in depth, so that no bytes fill the stack of whoever reads them.
 
 use rmp_serde::{Deserializer, decode::Error};
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 
 /// How deep anything may be nested: what is said here is flat, and unknown keys are passed over.
 pub const MAX_DEPTH: usize = 64;
@@ -13,6 +13,16 @@ pub const MAX_DEPTH: usize = 64;
 pub fn from_slice<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Error> {
     let mut reader = Deserializer::from_read_ref(bytes);
     reader.set_max_depth(MAX_DEPTH);
+    T::deserialize(&mut reader)
+}
+
+/// Reads the value with which `bytes` begin, and moves them behind it.
+///
+/// # Errors
+/// As [`from_slice`].
+pub(crate) fn read<T: DeserializeOwned>(bytes: &mut &[u8]) -> Result<T, Error> {
+    let mut reader = Deserializer::new(bytes);
+    reader.set_max_depth(MAX_DEPTH / 2);
     T::deserialize(&mut reader)
 }
 

@@ -98,7 +98,8 @@ impl Stack {
 
     /// Returns whose certificates count for this stack's clients.
     pub fn trust(&self) -> Trust {
-        self.secured().map(Secured::trust).unwrap_or_default()
+        self.secured()
+            .map_or_else(|| self.system_trust(), Secured::trust)
     }
 
     /// Returns the token of this stack's clients.

@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Output},
+    sync::OnceLock,
     time::Duration,
 };
 
@@ -10,6 +11,7 @@ use rovi_common::{
     local::{self, ServerProcess, Signal},
     rights::Party,
     testing::{self, TestNats, TestPostgres, eventually},
+    tls::Trust,
 };
 use rovicli::bus_credentials::BusCredentials;
 use tempfile::TempDir;
@@ -34,6 +36,8 @@ pub struct Stack {
     http: reqwest::Client,
     settings: Vec<(String, String)>,
     secured: Option<Secured>,
+    /// Whom clients of plain services believe, read once: it takes milliseconds.
+    system_trust: OnceLock<Trust>,
     /// The database as the hub knows it.
     database_url: String,
 }
@@ -82,6 +86,7 @@ impl Stack {
             http: http_client(),
             settings: Vec::new(),
             secured: None,
+            system_trust: OnceLock::new(),
         }
     }
 
@@ -89,6 +94,10 @@ impl Stack {
     pub(crate) fn secure(&mut self, secured: Secured) {
         self.http = secured.http();
         self.secured = Some(secured);
+    }
+
+    pub(crate) fn system_trust(&self) -> Trust {
+        self.system_trust.get_or_init(Trust::default).clone()
     }
 
     pub(crate) fn unsecure(&mut self) -> Option<Secured> {
@@ -253,6 +262,11 @@ impl Stack {
     /// Returns the hub's process id, while it runs.
     pub fn hub_id(&self) -> Option<u32> {
         self.hub.as_ref().map(ServerProcess::id)
+    }
+
+    /// Returns the twin's process id, while it runs.
+    pub fn twin_id(&self) -> Option<u32> {
+        self.twin.as_ref().map(ServerProcess::id)
     }
 
     /// Ends the hub at once, as a crash would.

@@ -14,8 +14,7 @@ use bytes::Bytes;
 use rovi_common::{
     fault,
     frame::{
-        EstimateFrame, FRAME_VERSION, Lineage, MAX_FRAME_BYTES, MAX_FRAME_ROWS, deviation_column,
-        estimate_column,
+        EstimateFrame, FRAME_VERSION, Lineage, MAX_FRAME_BYTES, deviation_column, estimate_column,
     },
     name::{BatteryName, EstimatorName},
     rows::{Column, Columns},
@@ -29,6 +28,9 @@ use crate::fleet::Shared;
 const IN_FLIGHT: usize = 64;
 /// By then the stream has answered, unless something is wrong.
 const ANSWERED: Duration = Duration::from_millis(500);
+/// Estimates of one frame: of rows that pour in, four frames' make one, which costs the bus hardly
+/// more than each of them.
+const MOST_ESTIMATES: usize = 1024;
 /// The most bytes of a float in msgpack.
 const FLOAT_BYTES: usize = 9;
 const INNOVATION: &str = "innovation";
@@ -154,7 +156,7 @@ impl Outbox {
 
     fn most_rows(&self) -> usize {
         let row_bytes = FLOAT_BYTES * (self.columns() + 2);
-        (MAX_FRAME_BYTES / 2 / row_bytes).clamp(1, MAX_FRAME_ROWS)
+        (MAX_FRAME_BYTES / 2 / row_bytes).clamp(1, MOST_ESTIMATES)
     }
 
     /// Says of all that follows what made it.

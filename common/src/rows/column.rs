@@ -11,7 +11,7 @@ use serde::{
 use super::value::{Value, serialize_time};
 
 /// The most cells for which room is made before any is read; a length on the wire is a claim.
-const MAX_RESERVED_CELLS: usize = 4096;
+pub(super) const MAX_RESERVED_CELLS: usize = 4096;
 
 /// The cells of one column, in the order of the rows; `None` is SQL `NULL`.
 #[derive(Debug, Clone, PartialEq)]

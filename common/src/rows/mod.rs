@@ -4,6 +4,7 @@
 mod cell;
 mod column;
 mod columns;
+pub mod packed;
 mod value;
 
 pub use cell::Cell;

@@ -125,7 +125,7 @@ fn numbers(column: Column) -> Result<Vec<Option<f64>>, &'static str> {
 /// statement takes many frames.
 pub(super) fn merge(all: impl IntoIterator<Item = Estimates>) -> Vec<Estimates> {
     type Key = (EstimatorName, i64, i64, i64, Vec<String>, Option<String>);
-    let mut merged: BTreeMap<Key, Estimates> = BTreeMap::new();
+    let mut parts: BTreeMap<Key, Vec<Estimates>> = BTreeMap::new();
     for one in all {
         let names = one.columns.iter().map(|(name, _)| name.clone()).collect();
         let key = (
@@ -136,17 +136,29 @@ pub(super) fn merge(all: impl IntoIterator<Item = Estimates>) -> Vec<Estimates> 
             names,
             one.lineage.as_ref().map(|lineage| format!("{lineage:?}")),
         );
-        match merged.get_mut(&key) {
-            Some(known) => append(known, one),
-            None => {
-                merged.insert(key, one);
-            }
-        }
+        parts.entry(key).or_default().push(one);
     }
-    let mut merged: Vec<Estimates> = merged.into_values().collect();
+    let mut merged: Vec<Estimates> = parts.into_values().filter_map(join).collect();
     merged.iter_mut().for_each(each_seq_once);
     merged.retain(|estimates| !estimates.seq.is_empty() || !estimates.replaces.is_empty());
     merged
+}
+
+/// Joins estimates of the same columns, with room for all at once.
+fn join(parts: Vec<Estimates>) -> Option<Estimates> {
+    let rows: usize = parts.iter().map(|part| part.seq.len()).sum();
+    let mut parts = parts.into_iter();
+    let mut joined = parts.next()?;
+    let more = rows - joined.seq.len();
+    joined.seq.reserve_exact(more);
+    joined.test_time.reserve_exact(more);
+    for (_, cells) in &mut joined.columns {
+        cells.reserve_exact(more);
+    }
+    for part in parts {
+        append(&mut joined, part);
+    }
+    Some(joined)
 }
 
 fn append(known: &mut Estimates, more: Estimates) {

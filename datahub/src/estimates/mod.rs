@@ -27,6 +27,7 @@ use rovi_common::{
     error::ErrorChain, lifecycle::Lifecycle, name::BatteryName, streams, telemetry::Metrics,
 };
 use tokio::{
+    runtime::Handle,
     sync::mpsc,
     time::{Instant, sleep, timeout_at},
 };
@@ -54,6 +55,8 @@ const BATCH_FRAMES: usize = 400;
 /// Bytes after which a batch takes no more frames: some twenty thousand estimates. Others wait behind
 /// it, and [`ACK_WAIT`] runs for them.
 const BATCH_BYTES: usize = 4 << 20;
+/// Bytes fetched at once; they wait in memory while those before are written.
+const FETCHED_BYTES: usize = 2 * BATCH_BYTES;
 /// How long a batch waits for more frames after its first.
 const BATCH_WAIT: Duration = Duration::from_millis(10);
 const FETCH_EXPIRES: Duration = Duration::from_secs(30);
@@ -173,7 +176,10 @@ impl EstimateWriter {
             return Ok(());
         };
         let (read, mut batches) = mpsc::channel(1);
-        let reading = fetch(messages, read, stop);
+        let fetching = fetch(messages, read, stop.clone());
+        // On one thread all the time, which has the memory of the batches before at hand.
+        let runtime = Handle::current();
+        let reading = tokio::task::spawn_blocking(move || runtime.block_on(fetching));
         let storing = async {
             while let Some(batch) = batches.recv().await {
                 if stop.is_cancelled() {
@@ -183,7 +189,9 @@ impl EstimateWriter {
                 }
             }
         };
-        tokio::join!(reading, storing).0
+        let (read, ()) = tokio::join!(reading, storing);
+        // A panic was told; what it had read comes again.
+        read.unwrap_or(Ok(()))
     }
 
     /// Opens the consumer that all hubs share.
@@ -207,6 +215,7 @@ impl EstimateWriter {
         let messages = consumer
             .stream()
             .max_messages_per_batch(BATCH_FRAMES)
+            .max_bytes_per_batch(FETCHED_BYTES)
             .expires(FETCH_EXPIRES)
             .heartbeat(FETCH_HEARTBEAT)
             .messages();
@@ -318,17 +327,14 @@ pub(crate) fn check(subject: &str, payload: &[u8]) -> Result<(), String> {
     accept::accept(subject, payload).map(|accepted| drop(accept::merge([accepted.estimates])))
 }
 
-/// Reads batches, on a thread for blocking work, until the bus fails or the service stops.
+/// Reads batches until the bus fails or the service stops; the thread may be blocked.
 async fn fetch(
     mut messages: pull::Stream,
     read: mpsc::Sender<Batch>,
-    stop: &CancellationToken,
+    stop: CancellationToken,
 ) -> Result<(), BusError> {
     while let Some(Some(first)) = stop.run_until_cancelled(messages.next()).await {
-        let batch = collect(first, &mut messages).await?;
-        let Ok(batch) = tokio::task::spawn_blocking(move || Batch::of(batch)).await else {
-            continue;
-        };
+        let batch = Batch::of(collect(first, &mut messages).await?);
         if read.send(batch).await.is_err() {
             break;
         }

@@ -56,6 +56,11 @@ pub(super) fn put(out: &mut Vec<u8>, cell: &[u8]) {
     out.extend_from_slice(cell);
 }
 
+/// Appends a cell of eight bytes, as most are.
+pub(super) fn put_eight(out: &mut Vec<u8>, [a, b, c, d, e, f, g, h]: [u8; 8]) {
+    out.extend_from_slice(&[0, 0, 0, 8, a, b, c, d, e, f, g, h]);
+}
+
 /// Appends a cell that is null.
 pub(super) fn put_null(out: &mut Vec<u8>) {
     out.extend_from_slice(&NULL.to_be_bytes());
@@ -63,7 +68,7 @@ pub(super) fn put_null(out: &mut Vec<u8>) {
 
 /// Appends a time in microseconds since 1970.
 pub(super) fn put_time(out: &mut Vec<u8>, us: i64) {
-    put(out, &since_2000(us));
+    put_eight(out, since_2000(us));
 }
 
 /// Appends the cell of a column that has the type of `element`: fitting saw to that. A cell of
@@ -73,7 +78,7 @@ pub(super) fn put_cell(out: &mut Vec<u8>, element: Element, column: &Column, row
         cells.get(row).and_then(Option::as_ref)
     }
     let put_some = |out: &mut Vec<u8>, bytes: Option<[u8; 8]>| match bytes {
-        Some(bytes) => put(out, &bytes),
+        Some(bytes) => put_eight(out, bytes),
         None => put_null(out),
     };
     match (element, column) {

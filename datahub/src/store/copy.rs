@@ -159,7 +159,7 @@ fn write(out: &mut dyn Write, table: &Table, rows: &[Numbered<'_, '_>]) -> Query
         let columns = find_columns(rows, table);
         for (row, seq) in rows.rows() {
             let bytes = written.begin_row()?;
-            bind::put(bytes, &seq.to_be_bytes());
+            bind::put_eight(bytes, seq.to_be_bytes());
             bind::put_time(bytes, rows.piece.received);
             bind::put(bytes, &rows.run.segment.to_be_bytes());
             for (&element, column) in elements.iter().zip(&columns) {

@@ -6,7 +6,7 @@
 
 use std::{borrow::Cow, fmt};
 
-use rovi_common::rows::{Cell, Column, Value};
+use rovi_common::rows::{Cell, Column, Value, packed};
 use serde::{
     Deserializer,
     de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor},
@@ -170,6 +170,9 @@ pub fn decode_kept(kept: Vec<serde_json::Value>, limits: &Limits) -> Decoded {
 }
 
 fn form_of_msgpack(bytes: &[u8], limits: &Limits) -> Result<Form, String> {
+    if let Some(columns) = packed::columns(bytes).filter(|columns| !columns.is_empty()) {
+        return Ok(Form::Batch(columns));
+    }
     let mut rest = bytes;
     let mut deserializer = rmp_serde::Deserializer::new(&mut rest);
     deserializer.set_max_depth(MAX_DEPTH);

@@ -129,12 +129,12 @@ fn write(mut rows: Rows<'_>, estimates: &Estimates) -> QueryResult<()> {
             estimates.revision,
             estimates.generation,
         ] {
-            bind::put(bytes, &number.to_be_bytes());
+            bind::put_eight(bytes, number.to_be_bytes());
         }
-        bind::put(bytes, &test_time.to_be_bytes());
+        bind::put_eight(bytes, test_time.to_be_bytes());
         for (_, cells) in &estimates.columns {
             match cells.get(row).copied().flatten() {
-                Some(value) => bind::put(bytes, &value.to_be_bytes()),
+                Some(value) => bind::put_eight(bytes, value.to_be_bytes()),
                 None => bind::put_null(bytes),
             }
         }

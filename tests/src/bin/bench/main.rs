@@ -144,8 +144,8 @@ async fn estimation(
         replay::history(&stack, summary).await?;
     }
     if wanted(Measurement::Path) {
-        let stack = Stack::start().await;
-        path::rows_to_estimates(&stack, summary, PATH_ROWS).await?;
+        let mut stack = Stack::start().await;
+        path::rows_to_estimates(&mut stack, summary, PATH_ROWS).await?;
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use system_tests::Stack;
 
 use crate::{
     ingest, peer,
+    processor::{Machine, Parts},
     summary::{Summary, median},
 };
 
@@ -23,7 +24,7 @@ const COPIES: usize = 3;
 
 /// Measures `path_rows_per_s`, `path_vs_copy` and `fleet_path_vs_copy`.
 pub(crate) async fn rows_to_estimates(
-    stack: &Stack,
+    stack: &mut Stack,
     summary: &mut Summary,
     rows: usize,
 ) -> anyhow::Result<()> {
@@ -33,11 +34,13 @@ pub(crate) async fn rows_to_estimates(
         ..Plan::default()
     };
     let frames = Simulation::new(plan).collect::<Result<_, _>>()?;
+    let before = Usage::now(stack)?;
     let begun = Instant::now();
     ingest::upload(stack, "path", frames).await?;
     println!("  stored after {:.2} s", begun.elapsed().as_secs_f64());
     estimated(stack, &["path".to_owned()], rows).await;
     let took = begun.elapsed().as_secs_f64();
+    Usage::now(stack)?.print_since(&before, rows);
     are_complete(stack, &["path".to_owned()], rows - 1)?;
     let speed = rows as f64 / took;
     let peer = "the origin: 19 rows/s with an estimator";
@@ -66,7 +69,7 @@ fn copied(stack: &Stack, rows: usize) -> anyhow::Result<f64> {
 }
 
 /// Pours rows of many batteries at once, twice; returns the rows a second of each time.
-async fn fleet(stack: &Stack) -> anyhow::Result<(f64, f64)> {
+async fn fleet(stack: &mut Stack) -> anyhow::Result<(f64, f64)> {
     let plan = Plan {
         rows: 2 * FLEET_ROWS,
         ..Plan::default()
@@ -89,17 +92,41 @@ async fn fleet(stack: &Stack) -> anyhow::Result<(f64, f64)> {
 
 /// Pours the same rows for each battery, the last of which is then row `last`; returns the rows a
 /// second until all are estimated.
-async fn pour(stack: &Stack, names: &[String], rows: Columns, last: usize) -> anyhow::Result<f64> {
+async fn pour(
+    stack: &mut Stack,
+    names: &[String],
+    rows: Columns,
+    last: usize,
+) -> anyhow::Result<f64> {
     peer::checkpoint(stack)?;
     let count = FLEET * rows.rows();
+    let before = Usage::now(stack)?;
     let begun = Instant::now();
+    let to: &Stack = stack;
     let uploads = names
         .iter()
-        .map(|name| ingest::upload(stack, name, vec![rows.clone()]));
+        .map(|name| ingest::upload(to, name, vec![rows.clone()]));
     futures_util::future::try_join_all(uploads).await?;
     println!("  stored after {:.2} s", begun.elapsed().as_secs_f64());
     estimated(stack, names, last).await;
-    Ok(count as f64 / begun.elapsed().as_secs_f64())
+    let speed = count as f64 / begun.elapsed().as_secs_f64();
+    Usage::now(stack)?.print_since(&before, count);
+    Ok(speed)
+}
+
+/// What the machine and each part of the stack have used so far.
+struct Usage(Machine, Parts);
+
+impl Usage {
+    fn now(stack: &mut Stack) -> anyhow::Result<Self> {
+        Ok(Self(Machine::now()?, Parts::now(stack)?))
+    }
+
+    fn print_since(&self, before: &Self, rows: usize) {
+        let idle = 100.0 * self.0.idle_since(&before.0);
+        println!("  {idle:.0} % of all cores were idle");
+        self.1.print_since(&before.1, rows as f64);
+    }
 }
 
 /// Makes a battery known and registers its estimator.

@@ -59,7 +59,7 @@ struct Backend {
 }
 
 impl Parts {
-    /// Reads those of this program, hub, NATS and PostgreSQL, whose processes are told apart by what
+    /// Reads those of this program, hub, twin, NATS and PostgreSQL, whose processes are told apart by what
     /// their connections call themselves.
     pub(crate) fn now(stack: &mut Stack) -> anyhow::Result<Self> {
         let mut connection = PgConnection::establish(&stack.postgres.server.url())?;
@@ -76,6 +76,7 @@ impl Parts {
         let nats = stack.nats.server.process().map(|server| server.id());
         parts.extend(nats.map(|id| (id, "nats-server".to_owned())));
         parts.extend(stack.hub_id().map(|id| (id, "hub".to_owned())));
+        parts.extend(stack.twin_id().map(|id| (id, "twin".to_owned())));
         let read = parts.into_iter().filter_map(|(id, part)| {
             // A process may have ended meanwhile.
             Some((id, (part, ticks(&format!("/proc/{id}/stat"))?)))
