@@ -1,13 +1,7 @@
 //! Estimates on their way to the bus: gathered into frames, sent with several in flight, sent again
 //! until the stream has them.
 
-use std::{
-    collections::VecDeque,
-    future::IntoFuture,
-    mem,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, future::IntoFuture, mem, sync::Arc, time::Duration};
 
 use async_nats::jetstream::context::{PublishAckFuture, PublishError};
 use bytes::Bytes;
@@ -27,8 +21,6 @@ use crate::fleet::Shared;
 
 /// Frames sent and not yet acknowledged.
 const IN_FLIGHT: usize = 64;
-/// By then the stream has answered, unless something is wrong.
-const ANSWERED: Duration = Duration::from_millis(500);
 /// The most bytes of a float in msgpack.
 const FLOAT_BYTES: usize = 9;
 const INNOVATION: &str = "innovation";
@@ -346,15 +338,7 @@ pub struct Stopped;
 pub struct Publisher {
     shared: Arc<Shared>,
     subject: String,
-    in_flight: VecDeque<Sent>,
-}
-
-/// A frame whose acknowledgement was not looked at yet.
-#[derive(Debug)]
-struct Sent {
-    frame: Bytes,
-    acknowledged: PublishAckFuture,
-    at: Instant,
+    in_flight: VecDeque<(Bytes, PublishAckFuture)>,
 }
 
 impl Publisher {
@@ -372,9 +356,7 @@ impl Publisher {
     /// # Errors
     /// [`Stopped`]: the bus is away and the service stops.
     pub async fn send(&mut self, frame: Bytes) -> Result<(), Stopped> {
-        while let Some(oldest) = self.in_flight.front()
-            && (self.in_flight.len() >= IN_FLIGHT || oldest.at.elapsed() >= ANSWERED)
-        {
+        while self.in_flight.len() >= IN_FLIGHT {
             self.settle_oldest().await?;
         }
         fault::passed("twin.before_publish");
@@ -385,11 +367,7 @@ impl Publisher {
             .await
         {
             Ok(acknowledged) => {
-                self.in_flight.push_back(Sent {
-                    frame,
-                    acknowledged,
-                    at: Instant::now(),
-                });
+                self.in_flight.push_back((frame, acknowledged));
                 Ok(())
             }
             Err(error) => Box::pin(self.send_again(None, Some(frame), &error)).await,
@@ -410,12 +388,7 @@ impl Publisher {
     }
 
     async fn settle_oldest(&mut self) -> Result<(), Stopped> {
-        let Some(Sent {
-            frame,
-            acknowledged,
-            ..
-        }) = self.in_flight.pop_front()
-        else {
+        let Some((frame, acknowledged)) = self.in_flight.pop_front() else {
             return Ok(());
         };
         match acknowledged.into_future().await {
@@ -435,7 +408,7 @@ impl Publisher {
         error: &PublishError,
     ) -> Result<(), Stopped> {
         let in_flight = mem::take(&mut self.in_flight);
-        let between = in_flight.into_iter().map(|sent| sent.frame);
+        let between = in_flight.into_iter().map(|(frame, _)| frame);
         let frames: Vec<Bytes> = oldest.into_iter().chain(between).chain(newest).collect();
         let subject = &self.subject;
         tracing::warn!("{subject}: {} frames are sent again: {error}", frames.len());
