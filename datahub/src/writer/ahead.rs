@@ -50,13 +50,13 @@ struct Ended {
 /// What the committing thread is told.
 enum Order {
     Connect,
-    Commit(Open),
+    Commit(Box<Open>),
 }
 
 /// What the committing thread has done.
 enum Done {
     Connected(Option<Link>),
-    Committed(Ended),
+    Committed(Box<Ended>),
 }
 
 /// The thread that commits, and a connection besides that of the writer.
@@ -75,7 +75,7 @@ impl Committer {
             while let Ok(order) = todo.recv() {
                 let done = match order {
                     Order::Connect => Done::Connected(connect(&wiring)),
-                    Order::Commit(open) => Done::Committed(commit(open)),
+                    Order::Commit(open) => Done::Committed(Box::new(commit(*open))),
                 };
                 if report.send(done).is_err() {
                     return;
@@ -108,7 +108,7 @@ impl Committer {
     /// Returns what became of the commit, if it ends within `patience`.
     fn ended_within(&self, patience: Duration) -> Result<Option<Ended>, Panicked> {
         match self.done.recv_timeout(patience) {
-            Ok(Done::Committed(ended)) => Ok(Some(ended)),
+            Ok(Done::Committed(ended)) => Ok(Some(*ended)),
             Ok(Done::Connected(_)) | Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) => Err(Panicked),
         }
@@ -118,7 +118,7 @@ impl Committer {
     fn ended(&self) -> Result<Ended, Panicked> {
         loop {
             if let Done::Committed(ended) = self.done.recv().map_err(|_panicked| Panicked)? {
-                return Ok(ended);
+                return Ok(*ended);
             }
         }
     }
@@ -242,7 +242,7 @@ impl Writer {
         course.line = open.ahead.left().clone();
         course.is_committing = true;
         let committer = self.committer.as_ref().ok_or(Panicked)?;
-        let sent = committer.orders.send(Order::Commit(open));
+        let sent = committer.orders.send(Order::Commit(Box::new(open)));
         sent.map_err(|_panicked| Panicked)
     }
 
