@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 /// Cells are made by one thread and dropped by another, which the system's allocator does slowly.
+/// It asks for no huge pages: clearing one takes the kernel up to milliseconds, in the midst of rows.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -485,6 +485,9 @@ fn serve(
         .disable_signals()
         .client_request_timeout(http::HEAD_WITHIN)
         .max_connections(http::CONNECTIONS)
+        // Acknowledgements are small, and the next one must not wait for the client's system to
+        // confirm the one before, which may take 40 ms.
+        .tcp_nodelay(true)
         .shutdown_timeout(shutdown.as_secs().max(1));
     if workers > 0 {
         server = server.workers(workers);

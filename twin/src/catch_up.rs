@@ -3,8 +3,7 @@
 //!
 //! While an estimator catches up the fleet sends it nothing. When it has read up to the battery's
 //! last message it goes live and reads on to the newest row known at that moment, so that no frame
-//! falls between. One that lacks nothing, as most do after a start, finds that by a look and needs no
-//! turn. With the hub away, rows that only the hub has are waited for: estimates never skip
+//! falls between. With the hub away, rows that only the hub has are waited for: estimates never skip
 //! rows that exist.
 
 use std::{
@@ -19,7 +18,7 @@ use crate::{
     checkpoint::Origin,
     filter::Position,
     hub::{HubError, Page},
-    replay::{Last, Read, Reader, last_message, last_seen},
+    replay::{Last, Read, Reader, last_message},
     run::{Run, Taken},
     status::Phase,
     subscribe::{bus_epoch, open_stream},
@@ -77,11 +76,6 @@ pub(crate) async fn catch_up(run: &mut Run<'_>) -> Result<(), End> {
     let mut pause = SHORTEST_PAUSE;
     loop {
         let before = run.position();
-        if Box::pin(lacks_nothing(run)).await? {
-            run.trouble(None);
-            run.tell(Phase::Live);
-            return Ok(());
-        }
         let permit = tokio::select! {
             end = run.worker.interrupted() => return Err(end),
             permit = shared.catch_ups.acquire() => permit,
@@ -110,31 +104,6 @@ pub(crate) async fn catch_up(run: &mut Run<'_>) -> Result<(), End> {
         run.worker.pause(pause).await?;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
-}
-
-/// Goes live if a look at the stream finds no row behind the position; in any doubt it does not.
-async fn lacks_nothing(run: &mut Run<'_>) -> Result<bool, End> {
-    let shared = Arc::clone(&run.worker.shared);
-    let _permit = tokio::select! {
-        end = run.worker.interrupted() => return Err(end),
-        permit = shared.looks.acquire() => permit,
-    };
-    let Ok(stream) = open_stream(&shared).await else {
-        return Ok(false);
-    };
-    if run.origin.bus_epoch != bus_epoch(&stream) || run.has_corrections_to_heed() {
-        return Ok(false);
-    }
-    let battery = &run.worker.battery;
-    let Some(newest) = last_seen(&stream, &battery.name).await else {
-        return Ok(false);
-    };
-    battery.note(newest);
-    if battery.go_live(&run.worker.estimator) <= run.position() {
-        return Ok(true);
-    }
-    battery.hold_back(&run.worker.estimator);
-    Ok(false)
 }
 
 /// Ends a long turn when other estimators wait to catch up.

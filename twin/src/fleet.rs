@@ -105,8 +105,6 @@ pub struct Shared {
     pub backtests: Backtests,
     /// Bounds how many estimators read past rows at the same time.
     pub catch_ups: Semaphore,
-    /// Bounds how many look at the same time whether they have to.
-    pub looks: Semaphore,
     /// Whether it is known which stored rows were corrected.
     pub knows_corrections: watch::Sender<bool>,
     /// What is known of tokens, and of the tenants of batteries.

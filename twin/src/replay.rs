@@ -5,7 +5,6 @@ use std::{sync::Arc, time::Duration};
 use async_nats::jetstream::{
     Message,
     consumer::{AckPolicy, DeliverPolicy, pull},
-    message::StreamMessage,
     stream::{LastRawMessageErrorKind, Stream},
 };
 use futures_util::{FutureExt, StreamExt};
@@ -42,30 +41,21 @@ pub(crate) async fn last_message(
 ) -> Result<Last, CatchUpError> {
     let subject = subjects::stored_rows_of(battery);
     match stream.get_last_raw_message_by_subject(&subject).await {
-        Ok(message) => Ok(last_row(battery, &message).map_or(Last::Unreadable, Last::Rows)),
+        Ok(message) => {
+            let rows = announced_rows(Some(&message.headers)).map(|(epoch, _, seq)| (epoch, seq));
+            let rows = rows.or_else(|| {
+                let frame = decode(battery, &message.payload).ok()?;
+                Some((frame.epoch, frame.last_seq()))
+            });
+            Ok(rows.map_or(Last::Unreadable, |(epoch, seq)| {
+                Last::Rows(Position { epoch, seq })
+            }))
+        }
         Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(Last::Nothing),
         Err(error) => Err(CatchUpError::Stream(format!(
             "the last message of {subject} cannot be read: {error}"
         ))),
     }
-}
-
-/// Returns the last row that the stream shows, cheaply: where it has replicas, one that is behind may
-/// answer.
-pub(crate) async fn last_seen(stream: &Stream, battery: &BatteryName) -> Option<Position> {
-    let subject = subjects::stored_rows_of(battery);
-    let message = stream.direct_get_last_for_subject(subject).await.ok()?;
-    last_row(battery, &message)
-}
-
-/// Returns the last row of a frame, if it says so.
-fn last_row(battery: &BatteryName, message: &StreamMessage) -> Option<Position> {
-    let announced = announced_rows(Some(&message.headers));
-    let (epoch, seq) = announced.map(|(epoch, _, seq)| (epoch, seq)).or_else(|| {
-        let frame = decode(battery, &message.payload).ok()?;
-        Some((frame.epoch, frame.last_seq()))
-    })?;
-    Some(Position { epoch, seq })
 }
 
 /// What the reader found next.

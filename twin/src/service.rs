@@ -11,7 +11,7 @@ use std::{
 };
 
 use actix_web::{App, HttpServer, dev::ServerHandle, middleware, web};
-use async_nats::jetstream::{self, context::ContextBuilder};
+use async_nats::jetstream;
 use prometheus::IntCounter;
 use rovi_common::{
     auth::{self, Gate, gate::read_token},
@@ -59,8 +59,6 @@ const LOOK: Duration = Duration::from_secs(1);
 const HTTP_WORKERS: usize = 2;
 /// Scripts that are loaded at the same time in order to be registered.
 const SCRIPT_CHECKS: usize = 2;
-/// Estimators that look at the same time whether they lack rows.
-const LOOKS: usize = 64;
 
 /// The command line of the service.
 #[derive(Debug, clap::Parser, Serialize)]
@@ -174,7 +172,7 @@ impl Service {
         let trust = Trust::of(settings.tls.ca_file.as_deref())?;
         let seed = settings.nats_seed().map_err(StartError::Settings)?;
         let nats = streams::connect_as(&settings.nats_url, "twin", &trust, seed.as_ref()).await?;
-        let jetstream = bus(nats.clone());
+        let jetstream = jetstream::new(nats.clone());
         let hub = hub(&settings, &nats, &trust)?;
         let lifecycle = Lifecycle::new();
         let metrics = Metrics::new();
@@ -189,7 +187,6 @@ impl Service {
             scripts: Arc::new(Semaphore::new(settings.python_estimators.get())),
             script_checks: Semaphore::new(SCRIPT_CHECKS),
             catch_ups: Semaphore::new(settings.concurrent_catch_ups.get()),
-            looks: Semaphore::new(LOOKS),
             knows_corrections: watch::Sender::new(false),
             access: Arc::clone(gate.known()),
             instance: heartbeat::new_instance(),
@@ -443,15 +440,6 @@ fn load(metrics: &TwinMetrics, registry: &Metrics) -> Load {
     }
 }
 
-/// Returns the bus without a bound on what all estimators together have in flight: each bounds its
-/// own frames and keeps some until its next row, so that with a common bound thousands of them would
-/// wait for each other for ever.
-fn bus(nats: async_nats::Client) -> jetstream::Context {
-    ContextBuilder::new()
-        .max_ack_inflight(Semaphore::MAX_PERMITS)
-        .build(nats)
-}
-
 fn measure(fleet: &Fleet) {
     let (mut rows_behind, mut oldest, mut live) = (0, Duration::ZERO, 0);
     let now = Instant::now();
@@ -475,53 +463,4 @@ fn measure(fleet: &Fleet) {
     metrics
         .checkpoint_age
         .set(i64::try_from(oldest.as_secs()).unwrap_or(i64::MAX));
-}
-
-#[cfg(test)]
-mod tests {
-    use rovi_common::testing;
-
-    use super::*;
-    use crate::estimates::{Publisher, Sender};
-
-    /// More than the client would have in flight by itself.
-    const ESTIMATORS: usize = 5_500;
-
-    #[tokio::test]
-    async fn thousands_of_estimators_may_each_keep_a_frame_in_flight() {
-        let nats = testing::nats();
-        let settings = Settings {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            nats_url: nats.server.url().parse().unwrap(),
-            ..Settings::default()
-        };
-        let service = Service::from_config(settings).await.unwrap();
-        let shared = service.fleet.shared();
-        streams::ensure_estimates(&shared.jetstream, &shared.settings.bus)
-            .await
-            .unwrap();
-        let mut publishers: Vec<Publisher> =
-            (0..ESTIMATORS).map(|n| publisher(shared, n)).collect();
-        let all_sent = async {
-            for publisher in &mut publishers {
-                publisher.send("estimates".into()).await.unwrap();
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(20), all_sent)
-            .await
-            .expect("those that keep a frame in flight hold up the others");
-        for publisher in &mut publishers {
-            publisher.settle().await.unwrap();
-        }
-    }
-
-    fn publisher(shared: &Arc<Shared>, number: usize) -> Publisher {
-        let sender = Sender {
-            battery: format!("b{number}").parse().unwrap(),
-            estimator: "default".parse().unwrap(),
-            revision: 1,
-            generation: 1,
-        };
-        Publisher::new(Arc::clone(shared), &sender)
-    }
 }

@@ -194,6 +194,11 @@ impl Column {
         }
     }
 
+    /// Drops all cells but the first `at`.
+    pub fn truncate(&mut self, at: usize) {
+        each_vec!(self, cells => cells.truncate(at), n => *n = at.min(*n));
+    }
+
     /// Gives back memory that the cells do not need.
     pub fn shrink_to_fit(&mut self) {
         match self {

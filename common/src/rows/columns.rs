@@ -32,8 +32,8 @@ pub enum ColumnsError {
 /// A batch of rows as named columns of equal length, in the order they were sent.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Columns {
-    columns: Vec<(String, Column)>,
-    rows: usize,
+    pub(super) columns: Vec<(String, Column)>,
+    pub(super) rows: usize,
 }
 
 impl Columns {
@@ -146,6 +146,14 @@ impl Columns {
         Self {
             columns: self.columns.iter_mut().map(split).collect(),
             rows: rest,
+        }
+    }
+
+    /// Drops all rows but the first `rows`.
+    pub fn truncate(&mut self, rows: usize) {
+        self.rows = self.rows.min(rows);
+        for (_, column) in &mut self.columns {
+            column.truncate(rows);
         }
     }
 

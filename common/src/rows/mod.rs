@@ -1,6 +1,7 @@
 //! Rows of a battery as typed columns: what an upload is decoded into, what is stored, and what
 //! travels in frames.
 
+mod alike;
 mod cell;
 mod column;
 mod columns;

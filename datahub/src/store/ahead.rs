@@ -3,8 +3,9 @@
 //! A commit holds the battery's line until it is on the disk, so the commits of a battery follow
 //! one another. Writing the rows need not wait for that: a second connection inserts them under
 //! the numbers that they will have if the commit under way succeeds. Then one statement takes the
-//! battery's turn, makes sure that line and sessions stand where they were expected, and moves
-//! them; if they do not, all is rolled back, and the rows go the usual way.
+//! battery's turn, makes sure that line and sessions stand where they were expected, moves them,
+//! and writes the rows that came last; if they do not, all is rolled back, and the rows go the
+//! usual way.
 //!
 //! Such a transaction holds rows before it has the line, against the order that all others keep.
 //! Another hub that has the line may wait for one of these rows, so the line is waited for only
@@ -20,9 +21,11 @@ use super::{
     at_once::{Turn, are_plain, is_written},
     batteries::Line,
     group::{ByBattery, Failure, Outcome, Outcomes, Rules},
-    insert,
+    insert::{self, COPY_ROWS},
     known::Tables,
-    number::Span,
+    number::{Numbered, Span, number},
+    sessions::Step,
+    statement::Statement,
     steps,
     work::Work,
 };
@@ -42,6 +45,16 @@ pub(crate) struct Ahead {
     rows: usize,
     batches: Vec<Batch>,
     outcomes: Vec<Outcome>,
+    /// Takes the turn and writes the last rows; none where all are written.
+    writing: Option<Statement>,
+}
+
+/// The last rows, which are written with the turn.
+struct Last {
+    left: Line,
+    rows: usize,
+    outcomes: Vec<Outcome>,
+    turn: Statement,
 }
 
 /// Batches that were stored.
@@ -65,6 +78,7 @@ impl Ahead {
             rows: 0,
             batches: Vec::new(),
             outcomes: Vec::new(),
+            writing: None,
         })
     }
 
@@ -128,19 +142,82 @@ impl Ahead {
         Ok(Some(outcomes.into_vec()))
     }
 
+    /// Adds the last rows, which are written as the turn is taken; gives those back that cannot be
+    /// written so.
+    pub(crate) fn close(
+        &mut self,
+        tables: &Tables,
+        batches: Vec<Batch>,
+        rules: &Rules,
+    ) -> Vec<Batch> {
+        let written = self.batches.len();
+        self.batches.extend(batches);
+        if let Some(last) = self.last(tables, written, rules) {
+            self.left = last.left;
+            self.rows += last.rows;
+            self.outcomes.extend(last.outcomes);
+            self.writing = Some(last.turn);
+            return Vec::new();
+        }
+        self.batches.split_off(written)
+    }
+
+    /// Makes the statement that writes the batches from `first` on with the turn, where there are
+    /// any and it takes them.
+    fn last(&self, tables: &Tables, first: usize, rules: &Rules) -> Option<Last> {
+        let batches = self.batches.get(first..).filter(|last| !last.is_empty())?;
+        let table = tables.get(self.left.id)?;
+        if !are_plain(batches, &self.left, table, rules) {
+            return None;
+        }
+        let places: Vec<usize> = (0..batches.len()).collect();
+        let work = Work::new(batches, &places, table, rules);
+        let pieces = work.pieces();
+        let spans: Vec<Span<'_, '_>> = pieces.iter().map(Span::whole).collect();
+        let (left, numbered) = number(&self.left, &spans, rules.horizon_s);
+        let rows = numbered.iter().map(Numbered::len).sum();
+        if rows == 0 || rows >= COPY_ROWS || !work.fits() {
+            return None;
+        }
+        let turn = self.turn(&left, &self.steps()).storing(table, &numbered);
+        let runs = numbered.into_iter().map(|rows| rows.run).collect();
+        drop(spans);
+        drop(pieces);
+        let mut outcomes = Outcomes::new(batches.len());
+        work.all_stored(&left, runs, &mut outcomes);
+        Some(Last {
+            left,
+            rows,
+            outcomes: outcomes.into_vec(),
+            turn,
+        })
+    }
+
+    fn steps(&self) -> Vec<Step> {
+        let places = (0..self.batches.len()).collect();
+        steps::joined(&self.batches, &ByBattery::from([(self.found.id, places)]))
+    }
+
+    fn turn<'t>(&'t self, moved: &'t Line, steps: &'t [Step]) -> Turn<'t> {
+        Turn {
+            line: &self.found,
+            moved,
+            steps,
+        }
+    }
+
     /// Takes the turn and commits; tells whether the rows are durable. If not, nothing was
     /// written.
     ///
     /// # Errors
     /// Nothing was written, or the connection was lost and nobody knows.
-    pub(crate) fn commit(&self, connection: &mut PgConnection) -> Result<bool, Failure> {
-        let places = (0..self.batches.len()).collect();
-        let turn = Turn {
-            line: &self.found,
-            moved: &self.left,
-            steps: &steps::joined(&self.batches, &ByBattery::from([(self.found.id, places)])),
+    pub(crate) fn commit(&mut self, connection: &mut PgConnection) -> Result<bool, Failure> {
+        let turn = match self.writing.take() {
+            Some(turn) => turn,
+            None => self.turn(&self.left, &self.steps()).alone(),
         };
-        let moved = is_written(connection, turn.alone()).map_err(Failure::of(self.found.id));
+        fault::point("hub.in_write")?;
+        let moved = is_written(connection, turn).map_err(Failure::of_rows(self.found.id));
         if !matches!(moved, Ok(true)) {
             AnsiTransactionManager::rollback_transaction(connection)?;
             return moved;

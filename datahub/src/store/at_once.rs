@@ -115,7 +115,7 @@ pub(super) fn is_written(connection: &mut PgConnection, statement: Statement) ->
 
 impl Turn<'_> {
     /// Moves line and sessions and stores rows.
-    fn storing(&self, table: &Table, rows: &[Numbered<'_, '_>]) -> Statement {
+    pub(super) fn storing(&self, table: &Table, rows: &[Numbered<'_, '_>]) -> Statement {
         let statement = self.both().sql(", stored AS (");
         from_arrays(statement, self.line, table, rows)
             .sql(" WHERE (SELECT written FROM may)) SELECT written FROM may")

@@ -1,5 +1,6 @@
 //! Uploads: `GET` (WebSocket) and `POST /db/upload/{battery}`.
 
+mod alike;
 pub mod battdat;
 pub(crate) mod bodies;
 pub(crate) mod body;

@@ -48,6 +48,26 @@ pub(super) fn usable_row(
     Ok(row)
 }
 
+/// Tells whether the last row may be stored as those before it, whose columns it has.
+pub(super) fn last_row_fits(rows: &Columns, limits: &Limits) -> bool {
+    let mut bytes = 0;
+    for (name, column) in rows.iter() {
+        let text = match column {
+            Column::Text(cells) => cells.last().and_then(Option::as_ref).map_or(0, String::len),
+            Column::Time(cells) if cells.last().is_some_and(|us| is_too_early(*us)) => {
+                return false;
+            }
+            _ => 0,
+        };
+        bytes += name.len() + 9 + text;
+    }
+    bytes <= limits.row_bytes
+}
+
+fn is_too_early(us: Option<i64>) -> bool {
+    us.is_some_and(|us| us < EARLIEST_US)
+}
+
 /// Returns the name that a column has in the table.
 ///
 /// # Errors

@@ -17,6 +17,7 @@ use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    alike,
     decode::{DecodeError, Encoding, Limits, decode},
     decoded::Decoded,
     intake::Intake,
@@ -177,6 +178,14 @@ impl Socket {
         let mut gathered: Option<Decoded> = None;
         let mut next = Some(frame);
         while let Some(frame) = next.take() {
+            if let Some(rows) = &mut gathered
+                && self.append(rows, &frame)
+            {
+                if rows.sent < most {
+                    next = self.frames.recv().now_or_never();
+                }
+                continue;
+            }
             let ahead = gathered.as_ref().map_or(0, |rows| rows.sent);
             let end = match self.rows_of(frame, ahead).await {
                 Ok(rows) => {
@@ -201,6 +210,16 @@ impl Socket {
             Some(rows) => self.hand_over(rows).await,
             None => Ok(()),
         }
+    }
+
+    /// Appends the row of a frame to rows of the same form; tells whether it did.
+    fn append(&self, rows: &mut Decoded, frame: &Frame) -> bool {
+        let (bytes, encoding) = match frame {
+            Some(Ok(AggregatedMessage::Binary(bytes))) => (bytes.as_ref(), Encoding::Msgpack),
+            Some(Ok(AggregatedMessage::Text(text))) => (text.as_bytes().as_ref(), Encoding::Json),
+            _ => return false,
+        };
+        bytes.len() <= INLINE_BYTES && alike::append(rows, bytes, encoding, &self.settings.limits)
     }
 
     /// Decodes the rows of a frame that comes after `ahead` rows; what is no rows is answered, or

@@ -1,9 +1,9 @@
 //! Groups of one battery that follow each other without a pause where commits are slow: while one
 //! is being committed on a thread of its own, the rows that come are written on a second
-//! connection, so that nothing but their commit is left when their turn comes.
+//! connection, so that little but their commit is left when their turn comes.
 
 use std::{
-    io,
+    io, mem,
     sync::mpsc::{self, RecvTimeoutError},
     thread,
     time::{Duration, Instant},
@@ -11,7 +11,7 @@ use std::{
 
 use rovi_common::error::ErrorChain;
 
-use super::{aside::between_faults, link::Link, thread::Writer};
+use super::{Wiring, aside::between_faults, link::Link, thread::Writer};
 use crate::{
     batch::Batch,
     store::{
@@ -28,7 +28,7 @@ const FEW_ROWS: usize = 1000;
 /// Commits that are faster need nothing to be done beside them.
 const QUICK: Duration = Duration::from_millis(1);
 /// How often rows are written while a commit is under way: more often costs more statements, more
-/// rarely leaves more to do when it ends.
+/// rarely leaves more to do when it ends, since the last rows are written with the turn.
 const PIECE_EVERY: Duration = Duration::from_micros(700);
 
 /// The committing thread ended by a panic.
@@ -47,49 +47,97 @@ struct Ended {
     took: Duration,
 }
 
+/// What the committing thread is told.
+enum Order {
+    Connect,
+    Commit(Box<Open>),
+}
+
+/// What the committing thread has done.
+enum Done {
+    Connected(Option<Link>),
+    Committed(Box<Ended>),
+}
+
 /// The thread that commits, and a connection besides that of the writer.
 pub(super) struct Committer {
-    commits: mpsc::SyncSender<Open>,
-    ended: mpsc::Receiver<Ended>,
+    orders: mpsc::SyncSender<Order>,
+    done: mpsc::Receiver<Done>,
     spare: Option<Link>,
+    is_connecting: bool,
 }
 
 impl Committer {
-    fn start() -> io::Result<Self> {
-        let (commits, todo) = mpsc::sync_channel::<Open>(1);
-        let (report, ended) = mpsc::sync_channel(1);
-        let commit = move || {
-            while let Ok(mut open) = todo.recv() {
-                let begun = Instant::now();
-                let written = between_faults(|| open.ahead.commit(&mut open.link.connection));
-                let took = begun.elapsed();
-                let ended = Ended {
-                    open,
-                    written,
-                    took,
+    fn start(wiring: Wiring) -> io::Result<Self> {
+        let (orders, todo) = mpsc::sync_channel(1);
+        let (report, done) = mpsc::sync_channel(1);
+        let work = move || {
+            while let Ok(order) = todo.recv() {
+                let done = match order {
+                    Order::Connect => Done::Connected(connect(&wiring)),
+                    Order::Commit(open) => Done::Committed(Box::new(commit(*open))),
                 };
-                if report.send(ended).is_err() {
+                if report.send(done).is_err() {
                     return;
                 }
             }
         };
         thread::Builder::new()
             .name("committer".to_owned())
-            .spawn(commit)?;
+            .spawn(work)?;
         Ok(Self {
-            commits,
-            ended,
+            orders,
+            done,
             spare: None,
+            is_connecting: false,
         })
+    }
+
+    /// Tells whether there is a spare connection; makes one beside the writer's work, which a
+    /// new connection would hold up longer than some commits take.
+    fn has_spare(&mut self) -> bool {
+        if self.spare.is_none() && !self.is_connecting {
+            self.is_connecting = self.orders.send(Order::Connect).is_ok();
+        } else if let Ok(Done::Connected(spare)) = self.done.try_recv() {
+            self.spare = spare;
+            self.is_connecting = false;
+        }
+        self.spare.is_some()
     }
 
     /// Returns what became of the commit, if it ends within `patience`.
     fn ended_within(&self, patience: Duration) -> Result<Option<Ended>, Panicked> {
-        match self.ended.recv_timeout(patience) {
-            Ok(ended) => Ok(Some(ended)),
-            Err(RecvTimeoutError::Timeout) => Ok(None),
+        match self.done.recv_timeout(patience) {
+            Ok(Done::Committed(ended)) => Ok(Some(*ended)),
+            Ok(Done::Connected(_)) | Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) => Err(Panicked),
         }
+    }
+
+    /// Waits until the commit ends.
+    fn ended(&self) -> Result<Ended, Panicked> {
+        loop {
+            if let Done::Committed(ended) = self.done.recv().map_err(|_panicked| Panicked)? {
+                return Ok(*ended);
+            }
+        }
+    }
+}
+
+fn connect(wiring: &Wiring) -> Option<Link> {
+    let link = Link::open(wiring);
+    link.inspect_err(|error| tracing::debug!("no second link: {}", ErrorChain(error)))
+        .ok()
+}
+
+fn commit(mut open: Open) -> Ended {
+    let begun = Instant::now();
+    let written = between_faults(|| open.ahead.commit(&mut open.link.connection));
+    let took = begun.elapsed();
+    Ended {
+        open,
+        written,
+        took,
     }
 }
 
@@ -97,6 +145,8 @@ impl Committer {
 struct Course {
     /// What rows are being added to.
     open: Option<Open>,
+    /// Rows that came too late to go with the turn, and are to be added first.
+    late: Vec<Batch>,
     /// Where what is being committed, or was last, leaves the battery's line.
     line: Line,
     is_committing: bool,
@@ -124,21 +174,13 @@ impl Writer {
     /// Connects and starts the thread where that was not done yet.
     fn has_both_links(&mut self) -> bool {
         if self.committer.is_none() {
-            match Committer::start() {
+            match Committer::start(self.wiring.clone()) {
                 Ok(committer) => self.committer = Some(committer),
                 Err(error) => tracing::warn!("no thread that commits: {error}"),
             }
         }
-        let Some(committer) = &mut self.committer else {
-            return false;
-        };
-        if committer.spare.is_none() {
-            match Link::open(&self.wiring) {
-                Ok(link) => committer.spare = Some(link),
-                Err(error) => tracing::debug!("no second link: {}", ErrorChain(&error)),
-            }
-        }
-        committer.spare.is_some() && self.link.is_some()
+        let has_spare = self.committer.as_mut().is_some_and(Committer::has_spare);
+        has_spare && self.link.is_some()
     }
 
     /// Writes group after group until nothing comes any more, or something that cannot be written
@@ -146,6 +188,7 @@ impl Writer {
     fn go_ahead(&mut self, line: Line) -> Result<(), Panicked> {
         let mut course = Course {
             open: None,
+            late: Vec::new(),
             line,
             is_committing: false,
         };
@@ -157,7 +200,7 @@ impl Writer {
                 if ended.took < QUICK {
                     self.commits_are_slow = false;
                 }
-                // What is written goes out before anybody is told: the disk is what takes long.
+                // The next rows go out before anybody is told: the disk is what takes long.
                 if matches!(ended.written, Ok(true)) {
                     self.commit_next(&mut course)?;
                 }
@@ -165,7 +208,7 @@ impl Writer {
                     return self.leave(course, (lost, Vec::new()));
                 }
             }
-            if self.commits_are_slow
+            if (self.commits_are_slow || !course.late.is_empty())
                 && let Err(rest) = self.add(&mut course)
             {
                 return self.leave(course, (Vec::new(), rest));
@@ -184,15 +227,23 @@ impl Writer {
         committer.ended_within(patience)
     }
 
-    /// Has what is written committed, if there is anything.
-    fn commit_next(&self, course: &mut Course) -> Result<(), Panicked> {
-        let Some(open) = course.open.take() else {
+    /// Has what is written committed, if there is anything, and with it the rows that came since.
+    fn commit_next(&mut self, course: &mut Course) -> Result<(), Panicked> {
+        let Some(mut open) = course.open.take() else {
             return Ok(());
         };
+        let came = if self.commits_are_slow {
+            self.collect()
+        } else {
+            Vec::new()
+        };
+        let rules = &self.wiring.rules;
+        course.late = open.ahead.close(&self.tables, came, rules);
         course.line = open.ahead.left().clone();
         course.is_committing = true;
         let committer = self.committer.as_ref().ok_or(Panicked)?;
-        committer.commits.send(open).map_err(|_panicked| Panicked)
+        let sent = committer.orders.send(Order::Commit(Box::new(open)));
+        sent.map_err(|_panicked| Panicked)
     }
 
     /// Writes the rows that came meanwhile; gives back what cannot be written ahead.
@@ -201,7 +252,10 @@ impl Writer {
         if rows >= self.wiring.group.rows {
             return Ok(());
         }
-        let batches = self.collect();
+        let mut batches = mem::take(&mut course.late);
+        if batches.is_empty() {
+            batches = self.collect();
+        }
         if batches.is_empty() {
             return Ok(());
         }
@@ -274,8 +328,7 @@ impl Writer {
         (mut lost, rest): (Vec<Batch>, Vec<Batch>),
     ) -> Result<(), Panicked> {
         if course.is_committing {
-            let ended = self.committer.as_ref().map(|it| it.ended.recv());
-            let ended = ended.and_then(Result::ok).ok_or(Panicked)?;
+            let ended = self.committer.as_ref().ok_or(Panicked)?.ended()?;
             if let Err(batches) = self.settle_ahead(ended) {
                 lost = batches;
             }
@@ -286,6 +339,7 @@ impl Writer {
             }
             lost.extend(ahead.into_batches());
         }
+        lost.extend(course.late);
         lost.extend(rest);
         self.write(lost);
         Ok(())

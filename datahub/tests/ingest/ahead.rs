@@ -65,15 +65,46 @@ fn writing_connections(postgres: &TestPostgres) -> Value {
     query(postgres, sql)
 }
 
+/// Pours rows until the second connection is there, which is made beside the first groups; returns
+/// how many.
+async fn pour_until_ahead(postgres: &TestPostgres, client: &mut Client) -> i64 {
+    let mut rows = 0;
+    while writing_connections(postgres) != json!([{"connections": 2}]) {
+        pour(client, "one", rows, rows + 500).await;
+        rows += 500;
+    }
+    rows
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_come_during_a_commit_are_written_beside_it_in_their_order() {
     let postgres = slow_postgres();
     let hub = hub(&postgres).await;
     let (mut client, _) = hub.speaking("b").await;
-    let rejects = pour(&mut client, "one", 0, 3000).await;
+    let rows = pour_until_ahead(&postgres, &mut client).await;
+    let rejects = pour(&mut client, "one", rows, rows + 3000).await;
     assert_eq!(rejects, Vec::<Value>::new());
-    assert_eq!(writing_connections(&postgres), json!([{"connections": 2}]));
-    assert_in_order(&postgres, "one", 3000);
+    assert_in_order(&postgres, "one", rows + 3000);
+    assert!(hub.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_rows_than_go_with_a_turn_keep_their_place() {
+    let postgres = slow_postgres();
+    let hub = hub(&postgres).await;
+    let (mut client, _) = hub.speaking("b").await;
+    let mut rows = pour_until_ahead(&postgres, &mut client).await;
+    for _ in 0..10 {
+        let (few, end) = (rows + 50, rows + 1550);
+        let one_by_one = (rows..few).map(|n| json!({"who": "one", "n": n}));
+        let mut frames: Vec<Value> = one_by_one.collect();
+        let many: Vec<i64> = (few..end).collect();
+        frames.push(json!({"who": vec!["one"; many.len()], "n": many}));
+        client.send_together(&frames).await;
+        rows = end;
+    }
+    client.until_stored(rows).await;
+    assert_in_order(&postgres, "one", rows);
     assert!(hub.stop().await);
 }
 

@@ -28,11 +28,6 @@ use crate::{
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 
 impl Run<'_> {
-    /// Whether corrections were told that this run has not heard of.
-    pub(crate) fn has_corrections_to_heed(&self) -> bool {
-        self.worker.battery.corrections().revision > self.corrections
-    }
-
     /// Looks whether rows that were dealt with have been corrected or deleted since, and goes back
     /// before them.
     pub(crate) async fn heed_corrections(&mut self) -> Result<Taken, End> {

@@ -175,7 +175,6 @@ impl Fleet {
         seconds: u64,
     ) -> anyhow::Result<()> {
         let mut tick = tokio::time::interval(Duration::from_millis(10));
-        let begun = Instant::now();
         for _ in 0..seconds {
             let seq = self.next;
             self.next += 1;
@@ -189,11 +188,9 @@ impl Fleet {
                     .collect::<anyhow::Result<()>>()?;
             }
         }
-        let rows = self.batteries as f64 * seconds as f64;
-        let rate = rows / begun.elapsed().as_secs_f64();
         let begun = Instant::now();
         self.all_current(twin).await;
-        let about = format!("{rate:.0} rows/s for {seconds} s");
+        let about = format!("{} rows/s for {seconds} s", self.batteries);
         let lag = begun.elapsed().as_secs_f64();
         summary.add("twin_hold_lag_s", lag, "s until all are current", &about);
         Ok(())
@@ -224,14 +221,14 @@ impl Fleet {
     ) -> anyhow::Result<()> {
         let mut second = self.twin(1);
         second.start("");
-        self.shared_by([&first, &second]).await;
+        half(&second).await;
         let timeout = PRIORITY_TIMEOUT.as_secs_f64();
         let killed = self.takeover(&mut first, Signal::KILL).await?;
         let about = format!("priority_timeout: {timeout} s");
         summary.add("takeover_s", killed, "s after SIGKILL", &about);
         first.kill();
         first.start("");
-        self.shared_by([&first, &second]).await;
+        half(&first).await;
         let stopped = self.takeover(&mut second, Signal::TERM).await?;
         summary.add(
             "takeover_clean_s",
@@ -241,23 +238,6 @@ impl Fleet {
         );
         drop(first);
         Ok(())
-    }
-
-    /// Waits until each of two twins owns half of the partitions and all estimators are live.
-    async fn shared_by(&self, twins: [&TwinProcess; 2]) {
-        for twin in twins {
-            owns(twin, BusSettings::default().partitions / 2).await;
-        }
-        let all = i64::try_from(self.batteries).ok();
-        eventually(PATIENCE, || async {
-            let [first, second] = twins.map(|twin| twin.metric("twin_estimators_live"));
-            let live = first.await.zip(second.await);
-            match live.map(|(first, second)| first + second) {
-                live if live == all => Ok(()),
-                live => Err(format!("{live:?} estimators are live")),
-            }
-        })
-        .await;
     }
 
     /// Ends a twin while rows of one battery in each partition come; returns how long after its end
@@ -301,6 +281,11 @@ impl Fleet {
         }
         Ok(ended.elapsed().as_secs_f64())
     }
+}
+
+/// Waits until a twin owns half of the partitions.
+async fn half(twin: &TwinProcess) {
+    owns(twin, BusSettings::default().partitions / 2).await;
 }
 
 async fn owns(twin: &TwinProcess, partitions: u32) {
