@@ -23,7 +23,8 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::{
-    cycles::CycleSettings, relay::RelaySettings, retention::RetentionSettings, upload::bodies,
+    cycles::CycleSettings, relay::RelaySettings, retention::RetentionSettings,
+    sessions::SessionSettings, upload::bodies,
 };
 
 /// Port of the hub.
@@ -156,6 +157,8 @@ pub struct Settings {
     pub relay: RelaySettings,
     /// Which rows stay.
     pub retention: RetentionSettings,
+    /// How long upload sessions are known.
+    pub sessions: SessionSettings,
     /// How cycles are kept up to date.
     pub cycles: CycleSettings,
     /// How long a stop waits for rows to be stored and sockets to close. Too low cuts uploads
@@ -211,6 +214,7 @@ impl Default for Settings {
             bus: BusSettings::default(),
             relay: RelaySettings::default(),
             retention: RetentionSettings::default(),
+            sessions: SessionSettings::default(),
             cycles: CycleSettings::default(),
             shutdown_timeout: Duration::from_secs(10),
         }
@@ -295,6 +299,7 @@ impl Settings {
         need(bodies::is_usable(self), bodies::NEEDS);
         need(self.relay.is_usable(), RelaySettings::NEEDS);
         need(self.retention.is_usable(), RetentionSettings::NEEDS);
+        need(self.sessions.is_usable(), SessionSettings::NEEDS);
         need(self.cycles.is_usable(), CycleSettings::NEEDS);
         need(
             !self.ping_interval.is_zero() && !self.heartbeat_interval.is_zero(),
