@@ -278,7 +278,7 @@ impl UploadClient {
                     (self.on_event)(Event::Emptied {
                         position,
                         column: name.clone(),
-                        reason: std::mem::take(reason),
+                        reason: reason.to_string(),
                     });
                     *value = Value::Null;
                 }

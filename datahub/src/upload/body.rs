@@ -1,6 +1,6 @@
 //! Bodies of rows in forms that frames do not have: NDJSON and CSV.
 
-use rovi_common::rows::{Column, Columns, Value};
+use rovi_common::rows::{Column, Columns, Refusal, Value};
 
 use super::{
     decode::{DecodeError, Encoding, Limits, bounded, decode, most_cells},
@@ -163,9 +163,7 @@ impl Fits {
     fn read(self, cell: &str) -> Value {
         let value = match cell {
             "" => None,
-            text if text.contains('\0') => Some(Value::Refused(
-                "text with a NUL character cannot be stored".to_owned(),
-            )),
+            text if text.contains('\0') => Some(Value::Refused(Refusal::Nul)),
             text if self.whole => text.parse().ok().map(Value::Int),
             text if self.number => number(text),
             text if self.truth => truth(text).map(Value::Bool),
