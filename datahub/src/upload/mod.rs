@@ -3,6 +3,7 @@
 pub mod battdat;
 pub(crate) mod bodies;
 pub(crate) mod body;
+mod csv_rows;
 pub mod decode;
 mod decoded;
 mod encoding;

@@ -95,7 +95,7 @@ pub(crate) async fn upload_by_post(
     let decoding = tokio::task::spawn_blocking(move || {
         let hash = session.map(|_| hash(&body.bytes, form));
         let decoded = body::decode_body(&body.bytes, form, &limits, &known);
-        Ok((decoded.map_err(Problem::bad_request)?, hash))
+        Ok((decoded?, hash))
     });
     let decoded = decoding.await.map_err(|error| Problem::internal(&error))?;
     let (decoded, hash) = decoded.inspect_err(|_: &Problem| hub.metrics.frames_refused.inc())?;
