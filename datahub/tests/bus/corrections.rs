@@ -345,6 +345,32 @@ async fn what_a_newer_generation_has_nothing_to_say_of_is_gone_in_whatever_order
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_nobody_is_named_the_lineage_is_that_of_the_champion_of_the_row() {
+    let servers = Servers::start();
+    let hub = Hub::start(&servers).await;
+    upload(&hub, 1..=20).await;
+    servers.sql(
+        "INSERT INTO hub.champions (battery_id, epoch, from_seq, estimator) \
+           SELECT id, epoch, c.from_seq, c.name FROM hub.batteries, \
+             (VALUES (1, 'first'), (5, 'second')) AS c(from_seq, name)",
+    );
+    for (asked, champion) in [
+        ("?seq=4", "first of b7 has no estimate of row 4"),
+        ("?seq=5", "second of b7 has no estimate of row 5"),
+        (
+            "?seq=5&estimator=first",
+            "first of b7 has no estimate of row 5",
+        ),
+        ("", r#""estimator":"second""#),
+    ] {
+        let path = format!("/db/b7/estimates/lineage{asked}");
+        let (_, _, told) = ask(&hub, "GET", &path, &Value::Null).await;
+        assert!(told.to_string().contains(champion), "{asked}: {told}");
+    }
+    hub.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn registrations_of_before_stay_readable_with_their_files() {
     let servers = Servers::start();
     let hub = Hub::start(&servers).await;
