@@ -464,6 +464,7 @@ fn serve(
     let twin = web::Data::new(twin);
     let cors = web::Data::new(settings.cors.clone());
     let (workers, shutdown) = (settings.http_workers, settings.shutdown_timeout / 4);
+    let openapi = http::written(&api::ApiDoc::openapi());
     let app = move || {
         App::new()
             .wrap(from_fn(auth::guard))
@@ -481,7 +482,7 @@ fn serve(
                 readiness.clone(),
                 metrics.clone(),
             ))
-            .configure(http::docs(api::ApiDoc::openapi()))
+            .configure(http::docs(openapi.clone()))
             .configure(api::routes)
     };
     let mut server = HttpServer::new(app)
