@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rovi_common::testing::eventually;
+use rovi_common::testing::{TestPostgres, eventually};
 use serde_json::{Value, json};
 use uuid::{NoContext, Timestamp, Uuid};
 
@@ -168,6 +168,22 @@ async fn refusal(hub: &TestHub, path: &str) -> (u16, String) {
     (answer.status().as_u16(), answer.text().await.unwrap())
 }
 
+/// Waits until these sessions are known, after doing something before each look.
+async fn until_sessions_are(postgres: &TestPostgres, expected: &Value, before: impl Fn()) {
+    let known = "SELECT id, used > now() - interval '1 hour' AS is_fresh FROM hub.sessions \
+                 ORDER BY position, used";
+    eventually(PATIENCE, async || {
+        before();
+        let found = query(postgres, known);
+        if found == *expected {
+            Ok(())
+        } else {
+            Err(found)
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn sessions_of_no_use_are_forgotten_and_whoever_comes_back_stores_nothing_twice() {
     let postgres = postgres();
@@ -197,28 +213,13 @@ async fn sessions_of_no_use_are_forgotten_and_whoever_comes_back_stores_nothing_
         let update = format!("UPDATE hub.sessions SET {used} WHERE id = '{timed}'");
         execute(&postgres, &update);
     };
-    let until_left_are = async |expected: Value, before: &dyn Fn()| {
-        eventually(PATIENCE, async || {
-            before();
-            let found = query(
-                &postgres,
-                "SELECT id, used > now() - interval '1 hour' AS is_fresh FROM hub.sessions \
-                 ORDER BY position, used",
-            );
-            if found == expected {
-                Ok(())
-            } else {
-                Err(found)
-            }
-        })
-        .await;
-    };
     unused(5);
     let ended = json!({"id": SESSION, "is_fresh": false});
-    until_left_are(json!([ended, {"id": timed, "is_fresh": true}]), &|| ()).await;
+    let kept = json!([ended, {"id": timed, "is_fresh": true}]);
+    until_sessions_are(&postgres, &kept, || ()).await;
     client.close().await;
     // Until the hub has noticed that it is closed, it is in use.
-    until_left_are(json!([ended]), &|| unused(8)).await;
+    until_sessions_are(&postgres, &json!([ended]), || unused(8)).await;
 
     for (session, from, says) in [
         (timed.as_str(), 0, "by the time in its name"),
