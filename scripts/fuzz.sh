@@ -8,18 +8,11 @@ seconds=${1:?how many seconds each}
 shift
 targets=("$@")
 [ ${#targets[@]} -gt 0 ] || targets=(frames bodies bus names questions statements guard)
-coverage="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
-  -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table
-  -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions -Coverflow-checks
-  -Copt-level=2 -Ccodegen-units=16 --cfg fuzzing"
-host=$(rustc -vV | sed -n 's/^host: //p')
-# Naming the target keeps build scripts and macros without coverage.
-export RUSTFLAGS=$(echo $coverage)
-cargo build --target "$host" --features libfuzzer --bins
+RUSTC_WRAPPER=$PWD/../scripts/fuzz_rustc.sh cargo build --features libfuzzer --bins
 for target in "${targets[@]}"; do
   mkdir -p "corpus/$target" "artifacts/$target" "cases/$target"
   echo "== $target"
-  "${CARGO_TARGET_DIR:-target}/$host/debug/$target" -max_total_time="$seconds" -rss_limit_mb=2048 -timeout=10 \
+  "${CARGO_TARGET_DIR:-target}/debug/$target" -max_total_time="$seconds" -rss_limit_mb=2048 -timeout=10 \
     -artifact_prefix="artifacts/$target/" -print_final_stats=1 "corpus/$target" "cases/$target" 2>&1 |
     grep -vE '^#[0-9]+\s+(NEW|REDUCE|pulse|RELOAD)' | tail -25
 done

@@ -19,7 +19,7 @@
 //! let target = Target {
 //!     hub: "http://127.0.0.1:8000".parse().expect("this is a URL"),
 //!     battery: "b7".parse().expect("this is a name"),
-//!     session: uuid::Uuid::new_v4(),
+//!     session: uuid::Uuid::now_v7(),
 //!     new_segment: true,
 //!     token: None,
 //!     trust: Default::default(),
@@ -278,7 +278,7 @@ impl UploadClient {
                     (self.on_event)(Event::Emptied {
                         position,
                         column: name.clone(),
-                        reason: std::mem::take(reason),
+                        reason: reason.to_string(),
                     });
                     *value = Value::Null;
                 }

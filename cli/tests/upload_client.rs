@@ -18,7 +18,7 @@ use std::{
 };
 
 use futures_util::{SinkExt, StreamExt};
-use rovi_common::rows::{Column, Columns, Value};
+use rovi_common::rows::{Column, Columns, Refusal, Value};
 use rovicli::upload_client::{Event, Target, UploadClient, UploadError};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -367,7 +367,7 @@ async fn a_cell_that_no_column_can_hold_costs_only_itself() {
     let sink = Box::new(move |event: Event| events.lock().unwrap().push(event.to_string()));
     let mut client = UploadClient::connect(target, sink).await.unwrap();
     let mut rows = batch(0, 3).into_vec();
-    let refused = Value::Refused("the integer is too large".to_owned());
+    let refused = Value::Refused(Refusal::Array);
     let cells = vec![Value::Int(1), refused, Value::Int(3)];
     rows.push(("big".to_owned(), Column::Mixed(cells)));
     client.send(Columns::new(rows).unwrap()).await.unwrap();
@@ -375,7 +375,7 @@ async fn a_cell_that_no_column_can_hold_costs_only_itself() {
     assert_eq!(hub.lock().unwrap().stored, [0, 1, 2]);
     assert_eq!(
         told.lock().unwrap()[0],
-        "row 1, column `big`: the integer is too large; it is sent as null"
+        "row 1, column `big`: a nested array cannot be stored in a column; it is sent as null"
     );
 }
 

@@ -19,9 +19,10 @@ use actix_web::{
         header::{self, HeaderMap, HeaderValue},
     },
     middleware::Next,
-    web,
+    web::{self, Bytes},
 };
 use serde::Serialize;
+use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::{
     auth::Gate, cors::CorsSettings, error::ErrorChain, lifecycle::Lifecycle, news::ASYNC_API,
@@ -277,18 +278,39 @@ pub fn operations(
     }
 }
 
+/// Writes the document of an API once, for all threads that serve it: as a tree each would take some
+/// megabytes of its own.
+///
+/// # Panics
+/// Never: JSON can say what a document of an API holds.
+pub fn written(api: &utoipa::openapi::OpenApi) -> Bytes {
+    let text = api.to_json();
+    text.expect("names and numbers alone, which JSON can say")
+        .into()
+}
+
 /// Adds `/openapi.json`, `/asyncapi.json` and the page `/docs/` (from `/docs`), which needs nothing from elsewhere.
-pub fn docs(openapi: utoipa::openapi::OpenApi) -> impl FnOnce(&mut web::ServiceConfig) {
+pub fn docs(openapi: Bytes) -> impl FnOnce(&mut web::ServiceConfig) {
+    let api = move || {
+        let document = openapi.clone();
+        async {
+            HttpResponse::Ok()
+                .content_type("application/json")
+                .body(document)
+        }
+    };
     let async_api = || async {
         HttpResponse::Ok()
             .content_type("application/json")
             .body(ASYNC_API)
     };
     move |config| {
-        config.route("/asyncapi.json", web::get().to(async_api));
-        config.service(web::redirect("/docs", "/docs/")).service(
-            utoipa_swagger_ui::SwaggerUi::new("/docs/{_:.*}").url("/openapi.json", openapi),
-        );
+        let page = SwaggerUi::new("/docs/{_:.*}").config(Config::from("/openapi.json"));
+        config
+            .route("/openapi.json", web::get().to(api))
+            .route("/asyncapi.json", web::get().to(async_api))
+            .service(web::redirect("/docs", "/docs/"))
+            .service(page);
     }
 }
 

@@ -23,7 +23,8 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::{
-    cycles::CycleSettings, relay::RelaySettings, retention::RetentionSettings, upload::bodies,
+    cycles::CycleSettings, relay::RelaySettings, retention::RetentionSettings,
+    sessions::SessionSettings, upload::bodies,
 };
 
 /// Port of the hub.
@@ -87,6 +88,9 @@ pub struct Settings {
     pub frames_bytes: u32,
     /// Most bytes of the body of one `POST`. Too high costs memory for each request.
     pub body_bytes: usize,
+    /// Most rows of the body of one `POST`. Too high lets a small body of empty cells hold a writer
+    /// for longer than anybody waits, too low refuses long columns.
+    pub body_rows: usize,
     /// Most bytes of the bodies of all `POST`s at once: half as they come, half as they are decoded.
     /// Too high costs memory, too low refuses some where many come together.
     pub bodies_bytes: u32,
@@ -156,6 +160,8 @@ pub struct Settings {
     pub relay: RelaySettings,
     /// Which rows stay.
     pub retention: RetentionSettings,
+    /// How long upload sessions are known.
+    pub sessions: SessionSettings,
     /// How cycles are kept up to date.
     pub cycles: CycleSettings,
     /// How long a stop waits for rows to be stored and sockets to close. Too low cuts uploads
@@ -186,6 +192,7 @@ impl Default for Settings {
             pool_size: 8,
             frame_bytes: 4 << 20,
             body_bytes: 64 << 20,
+            body_rows: 4 << 20,
             bodies_bytes: 512 << 20,
             frames_bytes: 256 << 20,
             post_timeout: Duration::from_secs(30),
@@ -211,6 +218,7 @@ impl Default for Settings {
             bus: BusSettings::default(),
             relay: RelaySettings::default(),
             retention: RetentionSettings::default(),
+            sessions: SessionSettings::default(),
             cycles: CycleSettings::default(),
             shutdown_timeout: Duration::from_secs(10),
         }
@@ -269,7 +277,8 @@ impl Settings {
             self.frame_bytes >= self.row_bytes && self.frames_bytes as usize >= self.frame_bytes,
             "frame_bytes must be row_bytes or more, and frames_bytes frame_bytes or more",
         );
-        need(self.rows_per_frame >= 1, "rows_per_frame must be 1 or more");
+        let rows = self.rows_per_frame.min(self.body_rows);
+        need(rows >= 1, "rows_per_frame and body_rows must be 1 or more");
         need(
             self.window_rows >= self.rows_per_frame,
             "window_rows must be rows_per_frame or more",
@@ -295,6 +304,7 @@ impl Settings {
         need(bodies::is_usable(self), bodies::NEEDS);
         need(self.relay.is_usable(), RelaySettings::NEEDS);
         need(self.retention.is_usable(), RetentionSettings::NEEDS);
+        need(self.sessions.is_usable(), SessionSettings::NEEDS);
         need(self.cycles.is_usable(), CycleSettings::NEEDS);
         need(
             !self.ping_interval.is_zero() && !self.heartbeat_interval.is_zero(),

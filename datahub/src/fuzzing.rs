@@ -58,7 +58,7 @@ pub fn body(bytes: &[u8], form: u8) -> Result<Decoded, String> {
         2 => BodyForm::Csv,
         _ => BodyForm::Msgpack,
     };
-    decode_body(bytes, form, &LIMITS, known)
+    decode_body(bytes, form, &LIMITS, known).map_err(|error| error.to_string())
 }
 
 /// Looks at a frame of estimates as it comes from the bus.

@@ -3,8 +3,8 @@
 //! Reading order: how it starts ([`command`], [`config`], [`service`]), the way of a row
 //! ([`upload`], [`batch`], [`writer`], [`store`], [`stored`]), how the bus hears of it ([`bus`],
 //! [`relay`]), what comes back from twins ([`registrations`], [`estimates`]), what follows a
-//! deletion ([`deletions`]) and a correction ([`corrections`]), what is made of old rows ([`cycles`], [`retention`]), what is asked of it
-//! (`api`).
+//! deletion ([`deletions`]) and a correction ([`corrections`]), what is made of old rows ([`cycles`], [`retention`]), what
+//! is forgotten of uploads ([`sessions`]), what is asked of it (`api`).
 
 pub mod command;
 pub mod config;
@@ -29,6 +29,7 @@ pub mod deletions;
 pub mod estimates;
 pub mod registrations;
 pub mod retention;
+pub mod sessions;
 
 pub mod access;
 pub mod alert_rules;

@@ -49,6 +49,7 @@ use crate::{
     relay::{READY_RELAY, Relay, RelayParts},
     relayed::Board,
     retention::Retention,
+    sessions::SessionKeeper,
     sink::Pictures,
     store::Pool,
     stored::ToRelay,
@@ -138,9 +139,10 @@ impl Service {
             start_pulse(&bus.client(), &settings, &readiness, &registry, &lifecycle);
             start_bus(&bus, &services, &pool, &readiness, &lifecycle);
         }
-        start_keepers(&bus, &pool, &settings, (&registry, &metrics), &lifecycle);
-        let keeper = start_access(&gate, &bus, &pool, &lifecycle);
         let uploads = Arc::new(OpenUploads::default());
+        let metered = (&registry, &metrics);
+        start_keepers(&bus, (&pool, &uploads), &settings, metered, &lifecycle);
+        let keeper = start_access(&gate, &bus, &pool, &lifecycle);
         let deletions = start_deletions(&bus, &pool, &uploads, &registry, &lifecycle);
         let corrections = start_corrections(&bus, &pool, &lifecycle);
         let publishes = folder.is_none();
@@ -308,7 +310,7 @@ fn start_access(
 /// Starts what works by itself beside ingest: nobody asks it for anything.
 fn start_keepers(
     bus: &Arc<Bus>,
-    pool: &Pool,
+    (pool, uploads): (&Pool, &Arc<OpenUploads>),
     settings: &Settings,
     (registry, metrics): (&Metrics, &HubMetrics),
     lifecycle: &Lifecycle,
@@ -317,6 +319,8 @@ fn start_keepers(
     EstimateWriter::new(Arc::clone(bus), pool.clone(), registry).start(lifecycle);
     Retention::new(pool.clone(), settings.retention.clone(), registry).start(lifecycle);
     let stored = metrics.rows_stored.clone();
+    let (uploads, watched) = (Arc::clone(uploads), (registry, stored.clone()));
+    SessionKeeper::new(pool.clone(), uploads, settings.sessions, watched).start(lifecycle);
     Cycles::new(pool.clone(), settings.cycles.clone(), registry, stored).start(lifecycle);
 }
 
@@ -461,6 +465,7 @@ fn serve(
     let twin = web::Data::new(twin);
     let cors = web::Data::new(settings.cors.clone());
     let (workers, shutdown) = (settings.http_workers, settings.shutdown_timeout / 4);
+    let openapi = http::written(&api::ApiDoc::openapi());
     let app = move || {
         App::new()
             .wrap(from_fn(auth::guard))
@@ -478,7 +483,7 @@ fn serve(
                 readiness.clone(),
                 metrics.clone(),
             ))
-            .configure(http::docs(api::ApiDoc::openapi()))
+            .configure(http::docs(openapi.clone()))
             .configure(api::routes)
     };
     let mut server = HttpServer::new(app)

@@ -31,6 +31,8 @@ const ANSWERED: Duration = Duration::from_millis(500);
 /// Estimates of one frame: of rows that pour in, four frames' make one, which costs the bus hardly
 /// more than each of them.
 const MOST_ESTIMATES: usize = 1024;
+/// How soon frames that could not be sent are tried again, at first.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// The most bytes of a float in msgpack.
 const FLOAT_BYTES: usize = 9;
 const INNOVATION: &str = "innovation";
@@ -447,10 +449,10 @@ impl Publisher {
     /// Sends frames one by one until each is in the stream; sending one twice changes nothing,
     /// since the hub keeps estimates by their key.
     async fn send_one_by_one(&self, frames: Vec<Bytes>) -> Result<(), Stopped> {
-        let mut wait = Duration::from_millis(100);
+        let mut wait = FIRST_WAIT;
         for frame in frames {
             while let Err(problem) = self.try_once(frame.clone()).await {
-                tracing::debug!("{}: still not sent: {problem}", self.subject);
+                self.tell_of(&problem, wait == FIRST_WAIT);
                 tokio::select! {
                     () = self.shared.stop.cancelled() => return Err(Stopped),
                     () = tokio::time::sleep(wait) => {}
@@ -459,6 +461,16 @@ impl Publisher {
             }
         }
         Ok(())
+    }
+
+    /// Says why frames wait; the first time so that it is seen.
+    fn tell_of(&self, problem: &str, is_first: bool) {
+        let subject = &self.subject;
+        if is_first {
+            tracing::warn!("{subject}: estimates wait until they can be sent: {problem}");
+        } else {
+            tracing::debug!("{subject}: still not sent: {problem}");
+        }
     }
 
     async fn try_once(&self, frame: Bytes) -> Result<(), String> {

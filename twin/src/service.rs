@@ -282,7 +282,7 @@ impl Service {
         let (readiness, metrics) = (self.readiness.clone(), self.metrics.clone());
         let gate = auth::guard::data(&self.gate);
         let cors = web::Data::new(self.fleet.shared().settings.cors.clone());
-        let openapi = api::openapi();
+        let openapi = http::written(&api::openapi());
         let server = HttpServer::new(move || {
             App::new()
                 .wrap(middleware::from_fn(auth::guard))

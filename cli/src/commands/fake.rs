@@ -180,7 +180,7 @@ pub(super) async fn run(hub: &Hub, args: Args) -> Result<()> {
         let target = Target {
             hub: hub.url().clone(),
             battery: battery.name.clone(),
-            session: Uuid::new_v4(),
+            session: Uuid::now_v7(),
             new_segment: true,
             token: hub.token().cloned(),
             trust: hub.trust().clone(),

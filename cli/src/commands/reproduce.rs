@@ -25,9 +25,9 @@ use crate::hub::{Hub, Lineage, StoredEstimate};
 pub(super) struct Args {
     /// The battery.
     battery: BatteryName,
-    /// Which of its estimators.
-    #[arg(long, default_value_t = EstimatorName::default())]
-    estimator: EstimatorName,
+    /// Which of its estimators; that row's champion, if it is not given.
+    #[arg(long)]
+    estimator: Option<EstimatorName>,
     /// The row after which the estimate holds.
     #[arg(long, value_name = "N")]
     seq: i64,
@@ -41,8 +41,10 @@ pub(super) struct Args {
 
 /// Tells by the exit code whether the estimate is the same: 0, or 2 where it differs.
 pub(super) async fn run(hub: &Hub, args: &Args) -> Result<ExitCode> {
-    let of = (&args.battery, &args.estimator);
-    let lineage = hub.lineage(of.0, of.1, args.seq).await?;
+    let (estimator, lineage) = hub
+        .lineage(&args.battery, args.estimator.as_ref(), args.seq)
+        .await?;
+    let of = (&args.battery, &estimator);
     let stored = hub.estimate(of, args.seq).await?;
     let registration = hub.registration(of, lineage.revision).await?;
     if digest(registration.definition.as_bytes()) != lineage.definition {
@@ -56,7 +58,7 @@ pub(super) async fn run(hub: &Hub, args: &Args) -> Result<ExitCode> {
     let mut reproduction = Reproduction::new(&registration, script, place, lineage.horizon)?;
     let computed = compute(hub, args, &lineage, &mut reproduction).await?;
     let mut out = io::stdout();
-    writeln!(out, "{}", of_what(args, &lineage))?;
+    writeln!(out, "{}", of_what(&registration, args.seq, &lineage))?;
     match first_difference(&computed, &stored) {
         None => {
             writeln!(out, "equal: {} values, to the last bit", computed.width())?;
@@ -74,13 +76,13 @@ pub(super) async fn run(hub: &Hub, args: &Args) -> Result<ExitCode> {
     }
 }
 
-fn of_what(args: &Args, lineage: &Lineage) -> String {
+fn of_what(registration: &Registration, seq: i64, lineage: &Lineage) -> String {
     format!(
         "{}.{}: rows {} to {} of epoch {}, revision {}, generation {}, definition {}, version {}",
-        args.battery,
-        args.estimator,
+        registration.battery,
+        registration.estimator,
         lineage.rows_from,
-        args.seq,
+        seq,
         lineage.epoch,
         lineage.revision,
         lineage.generation,
@@ -99,7 +101,7 @@ async fn script_parts(
     }
     let mut files = Vec::with_capacity(registration.files.len());
     for file in &registration.files {
-        let of = (&args.battery, &args.estimator);
+        let of = (&registration.battery, &registration.estimator);
         let content = hub.registered_file(of, &file.digest).await?;
         files.push(ScriptFile {
             name: file.name.clone(),

@@ -65,7 +65,7 @@ pub(super) async fn run(hub: &Hub, args: Args) -> Result<ExitCode> {
     display.note(&format!("battery `{battery}` ({})", named.told(&battery)));
     source.notes.iter().for_each(|note| display.note(note));
     let session = if args.again {
-        Uuid::new_v4()
+        Uuid::now_v7()
     } else {
         naming::session(&battery, source.prefix.as_deref(), &source.fingerprint)
     };

@@ -42,30 +42,33 @@ pub struct StoredEstimate {
 }
 
 impl Hub {
-    /// Returns what made the estimate after a row.
+    /// Returns what made the estimate after a row, and whose it is: where nobody is named, that of
+    /// the row's champion.
     ///
     /// # Errors
     /// The hub is away or has no such estimate.
     pub async fn lineage(
         &self,
         battery: &BatteryName,
-        estimator: &EstimatorName,
+        estimator: Option<&EstimatorName>,
         seq: i64,
-    ) -> Result<Lineage> {
+    ) -> Result<(EstimatorName, Lineage)> {
         #[derive(Deserialize)]
         struct Body {
+            estimator: EstimatorName,
             lineage: Vec<Lineage>,
         }
         let request = self
             .http
             .get(self.path(&format!("db/{battery}/estimates/lineage"))?);
-        let query = [
-            ("estimator", estimator.to_string()),
-            ("seq", seq.to_string()),
-        ];
-        let body: Body = self.send(request.query(&query)).await?.json().await?;
-        let lineage = body.lineage.into_iter().next();
-        lineage.with_context(|| format!("nothing is known of what made the estimate of row {seq}"))
+        let named = estimator.map(|name| [("estimator", name.as_str())]);
+        let request = request.query(&[("seq", seq)]).query(&named);
+        let body: Body = self.send(request).await?.json().await?;
+        let lineage =
+            body.lineage.into_iter().next().with_context(|| {
+                format!("nothing is known of what made the estimate of row {seq}")
+            })?;
+        Ok((body.estimator, lineage))
     }
 
     /// Returns the registration of a revision.

@@ -109,9 +109,7 @@ fn decode_large(integer: u64) -> Value {
     if float as u128 == u128::from(integer) {
         return Value::Float(float);
     }
-    Value::Refused(format!(
-        "the integer {integer} has more than 64 bits with sign"
-    ))
+    Value::big_integer(&integer.to_string())
 }
 
 #[cfg(test)]

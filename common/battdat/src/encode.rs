@@ -175,7 +175,7 @@ fn text_bytes(value: &Value) -> usize {
 /// Appends the bytes of one cell; those of a text without the NULs that fill its width.
 fn encode_cell(kind: ColumnKind, value: Value, out: &mut Vec<u8>) -> Result<(), String> {
     match (kind, value) {
-        (_, Value::Refused(reason)) => return Err(reason),
+        (_, Value::Refused(reason)) => return Err(reason.to_string()),
         (ColumnKind::Bool, Value::Bool(cell)) => out.push(u8::from(cell)),
         (ColumnKind::Int, Value::Int(cell)) => out.extend(cell.to_ne_bytes()),
         (ColumnKind::Float, value) => out.extend(float(&value)?.to_ne_bytes()),

@@ -6,9 +6,11 @@ mod cell;
 mod column;
 mod columns;
 pub mod packed;
+mod refusal;
 mod value;
 
 pub use cell::Cell;
 pub use column::Column;
 pub use columns::{Columns, ColumnsError};
+pub use refusal::Refusal;
 pub use value::{BIG_INTEGER, Value, timestamp_us};

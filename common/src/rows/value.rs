@@ -8,6 +8,8 @@ use serde::{
     ser::Error as _,
 };
 
+use super::Refusal;
+
 /// Msgpack's extension type for timestamps.
 const MSGPACK_TIMESTAMP: i8 = -1;
 
@@ -31,15 +33,13 @@ pub enum Value {
     /// SQL `timestamptz`: microseconds since 1970-01-01T00:00:00Z.
     Time(i64),
     /// A cell that no column can hold, with the reason.
-    Refused(String),
+    Refused(Refusal),
 }
 
 impl Value {
     /// Refuses an integer, given by its digits, that no column can hold exactly.
     pub fn big_integer(digits: &str) -> Self {
-        Self::Refused(format!(
-            "the integer {digits} has more than 64 bits with sign"
-        ))
+        Self::Refused(Refusal::Integer(Box::new(digits.to_owned())))
     }
 
     /// Names the kind of value in messages to users.
@@ -147,7 +147,7 @@ pub(super) struct ValueVisitor;
 impl ValueVisitor {
     fn text(text: String) -> Value {
         if text.contains('\0') {
-            return Value::Refused("text with a NUL character cannot be stored".to_owned());
+            return Value::Refused(Refusal::Nul);
         }
         Value::Text(text)
     }
@@ -199,32 +199,24 @@ impl<'de> Visitor<'de> for ValueVisitor {
     fn visit_bytes<E>(self, value: &[u8]) -> Result<Value, E> {
         Ok(match str::from_utf8(value) {
             Ok(text) => Self::text(text.to_owned()),
-            Err(error) => Value::Refused(format!("binary data that is not UTF-8: {error}")),
+            Err(error) => {
+                let valid = u32::try_from(error.valid_up_to()).unwrap_or(u32::MAX);
+                Value::Refused(Refusal::Binary(valid))
+            }
         })
     }
 
     fn visit_newtype_struct<D: Deserializer<'de>>(self, ext: D) -> Result<Value, D::Error> {
         let (kind, payload) = ext.deserialize_any(ExtensionVisitor)?;
         if kind != MSGPACK_TIMESTAMP {
-            return Ok(Value::Refused(format!(
-                "msgpack extension type {kind} is not known"
-            )));
+            return Ok(Value::Refused(Refusal::Extension(kind)));
         }
-        Ok(timestamp_us(&payload).map_or_else(
-            || {
-                Value::Refused(
-                    "a timestamp outside the range of microseconds in 64 bits".to_owned(),
-                )
-            },
-            Value::Time,
-        ))
+        Ok(timestamp_us(&payload).map_or(Value::Refused(Refusal::Time), Value::Time))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
         while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Value::Refused(
-            "a nested array cannot be stored in a column".to_owned(),
-        ))
+        Ok(Value::Refused(Refusal::Array))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
@@ -237,7 +229,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
             Some((Value::Text(key), Value::Text(digits))) if is_only && key == BIG_INTEGER => {
                 Value::big_integer(&digits)
             }
-            _ => Value::Refused("a nested map cannot be stored in a column".to_owned()),
+            _ => Value::Refused(Refusal::Map),
         })
     }
 }

@@ -9,7 +9,8 @@ use super::{battery_name, no_such_battery};
 use crate::{
     hub::Hub,
     store::{
-        StoreError, batteries,
+        StoreError,
+        batteries::{self, Line},
         lineage::{self, Made, Registered},
     },
 };
@@ -18,7 +19,7 @@ use crate::{
 #[derive(Debug, Clone, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LineageQuery {
-    /// Which estimator; else `default`.
+    /// Which estimator; else the champion of row `seq`, or of the newest.
     estimator: Option<String>,
     /// Of the estimate after this row alone.
     seq: Option<i64>,
@@ -59,16 +60,21 @@ pub(crate) async fn read_lineage(
     hub: web::Data<Hub>,
 ) -> Result<web::Json<LineageBody>, Problem> {
     let battery = battery_name(&battery)?;
-    let estimator = estimator_name(query.estimator.as_deref().unwrap_or("default"))?;
-    let (name, of, seq) = (battery.clone(), estimator.clone(), query.seq);
+    let asked = query.estimator.as_deref().map(estimator_name).transpose()?;
+    let (name, seq) = (battery.clone(), query.seq);
     let read = move |connection: &mut PgConnection| {
         let Some(line) = batteries::find(connection, name.as_str())? else {
             return Ok(None);
         };
-        Ok(Some(lineage::list(connection, (&name, &line), &of, seq)?))
+        let estimator = match asked {
+            Some(estimator) => estimator,
+            None => champion(connection, &line, seq)?,
+        };
+        let lineage = lineage::list(connection, (&name, &line), &estimator, seq)?;
+        Ok(Some((estimator, lineage)))
     };
-    let lineage = hub.pool.run(read).await?;
-    let lineage = lineage.ok_or_else(|| no_such_battery(&battery))?;
+    let read = hub.pool.run(read).await?;
+    let (estimator, lineage) = read.ok_or_else(|| no_such_battery(&battery))?;
     if let (Some(seq), true) = (query.seq, lineage.is_empty()) {
         let detail = format!("{estimator} of {battery} has no estimate of row {seq}");
         return Err(Problem::not_found(detail).at("seq"));
@@ -78,6 +84,16 @@ pub(crate) async fn read_lineage(
         estimator: estimator.to_string(),
         lineage,
     }))
+}
+
+/// Names whose estimates are meant where nobody is named.
+fn champion(
+    connection: &mut PgConnection,
+    line: &Line,
+    seq: Option<i64>,
+) -> Result<EstimatorName, StoreError> {
+    let named = lineage::champion(connection, line, seq.unwrap_or(line.last_seq))?;
+    Ok(named.and_then(|name| name.parse().ok()).unwrap_or_default())
 }
 
 /// Lists an estimator's registrations, those of before and removed ones included.

@@ -171,12 +171,13 @@ pub(crate) async fn replay_rejected(
 /// what is in the list then is all that is to be sent, and each row is stored once.
 async fn open(hub: &Arc<Hub>, battery: &BatteryName) -> Result<Intake, Problem> {
     let name = battery.to_string();
+    let days = hub.settings.sessions.days;
     let found = hub.pool.run(move |connection| {
         let Some(line) = batteries::find(connection, &name)? else {
             return Ok(None);
         };
         let session = Uuid::new_v5(&REPLAYS, &line.id.to_be_bytes());
-        sessions::forget_ended(connection, session)?;
+        sessions::forget_ended(connection, session, days)?;
         Ok(Some(session))
     });
     let session = found.await?.ok_or_else(|| no_such_battery(battery))?;

@@ -104,7 +104,7 @@ pub(crate) async fn put_table(
     let decoding =
         tokio::task::spawn_blocking(move || decode_body(&body.bytes, form, &limits, &[]));
     let decoded = decoding.await.map_err(|error| Problem::internal(&error))?;
-    let decoded = decoded.map_err(Problem::bad_request)?;
+    let decoded = decoded?;
     if let Some(row) = decoded.rejected.first() {
         let detail = format!("row {}: {}; nothing is stored", row.offset, row.reason);
         return Err(Problem::bad_request(detail));

@@ -72,6 +72,24 @@ pub(crate) struct Row {
     pub(crate) revision: i64,
 }
 
+/// Why a correction leaves everything as it was, its transaction rolled back.
+enum Undone {
+    As(Corrected),
+    By(StoreError),
+}
+
+impl From<StoreError> for Undone {
+    fn from(error: StoreError) -> Self {
+        Self::By(error)
+    }
+}
+
+impl From<diesel::result::Error> for Undone {
+    fn from(error: diesel::result::Error) -> Self {
+        Self::By(error.into())
+    }
+}
+
 #[derive(QueryableByName)]
 struct Number {
     #[diesel(sql_type = BigInt)]
@@ -89,7 +107,7 @@ pub(crate) fn correct(
     author: Option<&str>,
     is_expected: impl FnOnce(i64, i64) -> bool,
 ) -> Result<Corrected, StoreError> {
-    connection.transaction(|connection| {
+    let corrected = connection.transaction(|connection| {
         insert::set_lock_timeout(connection, LOCK_MS)?;
         let Some(mut line) = batteries::find_and_lock(connection, battery.as_str())? else {
             return Ok(Corrected::NoBattery);
@@ -111,10 +129,10 @@ pub(crate) fn correct(
         tables::change(connection, &mut line, &mut table, &wanted)?;
         let fitted = fit::fit(given, &table);
         if let Some((_, reason)) = fitted.rejected.into_iter().next() {
-            return Ok(Corrected::Refused(reason));
+            return Err(Undone::As(Corrected::Refused(reason)));
         }
         if update(connection, &line, (seq, &table), &fitted.columns)? == 0 {
-            return Ok(Corrected::Done { epoch, revision });
+            return Err(Undone::As(Corrected::Done { epoch, revision }));
         }
         let change = Change {
             kind: "corrected",
@@ -130,7 +148,11 @@ pub(crate) fn correct(
         follow(connection, battery, &line, seq..=seq)?;
         fault::point("hub.correct.before_commit").map_err(away)?;
         Ok(Corrected::Done { epoch, revision })
-    })
+    });
+    match corrected {
+        Ok(corrected) | Err(Undone::As(corrected)) => Ok(corrected),
+        Err(Undone::By(error)) => Err(error),
+    }
 }
 
 /// Deletes the rows of a range; `None` where there is no such battery.

@@ -2,7 +2,7 @@
 
 use diesel::{
     OptionalExtension, PgConnection, QueryResult, QueryableByName, RunQueryDsl, sql_query,
-    sql_types::{BigInt, Binary, Bool, Double, Text},
+    sql_types::{BigInt, Binary, Bool, Double, Nullable, Text},
 };
 use rovi_common::name::{BatteryName, EstimatorName};
 
@@ -121,6 +121,28 @@ pub(crate) struct Made {
     /// The last row of which it told.
     #[diesel(sql_type = BigInt)]
     last_seq: i64,
+}
+
+/// Names the estimator that is champion for a row; none where none was registered that could be.
+///
+/// # Errors
+/// As diesel's.
+pub(crate) fn champion(
+    connection: &mut PgConnection,
+    line: &Line,
+    seq: i64,
+) -> QueryResult<Option<String>> {
+    #[derive(QueryableByName)]
+    struct Named {
+        #[diesel(sql_type = Nullable<Text>)]
+        champion: Option<String>,
+    }
+    let named: Named = sql_query("SELECT hub.champion_of($1, $2, $3) AS champion")
+        .bind::<Text, _>(&line.name)
+        .bind::<BigInt, _>(line.epoch)
+        .bind::<BigInt, _>(seq)
+        .get_result(connection)?;
+    Ok(named.champion)
 }
 
 /// Lists what made an estimator's estimates, the newest first; with `seq`, of the estimate of that

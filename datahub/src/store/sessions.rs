@@ -4,22 +4,24 @@
 //! transaction that stores the rows, and only from where the connection believes it to be. So the
 //! position also tells what became of a commit whose answer was lost.
 
+use std::ops::Range;
+
 use diesel::{
     ExpressionMethods, PgConnection, QueryDsl, QueryResult, QueryableByName, RunQueryDsl,
     result::{DatabaseErrorKind, Error},
     sql_types,
 };
-use uuid::Uuid;
+use rovi_common::clock;
+use uuid::{Uuid, Version};
 
 use super::{
     StoreError,
     schema::{batteries, sessions},
     statement::{ArrayBind, Statement},
 };
-use crate::relayed::Place;
+use crate::{relayed::Place, sessions::SessionSettings};
 
-/// Days after which an unused session ends.
-pub const SESSION_DAYS: u32 = 7;
+const S_PER_DAY: i64 = 86_400;
 
 /// A connection's right to store rows of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,20 +75,20 @@ struct Opened {
 /// of the one body that the session is for. The battery's line is made where it is missing.
 ///
 /// # Errors
-/// - `Refused`: the session belongs to another battery, has ended, was for another body, or `from`
-///   would leave a hole.
+/// - `Refused`: the session belongs to another battery, has ended, was forgotten, was for another
+///   body, or `from` would leave a hole.
 /// - `Store`: PostgreSQL did not answer; nothing was changed.
 pub fn open(
     connection: &mut PgConnection,
     battery: &str,
-    session: Uuid,
-    from: i64,
+    (session, from): (Uuid, i64),
     body: Option<&[u8; 32]>,
+    settings: &SessionSettings,
 ) -> Result<Claim, SessionError> {
     use diesel::Connection;
     connection.transaction(|connection| {
         let battery_id = super::batteries::find_or_add(connection, battery)?;
-        let opened = match raise_attempt(connection, battery_id, session) {
+        let opened = match raise_attempt(connection, (battery_id, session), settings.days) {
             Err(Error::DatabaseError(DatabaseErrorKind::ForeignKeyViolation, _)) => {
                 let problem = format!("{battery} was deleted just now; connect again");
                 return Err(SessionError::Refused(problem));
@@ -97,17 +99,8 @@ pub fn open(
             let problem = format!("the session {session} belongs to another battery");
             return Err(SessionError::Refused(problem));
         }
-        if opened.ended {
-            return Err(SessionError::Refused(format!(
-                "the session {session} was unused for 7 days and has ended; begin a new one"
-            )));
-        }
-        if from > opened.position {
-            let position = opened.position;
-            return Err(SessionError::Refused(format!(
-                "from={from} would leave a hole: the rows of session {session} are stored up to \
-                 position {position}"
-            )));
+        if let Some(why) = opened.refusal(session, from, settings) {
+            return Err(SessionError::Refused(why));
         }
         if let Some(body) = body
             && !is_for(connection, session, body)?
@@ -135,11 +128,53 @@ pub fn open(
     })
 }
 
+impl Opened {
+    /// Says why the session cannot be gone on with.
+    fn refusal(&self, session: Uuid, from: i64, settings: &SessionSettings) -> Option<String> {
+        let days = settings.days;
+        let is_new = self.attempt == 1;
+        if self.ended {
+            return Some(format!(
+                "the session {session} was unused for {days} days and has ended; begin a new one"
+            ));
+        }
+        if is_new && named_before(session, clock::now_us() / 1_000_000 - days_s(days)) {
+            return Some(format!(
+                "the session {session} is not known, or not any more: by the time in its name it \
+                 began more than {days} days ago, so its rows may be stored already; begin a new \
+                 one (and set the clock, if that time is wrong)"
+            ));
+        }
+        if from <= self.position {
+            return None;
+        }
+        let what_is_there = if is_new {
+            format!("the session {session} is not known, so nothing of it is stored")
+        } else {
+            let position = self.position;
+            format!("the rows of session {session} are stored up to position {position}")
+        };
+        Some(format!("from={from} would leave a hole: {what_is_there}"))
+    }
+}
+
+/// Tells whether a name of version 7, which begins with its time, is older than a time in seconds
+/// since 1970. So whoever comes back to such a session is known for it when its line is gone.
+fn named_before(session: Uuid, time_s: i64) -> bool {
+    let is_timed = session.get_version() == Some(Version::SortRand);
+    let named = session.get_timestamp().filter(|_| is_timed);
+    named.is_some_and(|named| i64::try_from(named.to_unix().0).is_ok_and(|named| named < time_s))
+}
+
+fn days_s(days: u32) -> i64 {
+    i64::from(days) * S_PER_DAY
+}
+
 /// Ended sessions keep their line: one used again is refused, not begun anew.
 fn raise_attempt(
     connection: &mut PgConnection,
-    battery_id: i64,
-    session: Uuid,
+    (battery_id, session): (i64, Uuid),
+    days: u32,
 ) -> QueryResult<Opened> {
     Statement::cached()
         .sql("INSERT INTO hub.sessions AS s (id, battery_id, attempt) SELECT u, b, 1 FROM unnest(")
@@ -148,9 +183,15 @@ fn raise_attempt(
         .array(ArrayBind::longs([battery_id]))
         .sql(
             ") AS t(u, b) ON CONFLICT (id) DO UPDATE SET attempt = s.attempt + 1, used = \
-             CASE WHEN s.used < now() - interval '7 days' THEN s.used ELSE now() END \
-             RETURNING battery_id, attempt, position, used < now() - interval '7 days' AS ended",
+             CASE WHEN s.used < now() - interval '1 day' * ",
         )
+        .long(days.into())
+        .sql(
+            " THEN s.used ELSE now() END RETURNING battery_id, attempt, position, \
+             used < now() - interval '1 day' * ",
+        )
+        .long(days.into())
+        .sql(" AS ended")
         .get_result(connection)
 }
 
@@ -181,10 +222,75 @@ pub fn forget(connection: &mut PgConnection, session: Uuid) -> QueryResult<usize
 ///
 /// # Errors
 /// As diesel's.
-pub(crate) fn forget_ended(connection: &mut PgConnection, session: Uuid) -> QueryResult<usize> {
-    diesel::sql_query("DELETE FROM hub.sessions WHERE id = $1 AND used < now() - interval '7 days'")
+pub(crate) fn forget_ended(
+    connection: &mut PgConnection,
+    session: Uuid,
+    days: u32,
+) -> QueryResult<usize> {
+    let ended = "DELETE FROM hub.sessions WHERE id = $1 AND used < now() - interval '1 day' * $2";
+    diesel::sql_query(ended)
         .bind::<sql_types::Uuid, _>(session)
+        .bind::<sql_types::BigInt, _>(i64::from(days))
         .execute(connection)
+}
+
+/// Keeps sessions of open connections from ending while these have nothing to send.
+///
+/// # Errors
+/// As diesel's.
+pub(crate) fn keep(connection: &mut PgConnection, open: &[Uuid], days: u32) -> QueryResult<usize> {
+    // A line that is locked is being used anyway.
+    diesel::sql_query(
+        "UPDATE hub.sessions SET used = now() WHERE id IN (SELECT id FROM hub.sessions \
+         WHERE id = ANY($1) AND used < now() - interval '12 hours' * $2 FOR UPDATE SKIP LOCKED)",
+    )
+    .bind::<sql_types::Array<sql_types::Uuid>, _>(open)
+    .bind::<sql_types::BigInt, _>(i64::from(days))
+    .execute(connection)
+}
+
+/// Returns the number of blocks in which sessions lie.
+///
+/// # Errors
+/// As diesel's.
+pub(crate) fn blocks(connection: &mut PgConnection) -> QueryResult<i64> {
+    #[derive(QueryableByName)]
+    struct Size {
+        #[diesel(sql_type = sql_types::BigInt)]
+        blocks: i64,
+    }
+    let size: Size = diesel::sql_query(
+        "SELECT pg_relation_size('hub.sessions') / current_setting('block_size')::bigint AS blocks",
+    )
+    .get_result(connection)?;
+    Ok(size.blocks)
+}
+
+/// Forgets the sessions within some blocks that are of no use any more; returns how many.
+///
+/// Of those that have ended these are: one that stored nothing; one whose name tells its age; and
+/// one that nobody came back to for as long as the hub remembers any. There is no index of `used`,
+/// which would make every commit of rows dearer.
+///
+/// # Errors
+/// As diesel's.
+pub(crate) fn forget_useless(
+    connection: &mut PgConnection,
+    blocks: &Range<i64>,
+    settings: &SessionSettings,
+) -> QueryResult<usize> {
+    let place = |block: i64| format!("({block},0)");
+    diesel::sql_query(
+        "DELETE FROM hub.sessions WHERE id IN (SELECT id FROM hub.sessions \
+         WHERE ctid >= $1::tid AND ctid < $2::tid AND used < now() - interval '1 day' * $3 \
+           AND (position = 0 OR substr(id::text, 15, 1) = '7' \
+             OR used < now() - interval '1 day' * $4) FOR UPDATE SKIP LOCKED)",
+    )
+    .bind::<sql_types::Text, _>(place(blocks.start))
+    .bind::<sql_types::Text, _>(place(blocks.end))
+    .bind::<sql_types::BigInt, _>(i64::from(settings.days))
+    .bind::<sql_types::BigInt, _>(i64::from(settings.memory_days))
+    .execute(connection)
 }
 
 /// A session's step from one position to another.
@@ -249,4 +355,21 @@ pub(super) fn hold(
         .select((sessions::id, sessions::attempt, sessions::position))
         .for_update()
         .load(connection)
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::{NoContext, Timestamp};
+
+    use super::*;
+
+    #[test]
+    fn only_names_of_version_7_tell_when_they_were_made() {
+        let made = Uuid::new_v7(Timestamp::from_unix(NoContext, 1_700_000_000, 0));
+        assert!(named_before(made, 1_700_000_001));
+        assert!(!named_before(made, 1_700_000_000));
+        for timeless in [Uuid::new_v4(), Uuid::new_v5(&made, b"file"), Uuid::nil()] {
+            assert!(!named_before(timeless, i64::MAX));
+        }
+    }
 }

@@ -1,12 +1,14 @@
-//! Bodies of rows in forms that frames do not have: NDJSON and CSV.
+//! Bodies of rows, also in forms that frames do not have: NDJSON here, CSV in `csv_rows`.
 
-use rovi_common::rows::{Column, Columns, Value};
+use std::fmt;
+
+use actix_web::http::StatusCode;
+use rovi_common::{http::Problem, rows::Columns};
 
 use super::{
+    csv_rows,
     decode::{DecodeError, Encoding, Limits, bounded, decode, most_cells},
     decoded::Decoded,
-    integers,
-    sift::sift,
 };
 use crate::store::tables::ColumnType;
 
@@ -17,6 +19,36 @@ pub(crate) enum BodyForm {
     Ndjson,
     Csv,
     Msgpack,
+}
+
+/// Why nothing of a body is used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// It has more rows than one body may have.
+    #[error("the body has more than {0} rows (body_rows); send them in several")]
+    TooManyRows(usize),
+    /// It is not what it should be; the text says where.
+    #[error("{0}")]
+    Unreadable(String),
+}
+
+impl From<DecodeError> for BodyError {
+    fn from(error: DecodeError) -> Self {
+        match error {
+            DecodeError::TooManyRows { limit, .. } => Self::TooManyRows(limit),
+            error => Self::Unreadable(error.to_string()),
+        }
+    }
+}
+
+impl From<BodyError> for Problem {
+    fn from(error: BodyError) -> Self {
+        let status = match error {
+            BodyError::TooManyRows(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            BodyError::Unreadable(_) => StatusCode::BAD_REQUEST,
+        };
+        Self::new(status, error.to_string())
+    }
 }
 
 /// Names and types of a table's columns, of which CSV says nothing.
@@ -31,39 +63,40 @@ pub(crate) fn decode_body(
     form: BodyForm,
     limits: &Limits,
     known: &Known,
-) -> Result<Decoded, String> {
-    let whole = |encoding| decode(bytes, encoding, limits).map_err(|error| error.to_string());
+) -> Result<Decoded, BodyError> {
+    let whole = |encoding| decode(bytes, encoding, limits).map_err(BodyError::from);
     match form {
         BodyForm::Json => whole(Encoding::Json),
         BodyForm::Msgpack => whole(Encoding::Msgpack),
         BodyForm::Ndjson => ndjson(bytes, limits),
-        BodyForm::Csv => csv(bytes, limits, known),
+        BodyForm::Csv => csv_rows::decode(bytes, limits, known),
     }
 }
 
-fn ndjson(bytes: &[u8], limits: &Limits) -> Result<Decoded, String> {
+fn ndjson(bytes: &[u8], limits: &Limits) -> Result<Decoded, BodyError> {
     let mut all = Decoded::default();
     for (number, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
         if line.trim_ascii().is_empty() {
             continue;
         }
-        let decoded = decode(line, Encoding::Json, limits);
-        let decoded = decoded.map_err(|error| format!("line {}: {error}", number + 1))?;
+        let at_line =
+            |why: &dyn fmt::Display| BodyError::Unreadable(format!("line {}: {why}", number + 1));
+        let decoded = decode(line, Encoding::Json, limits).map_err(|error| at_line(&error))?;
         if all.columns.width() + decoded.columns.width() > limits.columns
             && all.columns.wider_with(&decoded.columns) > limits.columns
         {
-            return Err(format!(
-                "line {}: more than {} columns in all",
-                number + 1,
-                limits.columns
-            ));
+            let most = limits.columns;
+            return Err(at_line(&format_args!("more than {most} columns in all")));
         }
         let rows = all.columns.rows() + decoded.columns.rows();
         if rows.saturating_mul(all.columns.width() + decoded.columns.width()) > most_cells(bytes) {
-            return Err(format!("line {}: {}", number + 1, DecodeError::TooSparse));
+            return Err(at_line(&DecodeError::TooSparse));
         }
         all.append(decoded);
-        all = bounded(all, limits).map_err(|error| format!("line {}: {error}", number + 1))?;
+        all = bounded(all, limits).map_err(|error| at_line(&error))?;
+        if all.sent > limits.rows {
+            return Err(BodyError::TooManyRows(limits.rows));
+        }
     }
     Ok(all)
 }
@@ -80,125 +113,6 @@ impl Wider for Columns {
     }
 }
 
-/// Reads CSV with a header; an empty cell is null. A column is read as the table has it, so that a
-/// cell that does not fit costs only its row; a new one is of the narrowest type that all its
-/// cells have.
-fn csv(bytes: &[u8], limits: &Limits, known: &Known) -> Result<Decoded, String> {
-    let mut reader = csv::Reader::from_reader(bytes);
-    let names = reader.headers().map_err(|error| no_csv(&error))?.clone();
-    // Read twice rather than kept as text, which takes many times the memory of numbers.
-    let fits = names.iter().map(|name| Fits::of_column(known, name));
-    let mut fits: Vec<Fits> = fits.collect();
-    each_record(bytes, |record| {
-        fits.iter_mut()
-            .zip(record)
-            .for_each(|(fits, cell)| fits.look(cell));
-    })?;
-    let mut columns = vec![Column::new(); names.len()];
-    each_record(bytes, |record| {
-        for ((column, fits), cell) in columns.iter_mut().zip(&fits).zip(record) {
-            column.push(fits.read(cell));
-        }
-    })?;
-    let names = names.iter().map(str::to_owned);
-    sift(names.zip(columns).collect(), limits).map_err(|error| error.to_string())
-}
-
-fn no_csv(error: &csv::Error) -> String {
-    format!("no CSV: {error}")
-}
-
-fn each_record(bytes: &[u8], mut take: impl FnMut(&csv::StringRecord)) -> Result<(), String> {
-    let mut reader = csv::Reader::from_reader(bytes);
-    let mut record = csv::StringRecord::new();
-    while reader
-        .read_record(&mut record)
-        .map_err(|error| no_csv(&error))?
-    {
-        take(&record);
-    }
-    Ok(())
-}
-
-/// What all cells of a column so far can be read as.
-#[derive(Debug, Clone, Copy)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is a kind that cells may have besides others"
-)]
-struct Fits {
-    whole: bool,
-    number: bool,
-    truth: bool,
-    /// Whether the table knows better: other cells are for it to refuse.
-    is_fixed: bool,
-}
-
-impl Fits {
-    fn of_column(known: &Known, name: &str) -> Self {
-        let kind = known.iter().find(|(known, _)| known == name);
-        let told = |kind: &&ColumnType| !matches!(kind, ColumnType::Time | ColumnType::Foreign(_));
-        let kind = kind.map(|(_, kind)| kind).filter(told);
-        let is_number = matches!(kind, Some(ColumnType::Int | ColumnType::Float));
-        Self {
-            whole: is_number || kind.is_none(),
-            number: is_number || kind.is_none(),
-            truth: matches!(kind, None | Some(ColumnType::Bool)),
-            is_fixed: kind.is_some(),
-        }
-    }
-
-    fn look(&mut self, cell: &str) {
-        let number = cell.parse::<f64>().is_ok();
-        if cell.is_empty() || (self.is_fixed && !number) {
-            return;
-        }
-        self.whole = self.whole && cell.parse::<i64>().is_ok();
-        if !self.is_fixed {
-            self.number = self.number && number;
-            self.truth = self.truth && truth(cell).is_some();
-        }
-    }
-
-    fn read(self, cell: &str) -> Value {
-        let value = match cell {
-            "" => None,
-            text if text.contains('\0') => Some(Value::Refused(
-                "text with a NUL character cannot be stored".to_owned(),
-            )),
-            text if self.whole => text.parse().ok().map(Value::Int),
-            text if self.number => number(text),
-            text if self.truth => truth(text).map(Value::Bool),
-            _ => None,
-        };
-        match value {
-            Some(value) => value,
-            None if cell.is_empty() => Value::Null,
-            None => Value::Text(cell.to_owned()),
-        }
-    }
-}
-
-/// Reads a number of a column that has fractions; whole ones are rounded nowhere: where a float
-/// cannot be exact, the cell stays an integer or is refused.
-fn number(cell: &str) -> Option<Value> {
-    const EXACT: i64 = 1 << 53;
-    match cell.parse::<i64>() {
-        Ok(whole) if !(-EXACT..=EXACT).contains(&whole) => Some(Value::Int(whole)),
-        Ok(_) => cell.parse().ok().map(Value::Float),
-        Err(_) => integers::refined(cell.trim_start_matches('+').as_bytes())
-            .or_else(|| cell.parse().ok().map(Value::Float)),
-    }
-}
-
-fn truth(cell: &str) -> Option<bool> {
-    match cell {
-        "true" | "True" | "TRUE" => Some(true),
-        "false" | "False" | "FALSE" => Some(false),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,7 +123,7 @@ mod tests {
             columns: 800,
             ..LIMITS
         };
-        let refusal = |text: &str| ndjson(text.as_bytes(), &limits).unwrap_err();
+        let refusal = |text: &str| ndjson(text.as_bytes(), &limits).unwrap_err().to_string();
         let sparse: Vec<String> = (0..4000)
             .map(|n| format!("{{\"c{}\":1}}", n % 800))
             .collect();
@@ -227,7 +141,7 @@ mod tests {
     };
 
     fn body(text: &str, form: BodyForm) -> Result<Decoded, String> {
-        decode_body(text.as_bytes(), form, &LIMITS, &[])
+        decode_body(text.as_bytes(), form, &LIMITS, &[]).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -244,33 +158,17 @@ mod tests {
     }
 
     #[test]
-    fn columns_of_csv_are_read_as_the_table_has_them() {
-        let known = [
-            ("a", ColumnType::Float),
-            ("b", ColumnType::Text),
-            ("c", ColumnType::Bool),
-        ];
-        let known = known.map(|(name, kind)| (name.to_owned(), kind));
-        let text = "a,b,c,d\n1,2,true,3\nx,4,5,6\n";
-        let decoded = decode_body(text.as_bytes(), BodyForm::Csv, &LIMITS, &known).unwrap();
-        let column = |name| decoded.columns.get(name).unwrap();
-        assert_eq!(column("a").get(0), Value::Int(1));
-        assert_eq!(column("a").get(1), Value::Text("x".to_owned()));
-        assert_eq!(column("b").get(0), Value::Text("2".to_owned()));
-        assert_eq!(column("c").get(0), Value::Bool(true));
-        assert_eq!(column("c").get(1), Value::Text("5".to_owned()));
-        assert_eq!(column("d").get(1), Value::Int(6));
-    }
-
-    #[test]
-    fn whole_numbers_of_csv_are_not_rounded() {
-        let text = "a\n0.5\n9007199254740993\n18446744073709551616\n18446744073709551617\n7\n";
-        let decoded = body(text, BodyForm::Csv).unwrap();
-        let column = decoded.columns.get("a").unwrap();
-        assert_eq!(column.get(1), Value::Int(9_007_199_254_740_993));
-        assert_eq!(column.get(2), Value::Float(2.0_f64.powi(64)));
-        assert_eq!(decoded.rejected[0].offset, 3);
-        assert!(decoded.rejected[0].reason.contains("18446744073709551617"));
+    fn a_body_of_more_rows_than_one_may_have_is_refused() {
+        let limits = Limits { rows: 2, ..LIMITS };
+        for (form, rows) in [
+            (BodyForm::Json, "[{\"a\":1},{\"a\":1},{\"a\":1}]"),
+            (BodyForm::Json, "{\"a\":[1,1,1]}"),
+            (BodyForm::Ndjson, "{\"a\":1}\n{\"a\":1}\n{\"a\":1}"),
+            (BodyForm::Csv, "a\n1\n1\n1"),
+        ] {
+            let refused = decode_body(rows.as_bytes(), form, &limits, &[]);
+            assert_eq!(refused, Err(BodyError::TooManyRows(2)), "{rows}");
+        }
     }
 
     #[test]

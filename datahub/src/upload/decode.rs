@@ -48,10 +48,10 @@ impl Limits {
         }
     }
 
-    /// Returns the limits of bodies, which are bounded by their bytes alone.
+    /// Returns the limits of bodies.
     pub fn of_bodies(settings: &Settings) -> Self {
         Self {
-            rows: usize::MAX,
+            rows: settings.body_rows,
             ..Self::of_frames(settings)
         }
     }

@@ -72,11 +72,12 @@ impl Intake {
     /// 400 or 409 for a session that cannot be used, 503 while PostgreSQL is away.
     pub async fn open(hub: Arc<Hub>, request: Request) -> Result<Self, Problem> {
         let is_nameless = request.session.is_none() && !request.speaks;
-        let session = request.session.unwrap_or_else(Uuid::new_v4);
+        let session = request.session.unwrap_or_else(Uuid::now_v7);
         let name = request.battery.to_string();
-        let (from, body) = (request.from, request.body);
+        let (place, body) = ((session, request.from), request.body);
+        let settings = hub.settings.sessions;
         let opened = hub.pool.run(move |connection| {
-            match sessions::open(connection, &name, session, from, body.as_ref()) {
+            match sessions::open(connection, &name, place, body.as_ref(), &settings) {
                 Ok(claim) => Ok(Ok(claim)),
                 Err(SessionError::Refused(why)) => Ok(Err(why)),
                 Err(SessionError::Store(error)) => Err(error),
@@ -97,7 +98,7 @@ impl Intake {
             uploader,
             begins_segment: request.begins_segment,
             is_nameless,
-            next: from,
+            next: request.from,
         })
     }
 

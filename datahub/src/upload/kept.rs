@@ -4,7 +4,7 @@
 //! `{"bin": [255]}`, and `{"repeated": [1, 2]}` for a column that the row names twice. So a row
 //! that is sent again is the row that came.
 
-use rovi_common::rows::Value;
+use rovi_common::rows::{Refusal, Value};
 use serde_json::{Value as Json, json};
 
 const TIMESTAMP: &str = "timestamp_us";
@@ -16,7 +16,7 @@ pub(crate) fn to_json(value: &Value) -> Json {
     match value {
         Value::Time(us) => time(*us),
         Value::Float(value) => float(*value),
-        Value::Refused(reason) => reason.clone().into(),
+        Value::Refused(reason) => reason.to_string().into(),
         Value::Null => Json::Null,
         Value::Bool(value) => (*value).into(),
         Value::Int(value) => (*value).into(),
@@ -58,11 +58,12 @@ pub(super) fn from_json(json: Json) -> Value {
             return Value::Time(us);
         }
         if let Some(cells) = words.get(REPEATED).and_then(Json::as_array) {
-            return Value::Refused(format!("it stands {} times in the row", cells.len()));
+            let times = u32::try_from(cells.len()).unwrap_or(u32::MAX);
+            return Value::Refused(Refusal::Repeated(times));
         }
     }
-    let refused = |error: serde_json::Error| Value::Refused(error.to_string());
-    serde_json::from_value(json).unwrap_or_else(refused)
+    // What is neither a map nor an array is a value.
+    serde_json::from_value(json).unwrap_or(Value::Refused(Refusal::Map))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ mod alike;
 pub mod battdat;
 pub(crate) mod bodies;
 pub(crate) mod body;
+mod csv_rows;
 pub mod decode;
 mod decoded;
 mod encoding;

@@ -5,6 +5,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
+use uuid::Uuid;
+
 use crate::batch::{Ending, Uploader};
 
 /// Open connections by battery; as many as there are sockets and posts.
@@ -36,6 +38,16 @@ impl OpenUploads {
         for uploader in ended.iter().filter_map(Weak::upgrade) {
             uploader.end(Ending::Refused(reason.to_owned()));
         }
+    }
+
+    /// Returns the sessions of all connections.
+    pub fn sessions(&self) -> Vec<Uuid> {
+        let open = self
+            .by_battery
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let open = open.values().flatten().filter_map(Weak::upgrade);
+        open.map(|uploader| uploader.claim.session).collect()
     }
 
     /// Forgets batteries without connections.

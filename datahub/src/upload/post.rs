@@ -48,7 +48,8 @@ pub(crate) struct BodyQuery {
 
 /// Takes rows of a battery and answers their number once they are durable.
 ///
-/// With `Idempotency-Key`, sending again stores nothing twice. `Rovi-Rows-Rejected` tells how many
+/// At most `body_bytes` (64 MiB, also unpacked) and `body_rows` (4,194,304 rows) at once. With
+/// `Idempotency-Key`, sending again stores nothing twice. `Rovi-Rows-Rejected` tells how many
 /// of the rows are kept as rejected, `Rovi-First-Rejection` which came first and why.
 #[utoipa::path(
     post,
@@ -56,7 +57,7 @@ pub(crate) struct BodyQuery {
     tag = "rows",
     params(
         ("battery" = String, Path, description = "Name of the battery"),
-        ("Idempotency-Key" = Option<String>, Header, description = "Names this body"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Names this body; refused once it was unused for 7 days (sessions.days)"),
         ("Content-Encoding" = Option<String>, Header, description = "gzip or zstd"),
         BodyQuery,
     ),
@@ -95,7 +96,7 @@ pub(crate) async fn upload_by_post(
     let decoding = tokio::task::spawn_blocking(move || {
         let hash = session.map(|_| hash(&body.bytes, form));
         let decoded = body::decode_body(&body.bytes, form, &limits, &known);
-        Ok((decoded.map_err(Problem::bad_request)?, hash))
+        Ok((decoded?, hash))
     });
     let decoded = decoding.await.map_err(|error| Problem::internal(&error))?;
     let (decoded, hash) = decoded.inspect_err(|_: &Problem| hub.metrics.frames_refused.inc())?;

@@ -8,7 +8,6 @@ use uuid::Uuid;
 use crate::{
     batch::Ending,
     config::{MAX_COLUMN_NAME_BYTES, Settings},
-    store::sessions::SESSION_DAYS,
 };
 
 /// The subprotocol in which the server speaks.
@@ -70,6 +69,7 @@ pub struct Limits {
     group_wait_ms: u128,
     idle_timeout_s: u64,
     session_days: u32,
+    session_memory_days: u32,
 }
 
 impl Limits {
@@ -85,7 +85,8 @@ impl Limits {
             queue_bytes: settings.battery_queue_bytes,
             group_wait_ms: settings.group_wait.as_millis(),
             idle_timeout_s: settings.idle_timeout.as_secs(),
-            session_days: SESSION_DAYS,
+            session_days: settings.sessions.days,
+            session_memory_days: settings.sessions.memory_days,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use rovi_common::rows;
 use serde::{
     Deserialize, Deserializer,
-    de::{MapAccess, SeqAccess, Visitor},
+    de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::{Map, Value, map::Entry};
 
@@ -17,36 +17,141 @@ use super::{
 
 /// Fills in the bodies of rejected rows from the bytes they came in.
 pub(super) fn fill_bodies(bytes: &[u8], encoding: Encoding, rejected: &mut [RejectedRow]) {
-    let sent = match encoding {
+    let offsets: Vec<usize> = rejected.iter().map(|row| row.offset).collect();
+    let rows = match encoding {
         Encoding::Msgpack => {
             let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
             deserializer.set_max_depth(MAX_DEPTH);
-            Raw::deserialize(&mut deserializer).ok()
+            RowsAt(&offsets).deserialize(&mut deserializer).ok()
         }
-        Encoding::Json => serde_json::from_slice(bytes).ok(),
+        Encoding::Json => {
+            let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+            RowsAt(&offsets).deserialize(&mut deserializer).ok()
+        }
     };
-    let Some(Raw(sent)) = sent else {
-        return;
-    };
-    for row in rejected {
-        row.body = row_of(&sent, row.offset);
+    for (row, body) in rejected.iter_mut().zip(rows.into_iter().flatten()) {
+        row.body = body;
     }
 }
 
-/// Takes one row out of a frame of any form.
-fn row_of(sent: &Value, offset: usize) -> Value {
-    match sent {
-        Value::Array(rows) => rows.get(offset).cloned().unwrap_or_default(),
-        Value::Object(columns) if columns.values().all(Value::is_array) && !columns.is_empty() => {
-            let cell = |(name, column): (&String, &Value)| {
-                (
-                    name.clone(),
-                    column.get(offset).cloned().unwrap_or_default(),
-                )
-            };
-            Value::Object(columns.iter().map(cell).collect())
+/// Reads the rows at some places of a frame of any form, in ascending order. The others are only
+/// passed over: what was sent takes many times its bytes as JSON values.
+struct RowsAt<'a>(&'a [usize]);
+
+impl<'de> DeserializeSeed<'de> for RowsAt<'_> {
+    type Value = Vec<Value>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<Value>, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for RowsAt<'_> {
+    type Value = Vec<Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a row, a batch of columns or an array of rows")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Vec<Value>, A::Error> {
+        items_at(self.0, seq)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<Value>, A::Error> {
+        let mut rows = vec![Map::new(); self.0.len()];
+        while let Some(Raw(key)) = map.next_key()? {
+            let name = name_of(key);
+            let cells = map.next_value_seed(CellsAt(self.0))?;
+            for (row, cell) in rows.iter_mut().zip(cells) {
+                add(row, name.clone(), cell);
+            }
         }
-        row => row.clone(),
+        Ok(rows.into_iter().map(Value::Object).collect())
+    }
+}
+
+/// Reads the cells at some places of a column; a single value is the cell of a row that came alone.
+struct CellsAt<'a>(&'a [usize]);
+
+impl<'de> DeserializeSeed<'de> for CellsAt<'_> {
+    type Value = Vec<Value>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<Value>, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+/// Hands what is no array to [`RawVisitor`].
+macro_rules! one_cell {
+    ($($visit:ident: $type:ty),*) => {
+        $(fn $visit<E: serde::de::Error>(self, value: $type) -> Result<Vec<Value>, E> {
+            RawVisitor.$visit(value).map(|cell| vec![cell])
+        })*
+    };
+}
+
+impl<'de> Visitor<'de> for CellsAt<'_> {
+    type Value = Vec<Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value or an array of values")
+    }
+
+    one_cell! { visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_f64: f64, visit_str: &str, visit_bytes: &[u8] }
+
+    fn visit_unit<E>(self) -> Result<Vec<Value>, E> {
+        Ok(vec![Value::Null])
+    }
+
+    fn visit_none<E>(self) -> Result<Vec<Value>, E> {
+        Ok(vec![Value::Null])
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<Value>, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, ext: D) -> Result<Vec<Value>, D::Error> {
+        RawVisitor.visit_newtype_struct(ext).map(|cell| vec![cell])
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Vec<Value>, A::Error> {
+        items_at(self.0, seq)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Vec<Value>, A::Error> {
+        RawVisitor.visit_map(map).map(|cell| vec![cell])
+    }
+}
+
+/// Reads the items at some places of an array.
+fn items_at<'de, A: SeqAccess<'de>>(places: &[usize], mut seq: A) -> Result<Vec<Value>, A::Error> {
+    let mut items = Vec::with_capacity(places.len());
+    let mut next = 0;
+    for &place in places {
+        while next < place && seq.next_element::<IgnoredAny>()?.is_some() {
+            next += 1;
+        }
+        let item: Option<Raw> = seq.next_element()?;
+        items.push(item.map_or(Value::Null, |Raw(item)| item));
+        next += 1;
+    }
+    while seq.next_element::<IgnoredAny>()?.is_some() {}
+    Ok(items)
+}
+
+/// Keeps a cell of a row, beside others of its column.
+fn add(row: &mut Map<String, Value>, name: String, cell: Value) {
+    match row.entry(name) {
+        Entry::Vacant(free) => _ = free.insert(cell),
+        Entry::Occupied(mut taken) => kept::repeat(taken.get_mut(), cell),
+    }
+}
+
+fn name_of(key: Value) -> String {
+    match key {
+        Value::String(key) => key,
+        other => other.to_string(),
     }
 }
 
@@ -124,14 +229,7 @@ impl<'de> Visitor<'de> for RawVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut fields = Map::new();
         while let Some((Raw(key), Raw(value))) = map.next_entry()? {
-            let key = match key {
-                Value::String(key) => key,
-                other => other.to_string(),
-            };
-            match fields.entry(key) {
-                Entry::Vacant(free) => _ = free.insert(value),
-                Entry::Occupied(mut taken) => kept::repeat(taken.get_mut(), value),
-            }
+            add(&mut fields, name_of(key), value);
         }
         Ok(Value::Object(fields))
     }
@@ -167,6 +265,36 @@ mod tests {
             kept,
             serde_json::json!({"a": {"repeated": [1, null, "x"]}, "b": 5})
         );
+    }
+
+    #[test]
+    fn of_what_was_sent_only_the_rows_asked_for_are_kept() {
+        let read = |json: &str| {
+            let mut deserializer = serde_json::Deserializer::from_str(json);
+            let rows = RowsAt(&[1, 3]).deserialize(&mut deserializer).unwrap();
+            deserializer.end().unwrap();
+            serde_json::json!(rows)
+        };
+        let expected = serde_json::json!([{"a": [1], "b": null}, {"a": {"c": 2}, "b": "x"}]);
+        assert_eq!(
+            read(r#"{"a": [0, [1], {}, {"c": 2}, 5], "b": [[], null, [{}], "x", 5]}"#),
+            expected
+        );
+        assert_eq!(
+            read(r#"[{}, {"a": [1], "b": null}, {"a": [[]]}, {"a": {"c": 2}, "b": "x"}, {}]"#),
+            expected
+        );
+        let mut alone = serde_json::Deserializer::from_str(r#"{"a": {"c": 2}, "b": true}"#);
+        let rows = RowsAt(&[0]).deserialize(&mut alone).unwrap();
+        assert_eq!(rows, [serde_json::json!({"a": {"c": 2}, "b": true})]);
+    }
+
+    #[test]
+    fn extensions_are_passed_over_whole() {
+        let frame = [0x81, 0xa1, b'a', 0x93, 0xd4, 5, 0xfe, 0x90, 0xc7, 1, 7, 9];
+        let mut frame = rmp_serde::Deserializer::from_read_ref(&frame);
+        let rows = RowsAt(&[1]).deserialize(&mut frame).unwrap();
+        assert_eq!(rows, [serde_json::json!({"a": []})]);
     }
 
     #[test]

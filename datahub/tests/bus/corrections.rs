@@ -153,6 +153,26 @@ async fn a_correction_that_does_not_fit_is_refused_with_the_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_correction_that_changes_nothing_leaves_the_table_as_it_was() {
+    let servers = Servers::start();
+    let hub = Hub::start(&servers).await;
+    upload(&hub, 1..=20).await;
+    let path = "/db/b7/rows/7";
+    let (status, _, problem) = ask(&hub, "PUT", path, &json!({"n": 7.5, "voltage": "x"})).await;
+    assert_eq!(status, 400, "{problem}");
+    let (status, etag, answer) = ask(&hub, "PUT", path, &json!({"n": 7.0})).await;
+    assert_eq!((status, etag.as_str()), (200, "\"1-0\""), "{answer}");
+    let (_, _, changes) = ask(&hub, "GET", "/db/b7/changes", &Value::Null).await;
+    let told = changes.to_string();
+    assert!(!told.contains("widened"), "{told}");
+    let (status, _, answer) = ask(&hub, "PUT", path, &json!({"n": 7.5})).await;
+    assert_eq!(status, 200, "{answer}");
+    let (_, _, row) = ask(&hub, "GET", path, &Value::Null).await;
+    assert_eq!(row["row"]["n"], 7.5);
+    hub.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn deleted_rows_are_gone_when_confirmed_and_every_reader_is_told() {
     let servers = Servers::start();
     let hub = Hub::start(&servers).await;
@@ -321,6 +341,32 @@ async fn what_a_newer_generation_has_nothing_to_say_of_is_gone_in_whatever_order
         (&"0.1.0".into(), &1.into())
     );
     assert_eq!(ask(&hub, "GET", unknown, &Value::Null).await.0, 404);
+    hub.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nobody_is_named_the_lineage_is_that_of_the_champion_of_the_row() {
+    let servers = Servers::start();
+    let hub = Hub::start(&servers).await;
+    upload(&hub, 1..=20).await;
+    servers.sql(
+        "INSERT INTO hub.champions (battery_id, epoch, from_seq, estimator) \
+           SELECT id, epoch, c.from_seq, c.name FROM hub.batteries, \
+             (VALUES (1, 'first'), (5, 'second')) AS c(from_seq, name)",
+    );
+    for (asked, champion) in [
+        ("?seq=4", "first of b7 has no estimate of row 4"),
+        ("?seq=5", "second of b7 has no estimate of row 5"),
+        (
+            "?seq=5&estimator=first",
+            "first of b7 has no estimate of row 5",
+        ),
+        ("", r#""estimator":"second""#),
+    ] {
+        let path = format!("/db/b7/estimates/lineage{asked}");
+        let (_, _, told) = ask(&hub, "GET", &path, &Value::Null).await;
+        assert!(told.to_string().contains(champion), "{asked}: {told}");
+    }
     hub.stop().await;
 }
 

@@ -243,6 +243,50 @@ async fn the_rows_of_another_table_may_come_packed() {
 }
 
 #[tokio::test]
+async fn a_body_of_too_many_empty_rows_is_refused_with_the_limit_before_any_is_stored() {
+    let postgres = postgres();
+    let hub = TestHub::start_with(&postgres, |settings| settings.body_rows = 5000).await;
+    let rows = [b"a,b\n".to_vec(), b",\n".repeat(5001)].concat();
+    let packed = [("Content-Type", "text/csv"), ("Content-Encoding", "gzip")];
+    let refused = post(&hub, &packed, gzip(&rows)).await;
+    assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    let why = refused.text().await.unwrap();
+    assert!(why.contains("more than 5000 rows (body_rows)"), "{why}");
+    let batteries = "SELECT name FROM hub.batteries";
+    assert_eq!(query(&postgres, batteries), json!([]));
+}
+
+#[tokio::test]
+async fn a_cyclers_file_with_units_and_decimal_commas_becomes_columns_of_numbers() {
+    let postgres = postgres();
+    let hub = TestHub::start(&postgres).await;
+    let file = "test_time;voltage;step;note\ns;V;;\n0,25;3,71;1;hold\n0,5;OVL;1;\n0,75;3,73;2;1,5\n1,5;3,74;2;\n";
+    let stored = post(&hub, &[("Content-Type", "text/csv")], file.into()).await;
+    let headers = stored.headers().clone();
+    assert_eq!(stored.text().await.unwrap(), "5");
+    assert_eq!(header(&headers, "rovi-rows-rejected"), Some("2"));
+    assert_eq!(
+        query(
+            &postgres,
+            r#"SELECT test_time, voltage, step, note FROM battery."b7" ORDER BY seq"#
+        ),
+        json!([
+            {"test_time": 0.25, "voltage": 3.71, "step": 1, "note": "hold"},
+            {"test_time": 0.75, "voltage": 3.73, "step": 2, "note": "1,5"},
+            {"test_time": 1.5, "voltage": 3.74, "step": 2, "note": null},
+        ])
+    );
+    let (_, listed) = hub.ask("GET", "/db/b7/rejected", json!(null)).await;
+    let row = &listed["rejected"][1];
+    let sent = json!({"test_time": 0.5, "voltage": "OVL", "step": 1, "note": null});
+    assert_eq!(row["row"], sent, "{listed}");
+    assert!(
+        row["reason"].as_str().unwrap().contains("`voltage`"),
+        "{row}"
+    );
+}
+
+#[tokio::test]
 async fn a_cell_of_csv_that_does_not_fit_costs_only_its_row() {
     let postgres = postgres();
     let hub = TestHub::start(&postgres).await;

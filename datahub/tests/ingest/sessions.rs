@@ -1,9 +1,12 @@
 //! Sessions: sending again is harmless, an older connection is fenced off.
 
-use rovi_common::testing::eventually;
-use serde_json::{Value, json};
+use std::time::Duration;
 
-use crate::support::{Client, PATIENCE, TableLock, TestHub, postgres, query};
+use rovi_common::testing::{TestPostgres, eventually};
+use serde_json::{Value, json};
+use uuid::{NoContext, Timestamp, Uuid};
+
+use crate::support::{Client, PATIENCE, TableLock, TestHub, execute, postgres, query};
 
 const SESSION: &str = "0b5f4f10-6f5e-4a57-9a3e-3f1d6c1f7a01";
 
@@ -48,7 +51,7 @@ async fn the_greeting_tells_limits_session_and_position() {
                 "frame_bytes": 4_194_304, "rows_per_frame": 65_536, "row_bytes": 262_144,
                 "columns": 800, "column_name_bytes": 63, "window_rows": 262_144,
                 "queue_bytes": 67_108_864, "group_wait_ms": 2500, "idle_timeout_s": 300,
-                "session_days": 7,
+                "session_days": 7, "session_memory_days": 365,
             },
         })
     );
@@ -108,25 +111,8 @@ async fn an_older_connection_of_a_session_stores_nothing_more() {
 async fn sessions_of_another_battery_with_holes_or_ended_are_refused() {
     let postgres = postgres();
     let hub = TestHub::start(&postgres).await;
-    let (client, _) = hub.speaking(&format!("b7?session={SESSION}")).await;
-    client.close().await;
-    let refused = async |path: String| {
-        let url = hub.url(&format!("/db/upload/{path}"));
-        let socket = [
-            ("Upgrade", "websocket"),
-            ("Connection", "upgrade"),
-            ("Sec-WebSocket-Version", "13"),
-            ("Sec-WebSocket-Key", "x3JJHMbDL1EzLkh9GBhXDw=="),
-        ];
-        let client = reqwest::Client::new();
-        let request = socket
-            .iter()
-            .fold(client.get(url), |request, (key, value)| {
-                request.header(*key, *value)
-            });
-        let answer = request.send().await.unwrap();
-        (answer.status().as_u16(), answer.text().await.unwrap())
-    };
+    store_a_row(&hub, SESSION).await;
+    let refused = async |path: String| refusal(&hub, &path).await;
     let (status, told) = refused(format!("b8?session={SESSION}")).await;
     assert!(
         status == 409 && told.contains("belongs to another battery"),
@@ -137,7 +123,7 @@ async fn sessions_of_another_battery_with_holes_or_ended_are_refused() {
         status == 409 && told.contains("would leave a hole"),
         "{status} {told}"
     );
-    crate::support::execute(
+    execute(
         &postgres,
         "UPDATE hub.sessions SET used = now() - interval '8 days'",
     );
@@ -153,6 +139,108 @@ async fn sessions_of_another_battery_with_holes_or_ended_are_refused() {
         status == 400 && told.contains("segment=new"),
         "{status} {told}"
     );
+}
+
+/// Stores the first row of a session, and closes it.
+async fn store_a_row(hub: &TestHub, session: &str) {
+    let (mut client, _) = hub.speaking(&format!("b7?session={session}")).await;
+    client.send(&rows(0, 1)).await;
+    client.until_stored(1).await;
+    client.close().await;
+}
+
+/// Asks for a socket that is refused; returns status and answer.
+async fn refusal(hub: &TestHub, path: &str) -> (u16, String) {
+    let url = hub.url(&format!("/db/upload/{path}"));
+    let socket = [
+        ("Upgrade", "websocket"),
+        ("Connection", "upgrade"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", "x3JJHMbDL1EzLkh9GBhXDw=="),
+    ];
+    let client = reqwest::Client::new();
+    let request = socket
+        .iter()
+        .fold(client.get(url), |request, (key, value)| {
+            request.header(*key, *value)
+        });
+    let answer = request.send().await.unwrap();
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
+/// Waits until these sessions are known, after doing something before each look.
+async fn until_sessions_are(postgres: &TestPostgres, expected: &Value, before: impl Fn()) {
+    let known = "SELECT id, used > now() - interval '1 hour' AS is_fresh FROM hub.sessions \
+                 ORDER BY position, used";
+    eventually(PATIENCE, async || {
+        before();
+        let found = query(postgres, known);
+        if found == *expected {
+            Ok(())
+        } else {
+            Err(found)
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn sessions_of_no_use_are_forgotten_and_whoever_comes_back_stores_nothing_twice() {
+    let postgres = postgres();
+    let hub = TestHub::start_with(&postgres, |settings| {
+        settings.sessions.interval = Duration::from_millis(20);
+    })
+    .await;
+    // Its name tells its age; the other's does not, and hardly anybody remembers the third.
+    let timed = Uuid::new_v7(Timestamp::from_unix(NoContext, 1_700_000_000, 0)).to_string();
+    let ancient = Uuid::new_v4().to_string();
+    execute(
+        &postgres,
+        &format!(
+            "WITH b AS (INSERT INTO hub.batteries (name) VALUES ('b7') RETURNING id) \
+             INSERT INTO hub.sessions (id, battery_id, attempt, position, used) \
+             SELECT s.id::uuid, b.id, 1, s.position, now() - s.unused FROM b, (VALUES \
+               ('{timed}', 5, interval '1 day'), ('{SESSION}', 5, '8 days'), \
+               ('{ancient}', 5, '366 days'), (gen_random_uuid()::text, 0, '8 days') \
+             ) AS s(id, position, unused)"
+        ),
+    );
+    // It is remembered as long as it is in use.
+    let (client, hello) = hub.speaking(&format!("b7?session={timed}&from=5")).await;
+    assert_eq!(hello["position"], 5);
+    let unused = |days: i32| {
+        let used = format!("used = now() - interval '{days} days'");
+        let update = format!("UPDATE hub.sessions SET {used} WHERE id = '{timed}'");
+        execute(&postgres, &update);
+    };
+    unused(5);
+    let ended = json!({"id": SESSION, "is_fresh": false});
+    let kept = json!([ended, {"id": timed, "is_fresh": true}]);
+    until_sessions_are(&postgres, &kept, || ()).await;
+    client.close().await;
+    // Until the hub has noticed that it is closed, it is in use.
+    until_sessions_are(&postgres, &json!([ended]), || unused(8)).await;
+
+    for (session, from, says) in [
+        (timed.as_str(), 0, "by the time in its name"),
+        (SESSION, 0, "has ended"),
+        (&ancient, 5, "is not known, so nothing of it is stored"),
+    ] {
+        let (status, told) = refusal(&hub, &format!("b7?session={session}&from={from}")).await;
+        assert!(status == 409 && told.contains(says), "{status} {told}");
+    }
+    let (_client, hello) = hub.speaking(&format!("b7?session={ancient}")).await;
+    assert_eq!(
+        hello["position"], 0,
+        "and so the client knows that it is new"
+    );
+    eventually(PATIENCE, async || {
+        match hub.metric("datahub_sessions_forgotten_total").await {
+            3 => Ok(()),
+            forgotten => Err(forgotten),
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -71,13 +71,14 @@ impl Engine {
         let rules = shared.alerts.rules();
         let placed = shared.alerts.placed();
         if rules.is_empty() && placed.is_empty() {
-            self.since.clear();
+            *self = Self::default();
             return;
         }
         let alive = alive(shared);
         let mut changes = Vec::new();
-        for version in shared.board.all() {
-            self.see(&version);
+        let present = shared.board.all();
+        self.see_all(&present);
+        for version in present {
             if is_ours(shared, &alive, &version.state.by) {
                 for rule in &rules {
                     changes.extend(self.judge(shared, rule, &version));
@@ -99,6 +100,19 @@ impl Engine {
         }
     }
 
+    /// Takes the states of all batteries that there are, and forgets the others.
+    fn see_all(&mut self, present: &[Arc<Version>]) {
+        for version in present {
+            self.see(version);
+        }
+        if self.seen.len() > present.len() {
+            let names = present.iter().map(|version| &version.state.battery);
+            let names: HashSet<&BatteryName> = names.collect();
+            self.seen.retain(|battery, _| names.contains(battery));
+            self.since.retain(|(_, battery), _| names.contains(battery));
+        }
+    }
+
     fn see(&mut self, version: &Arc<Version>) {
         let battery = &version.state.battery;
         let Some(seen) = self.seen.get_mut(battery) else {
@@ -110,9 +124,11 @@ impl Engine {
             self.seen.insert(battery.clone(), seen);
             return;
         };
-        let row = |version: &Version| (version.state.epoch, version.state.seq);
         let older = std::mem::replace(&mut seen.newest, Arc::clone(version));
-        if row(&older) != row(version) {
+        if older.state.epoch != version.state.epoch {
+            // Another life of the name: what was before is nothing to compare with.
+            seen.before = None;
+        } else if older.state.seq != version.state.seq {
             seen.before = Some(older);
         }
     }
@@ -314,4 +330,51 @@ async fn was_told(shared: &Shared, episode: &Episode) -> Result<bool, async_nats
         }
     }
     Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use rovi_common::news::BatteryState;
+
+    use super::*;
+
+    fn version(battery: &str, epoch: i64, seq: i64) -> Arc<Version> {
+        Version::of(BatteryState {
+            epoch,
+            seq,
+            ..BatteryState::unknown(battery.parse().unwrap())
+        })
+    }
+
+    #[test]
+    fn a_battery_that_is_no_more_is_forgotten() {
+        let mut engine = Engine::default();
+        let (first, second) = (version("b7", 1, 1), version("b8", 1, 1));
+        engine.see_all(&[first, Arc::clone(&second)]);
+        for battery in ["b7", "b8"] {
+            let key = ("rule".parse().unwrap(), battery.parse().unwrap());
+            engine.since.insert(key, (true, Instant::now()));
+        }
+        engine.see_all(&[second]);
+        let left = engine
+            .seen
+            .keys()
+            .chain(engine.since.keys().map(|key| &key.1));
+        let left: Vec<&str> = left.map(BatteryName::as_str).collect();
+        assert_eq!(left, ["b8", "b8"]);
+    }
+
+    #[test]
+    fn the_next_life_of_a_name_begins_without_a_past() {
+        let mut engine = Engine::default();
+        let before = |engine: &Engine| {
+            let seen = engine.seen.values().next().unwrap();
+            seen.before.as_ref().map(|before| before.state.seq)
+        };
+        engine.see_all(&[version("b7", 1, 1)]);
+        engine.see_all(&[version("b7", 1, 2)]);
+        assert_eq!(before(&engine), Some(1));
+        engine.see_all(&[version("b7", 2, 1)]);
+        assert_eq!(before(&engine), None);
+    }
 }

@@ -21,7 +21,7 @@ async fn every_route_says_who_may_call_it() {
             Readiness::default(),
             Metrics::new(),
         ))
-        .configure(http::docs(openapi()))
+        .configure(http::docs(http::written(&openapi())))
         .configure(super::routes)
         .wrap_fn(move |request, service| {
             *told.borrow_mut() = format!("{:?}", request.resource_map());

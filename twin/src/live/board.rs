@@ -35,6 +35,19 @@ pub struct Version {
     pub(super) shapes: Shapes,
 }
 
+#[cfg(test)]
+impl Version {
+    /// Makes one of a state that stands nowhere.
+    pub(crate) fn of(state: BatteryState) -> Arc<Self> {
+        let (life, sequence) = (0, 0);
+        Arc::new(Self {
+            state,
+            place: Place { life, sequence },
+            shapes: Shapes::default(),
+        })
+    }
+}
+
 /// The newest state of every battery.
 #[derive(Debug, Default)]
 pub struct Board {
