@@ -92,21 +92,12 @@ pub(crate) async fn one_row_each(
     Ok(())
 }
 
-/// Has PostgreSQL keep in memory what a fleet writes to, as `docker-compose.yml` does: two pages of
-/// each table. Its own 128 MB are less, and most pages would be written and read again for each row.
-fn give_room(stack: &mut Stack) -> anyhow::Result<()> {
-    peer::psql(stack, "ALTER SYSTEM SET shared_buffers = '256MB'")?;
-    stack.postgres.server.stop();
-    Ok(stack.postgres.server.start_again()?)
-}
-
 /// Measures `fleet10k_idle_share`: each socket sends a row a second, whatever was acknowledged.
 pub(crate) async fn held(
     stack: &mut Stack,
     summary: &mut Summary,
     (batteries, seconds): (usize, u64),
 ) -> anyhow::Result<()> {
-    give_room(stack)?;
     stack.start_hub();
     stack.hub_ready().await;
     let rows: Vec<Message> = (1..=usize::try_from(seconds)?)

@@ -8,6 +8,7 @@
 
 mod abuse;
 mod alter;
+mod deployed;
 mod fleet;
 mod ingest;
 mod live;
@@ -26,7 +27,7 @@ mod twins;
 use std::process::Command;
 
 use clap::Parser as _;
-use system_tests::{Stack, binary};
+use system_tests::binary;
 
 use crate::summary::Summary;
 
@@ -79,7 +80,7 @@ async fn main() -> anyhow::Result<()> {
     if wanted(Measurement::Filter) {
         filter_steps(&mut summary)?;
     }
-    let mut stack = Stack::servers();
+    let mut stack = deployed::servers()?;
     if wanted(Measurement::Columnar) {
         ingest::columnar(&mut stack, &mut summary).await?;
     }
@@ -101,29 +102,29 @@ async fn main() -> anyhow::Result<()> {
     }
     if wanted(Measurement::Fleet) {
         // A database of its own: nothing of the measurements before is in its way.
-        let mut stack = Stack::servers();
+        let mut stack = deployed::servers()?;
         fleet::one_row_each(&mut stack, &mut summary, args.batteries).await?;
     }
     if wanted(Measurement::Fleet10k) {
-        let mut stack = Stack::servers();
+        let mut stack = deployed::servers()?;
         let fleet = (args.batteries, args.seconds);
         fleet::held(&mut stack, &mut summary, fleet).await?;
     }
     if wanted(Measurement::Reduce) {
-        let mut stack = Stack::servers();
+        let mut stack = deployed::servers()?;
         stack.start_hub();
         stack.hub_ready().await;
         reduce::reduce_beside_date_bin(&stack, &mut summary).await?;
     }
     if wanted(Measurement::Live) {
-        let stack = Stack::start().await;
+        let stack = deployed::start().await?;
         live::everyone(&stack, &mut summary).await?;
     }
     if wanted(Measurement::Twins) {
         twins::fleet(&mut summary, (args.batteries, args.seconds)).await?;
     }
     if wanted(Measurement::Abuse) {
-        let mut stack = Stack::servers();
+        let mut stack = deployed::servers()?;
         abuse::good_beside_bad(&mut stack, &mut summary).await?;
     }
     estimation(&wanted, &mut summary).await?;
@@ -140,11 +141,11 @@ async fn estimation(
     summary: &mut Summary,
 ) -> anyhow::Result<()> {
     if wanted(Measurement::Replay) {
-        let stack = Stack::start().await;
+        let stack = deployed::start().await?;
         replay::history(&stack, summary).await?;
     }
     if wanted(Measurement::Path) {
-        let mut stack = Stack::start().await;
+        let mut stack = deployed::start().await?;
         path::rows_to_estimates(&mut stack, summary, PATH_ROWS).await?;
     }
     Ok(())
