@@ -125,7 +125,8 @@ impl Usage {
     fn print_since(&self, before: &Self, rows: usize) {
         let idle = 100.0 * self.0.idle_since(&before.0);
         println!("  {idle:.0} % of all cores were idle");
-        self.1.print_since(&before.1, rows as f64);
+        let busy = self.0.busy_since(&before.0);
+        self.1.print_since(&before.1, busy, rows as f64);
     }
 }
 
