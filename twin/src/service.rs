@@ -302,6 +302,8 @@ impl Service {
             .workers(HTTP_WORKERS)
             .client_request_timeout(http::HEAD_WITHIN)
             .max_connections(http::CONNECTIONS)
+            // A message to a watcher must not wait for its system to confirm the one before.
+            .tcp_nodelay(true)
             .shutdown_timeout(2);
         let server = tls::listen(server, self.listener.try_clone()?, self.tls.as_ref())?.run();
         Ok(http::supervise(server, &self.lifecycle))

@@ -90,6 +90,8 @@ impl Engine {
         for (place, episode) in placed {
             if episode.is_active && !names.contains(&episode.rule) {
                 changes.push((place, end(&episode, "the rule was removed")));
+            } else if episode.is_active && shared.board.has_ended(&episode.battery) {
+                changes.push((place, end(&episode, "the battery was deleted")));
             }
             if !episode.is_told && clock::now_us() - episode.at() > TOLD_WITHIN_US {
                 tell_again(shared, place, episode).await;

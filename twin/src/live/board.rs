@@ -1,7 +1,7 @@
 //! The newest state of every battery, and who waits for the next.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -58,6 +58,8 @@ pub struct Board {
 struct Inner {
     life: Option<i128>,
     newest: BTreeMap<BatteryName, Arc<Version>>,
+    /// Batteries that were deleted.
+    ended: HashSet<BatteryName>,
     next_watcher: u64,
     of_all: HashMap<u64, Arc<Inbox>>,
     of_one: HashMap<BatteryName, HashMap<u64, Arc<Inbox>>>,
@@ -123,12 +125,19 @@ impl Board {
         for (_, inbox) in inner.of_all.iter().chain(of_one) {
             inbox.put(&battery, Some(Arc::clone(&version)));
         }
+        inner.ended.remove(&battery);
         inner.newest.insert(battery, version);
+    }
+
+    /// Tells whether a battery was deleted, and its name has no new life.
+    pub(crate) fn has_ended(&self, battery: &BatteryName) -> bool {
+        self.inner().ended.contains(battery)
     }
 
     /// Forgets a battery that is no more, and tells those who watch it.
     pub(super) fn remove(&self, battery: &BatteryName) {
         let mut inner = self.inner();
+        inner.ended.insert(battery.clone());
         if inner.newest.remove(battery).is_none() {
             return;
         }

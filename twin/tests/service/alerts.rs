@@ -140,6 +140,23 @@ async fn a_removed_rule_ends_its_alerts_and_silence_is_noticed() {
 }
 
 #[tokio::test]
+async fn the_alerts_of_a_deleted_battery_end() {
+    let bus = Bus::start().await;
+    rule(&bus, "low", 1, low_voltage()).await;
+    let twin = Twin::start(settings(&bus));
+    row(&bus, 1, 2.9).await;
+    events(&bus, 1).await;
+    // As the hub does.
+    let subject = subjects::state_of(&"b7".parse().unwrap());
+    let ended = bus.jetstream.publish(subject, "".into()).await.unwrap();
+    ended.await.unwrap();
+    let told = events(&bus, 2).await;
+    assert_eq!(told[1]["type"], "alert_cleared");
+    assert_eq!(told[1]["detail"], "the battery was deleted");
+    assert_eq!(twin.get("/online/alerts?active=true").await, json!([]));
+}
+
+#[tokio::test]
 async fn a_change_that_was_written_and_not_told_is_told_by_the_next_twin() {
     let bus = Bus::start().await;
     rule(&bus, "low", 1, low_voltage()).await;
