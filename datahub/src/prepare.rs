@@ -14,7 +14,7 @@ use rovi_common::{config::ServiceUrl, error::ErrorChain, http::Readiness, lifecy
 
 use crate::{
     config::Settings,
-    store::{Pool, StoreError, connection_url},
+    store::{Pool, StoreError, connection_url, keep_openssl},
 };
 
 /// The hub's own tables.
@@ -81,6 +81,7 @@ fn migrate(url: &str) -> Result<(), String> {
 /// # Errors
 /// PostgreSQL is away, or the role of the URL does not own the tables.
 pub(crate) async fn migrate_once(url: &ServiceUrl) -> Result<(), String> {
+    keep_openssl();
     let url = connection_url(url);
     let work = move || {
         let connection = PgConnection::establish(&url);

@@ -173,17 +173,34 @@ pub(crate) fn plain_messages(connection: &mut PgConnection) {
     }
 }
 
-/// Returns the URL to connect by, with bounds on how long a dead server may go unnoticed.
+/// Has OpenSSL, by which libpq proves passwords, keep what its threads share until the process is
+/// gone; to be called before the first connection.
+///
+/// It clears that as a process ends otherwise, which crashes threads that connect, or end, meanwhile.
+pub fn keep_openssl() {
+    openssl_sys::init();
+}
+
+/// What every connection is asked for, unless the URL says otherwise: bounds on how long a dead
+/// server may go unnoticed, and no look for Kerberos, whose library ends a process by force that
+/// connects while it stops.
+const WHERE_NOTHING_IS_SAID: [(&str, &str); 3] = [
+    ("connect_timeout", "5"),
+    ("tcp_user_timeout", "15000"),
+    ("gssencmode", "disable"),
+];
+
+/// Returns the URL to connect by.
 pub(crate) fn connection_url(url: &ServiceUrl) -> String {
-    let Ok(mut bounded) = url::Url::parse(url.expose()) else {
+    let Ok(mut complete) = url::Url::parse(url.expose()) else {
         return url.expose().to_owned();
     };
-    for (key, value) in [("connect_timeout", "5"), ("tcp_user_timeout", "15000")] {
-        if !bounded.query_pairs().any(|(known, _)| known == key) {
-            bounded.query_pairs_mut().append_pair(key, value);
+    for (key, value) in WHERE_NOTHING_IS_SAID {
+        if !complete.query_pairs().any(|(known, _)| known == key) {
+            complete.query_pairs_mut().append_pair(key, value);
         }
     }
-    bounded.into()
+    complete.into()
 }
 
 /// Connections for queries; writers have their own.
@@ -202,6 +219,7 @@ impl fmt::Debug for Pool {
 impl Pool {
     /// Makes a pool without connecting.
     pub fn new(url: &ServiceUrl, size: u32) -> Self {
+        keep_openssl();
         let inner = diesel::r2d2::Pool::builder()
             .max_size(size)
             .min_idle(Some(0))

@@ -3,7 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream;
-use datahub::{bus::Bus, store::Pool, stored::StoredRows};
+use datahub::{
+    bus::Bus,
+    store::{Pool, keep_openssl},
+    stored::StoredRows,
+};
 use diesel::{Connection, PgConnection, RunQueryDsl, connection::SimpleConnection, sql_query};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use rovi_common::{
@@ -38,6 +42,7 @@ pub(crate) struct Parts {
 
 impl Servers {
     pub(crate) fn start() -> Self {
+        keep_openssl();
         let (postgres, nats) = (testing::postgres(), testing::nats());
         let mut conn = PgConnection::establish(&postgres.server.url()).unwrap();
         conn.run_pending_migrations(MIGRATIONS).unwrap();

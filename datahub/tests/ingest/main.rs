@@ -14,6 +14,8 @@ mod columns;
 #[cfg(test)]
 mod cycles;
 #[cfg(test)]
+mod ends;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod fleet;

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use datahub::{config::Settings, service::Service};
+use datahub::{config::Settings, service::Service, store::keep_openssl};
 use diesel::{
     Connection, PgConnection, QueryableByName, RunQueryDsl, connection::SimpleConnection, sql_types,
 };
@@ -279,6 +279,7 @@ pub(crate) fn execute(postgres: &TestPostgres, sql: &str) {
 }
 
 pub(crate) fn postgres() -> TestPostgres {
+    keep_openssl();
     testing::postgres()
 }
 
