@@ -15,7 +15,7 @@ use crate::{
     history::{draw, picture},
     hub::Hub,
     store::{
-        StoreError,
+        StoreError, durable,
         rows::Selection,
         source::{Of, Source},
     },
@@ -143,7 +143,11 @@ impl Pictures {
 
     async fn draw(&self, name: &str) -> anyhow::Result<()> {
         let battery: BatteryName = name.parse()?;
-        let open = move |connection: &mut _| Ok(Source::open(connection, &battery, &Of::Rows));
+        let open = move |connection: &mut _| {
+            let source = Source::open(connection, &battery, &Of::Rows);
+            durable::settle(connection)?;
+            Ok(source)
+        };
         let source = Arc::new(self.hub.pool.run(open).await??);
         let look = Look::default();
         let chosen = (draw::usual_axis(&source), picture::usual(&source));

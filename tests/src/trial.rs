@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use crate::{
     Stack,
+    database::Database,
     hub::HubProcess,
     uploader::{Acknowledged, Upload},
     verdict,
@@ -106,10 +107,22 @@ pub struct Seen {
     pub peak_kib: i64,
 }
 
+/// Has PostgreSQL take 3 ms for each flush of its log: groups are then committed ahead of it.
+fn slow_commits(stack: &Stack) {
+    let mut database = Database::open(stack.database_url());
+    database.run("ALTER SYSTEM SET commit_delay = 3000");
+    database.run("ALTER SYSTEM SET commit_siblings = 0");
+    database.run("SELECT pg_reload_conf()");
+}
+
 impl Trial {
     /// Starts servers and hubs, the first of them with fault points armed.
     pub async fn start(hubs: usize, load: Load, seed: u64, faults: &str) -> Self {
         let stack = Stack::servers();
+        // Points are armed by how often they are passed, which slow commits change.
+        if seed % 2 == 1 && faults.is_empty() {
+            slow_commits(&stack);
+        }
         let mut hubs: Vec<HubProcess> = (0..hubs)
             .map(|number| HubProcess::new(&stack, number, &SETTINGS))
             .collect();

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{LocalError, ServerProcess, Signal};
+use super::{LocalError, ServerProcess, Signal, signal_children};
 
 const PATIENCE: Duration = Duration::from_mins(1);
 /// How long the helpers of a killed server may take to end.
@@ -155,8 +155,13 @@ impl PostgresServer {
         }
     }
 
-    /// Ends the server at once, as a crash would; its helpers notice and end, too.
+    /// Ends the server at once with all its helpers, as a crash would: what stands in its memory
+    /// alone is lost. A helper that outlived it would go on to write.
     pub fn kill(&mut self) {
+        if let Some(process) = &mut self.process {
+            process.signal(Signal::STOP);
+            signal_children(process.id(), Signal::KILL);
+        }
         self.process = None;
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     batch::Ending,
     hub::Hub,
     store::{
-        batteries,
+        batteries, durable,
         rejected::{self, Ids, KeptRow, Reason},
         sessions,
     },
@@ -110,6 +110,8 @@ pub(crate) async fn list_rejected(
             return Ok(None);
         };
         let mut rejected = rejected::read(connection, line.id, &ids, after, limit + 1)?;
+        // They are dropped and replayed by what is told of them here.
+        durable::settle(connection)?;
         let most = usize::try_from(limit).unwrap_or_default();
         let more = rejected.len() > most;
         rejected.truncate(most);
@@ -202,9 +204,10 @@ async fn replay(hub: &Hub, intake: &mut Intake, ids: &Ids) -> Result<u64, Proble
         let ids = ids.clone();
         let read = move |connection: &mut PgConnection| {
             let together = REPLAYED_TOGETHER;
-            Ok(rejected::read(
-                connection, battery_id, &ids, after, together,
-            )?)
+            let rows = rejected::read(connection, battery_id, &ids, after, together)?;
+            // A crash might take the lines, and give others their ids.
+            durable::settle(connection)?;
+            Ok(rows)
         };
         let rows = hub.pool.run(read).await?;
         let Some(last) = rows.last() else {

@@ -21,7 +21,10 @@ use super::{
 use crate::{
     history::range,
     hub::Hub,
-    store::corrections::{self, Corrected, MOST_DELETED},
+    store::{
+        corrections::{self, Corrected, MOST_DELETED},
+        durable,
+    },
     upload::decode::{Encoding, Limits, decode},
 };
 
@@ -89,8 +92,12 @@ pub(crate) async fn read_row(
 ) -> Result<HttpResponse, Problem> {
     let (battery, seq) = row_of(&path)?;
     let name = battery.clone();
-    let find =
-        move |connection: &mut PgConnection| Ok(corrections::find_row(connection, &name, seq)?);
+    let find = move |connection: &mut PgConnection| {
+        let found = corrections::find_row(connection, &name, seq)?;
+        // Whoever corrects it means this row.
+        durable::settle(connection)?;
+        Ok(found)
+    };
     let found = hub.pool.run(find).await?;
     let (line, row) = found.ok_or_else(|| no_such_battery(&battery))?;
     let row = row.map_err(|why| Problem::not_found(why).at("seq"))?;

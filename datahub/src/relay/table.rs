@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::stream::{LastMessage, LastRow};
 use crate::{
-    store::{StoreError, derived, rows},
+    store::{StoreError, derived, durable, rows},
     stored::StoredRows,
 };
 
@@ -274,6 +274,7 @@ pub(super) fn rows_after(
     let last_seq = before.last_seq;
     let mut found = Vec::new();
     if tail.last_seq < last_seq {
+        durable::settle(conn)?;
         found = rows::read(conn, battery, tail.last_seq + 1..=last_seq, limit)?;
     }
     for rows in &mut found {

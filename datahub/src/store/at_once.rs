@@ -80,7 +80,7 @@ fn expected<'t>(
 }
 
 /// Tells whether batches are all of one battery, whose table takes their rows as it is.
-pub(super) fn are_plain(batches: &[Batch], line: &Line, table: &Table, rules: &Rules) -> bool {
+fn are_plain(batches: &[Batch], line: &Line, table: &Table, rules: &Rules) -> bool {
     let is_plain = |batch: &Batch| {
         let rows = &batch.decoded.columns;
         batch.battery_id() == line.id
@@ -93,11 +93,11 @@ pub(super) fn are_plain(batches: &[Batch], line: &Line, table: &Table, rules: &R
 }
 
 /// A battery's turn: where line and sessions are expected, and where they move.
-pub(super) struct Turn<'g> {
-    pub(super) line: &'g Line,
+struct Turn<'g> {
+    line: &'g Line,
     /// The line after it.
-    pub(super) moved: &'g Line,
-    pub(super) steps: &'g [Step],
+    moved: &'g Line,
+    steps: &'g [Step],
 }
 
 #[derive(QueryableByName)]
@@ -108,28 +108,19 @@ struct Answer {
 
 /// Runs a statement of [`Turn`]: it writes everything, or nothing where line or sessions stand
 /// elsewhere.
-pub(super) fn is_written(connection: &mut PgConnection, statement: Statement) -> QueryResult<bool> {
+fn is_written(connection: &mut PgConnection, statement: Statement) -> QueryResult<bool> {
     let answer: Answer = statement.get_result(connection)?;
     Ok(answer.written)
 }
 
 impl Turn<'_> {
-    /// Moves line and sessions and stores rows.
-    pub(super) fn storing(&self, table: &Table, rows: &[Numbered<'_, '_>]) -> Statement {
-        let statement = self.both().sql(", stored AS (");
+    /// Moves line and sessions and stores rows. The line is locked before the sessions, as
+    /// everywhere: each part waits for the one that it asks for.
+    fn storing(&self, table: &Table, rows: &[Numbered<'_, '_>]) -> Statement {
+        let statement = self.moving(self.taking_turn(Statement::cached()));
+        let statement = statement.sql(", stored AS (");
         from_arrays(statement, self.line, table, rows)
             .sql(" WHERE (SELECT written FROM may)) SELECT written FROM may")
-    }
-
-    /// Moves line and sessions; the rows are there.
-    pub(super) fn alone(&self) -> Statement {
-        self.both().sql(" SELECT written FROM may")
-    }
-
-    /// The line is locked before the sessions, as everywhere: each part waits for the one that it
-    /// asks for.
-    fn both(&self) -> Statement {
-        self.moving(self.taking_turn(Statement::cached()))
     }
 
     /// Locks line and sessions, and finds out whether they stand where they should.

@@ -61,9 +61,11 @@ impl Rules {
 /// What became of a batch.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// It is durable.
+    /// It is committed.
     Stored(Stored),
-    /// It was durable before, in a commit whose answer was lost: at this place or below.
+    /// It was committed before, by a commit whose answer was lost: at this place or below. The
+    /// transaction that finds this has locked lines, so that its own commit is no empty one and
+    /// takes the one before to the disk.
     Before(Place),
     /// A newer connection of the session took over; nothing was written.
     Superseded,

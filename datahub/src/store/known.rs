@@ -67,11 +67,11 @@ impl Tables {
     }
 
     /// Notes that nothing is known of where lines are.
-    pub(super) fn unsettle(&mut self) {
+    pub(crate) fn unsettle(&mut self) {
         self.last = None;
     }
 
-    /// Notes that a group of one battery is durable: where it found the line and where it left it.
+    /// Notes that a group of one battery is committed: where it found the line and where it left it.
     pub(super) fn left(&mut self, found: &Line, left: Line) {
         let times = match &self.last {
             Some(last) if last.line == *found => last.times.saturating_add(1),

@@ -1,7 +1,6 @@
 //! PostgreSQL: the pool for queries, and everything that is written there.
 
 pub(crate) mod access;
-pub(crate) mod ahead;
 pub mod alert_rules;
 mod at_once;
 pub(crate) mod audit;
@@ -18,6 +17,7 @@ mod copy_out;
 pub(crate) mod corrections;
 pub mod cycles;
 pub(crate) mod deletion;
+pub(crate) mod durable;
 pub mod estimates;
 pub mod estimator_files;
 pub(crate) mod file_tables;
@@ -111,9 +111,9 @@ impl From<StoreError> for Problem {
     }
 }
 
-/// Runs a transaction of what is made from rows that are durable, with the note of how far it is
-/// made: what a crash takes of it is made again. So it waits for no disk, and holds up no upload
-/// that does.
+/// Runs a transaction of what is made from rows, with the note of how far it is made: what a crash
+/// takes of it is made again, and it takes none of the rows alone, since their commits came before.
+/// So it waits for no disk, and holds up no upload that does.
 pub(crate) fn derived<T>(
     connection: &mut PgConnection,
     work: impl FnOnce(&mut PgConnection) -> Result<T, StoreError>,
@@ -266,10 +266,11 @@ struct SessionSettings;
 impl CustomizeConnection<PgConnection, diesel::r2d2::Error> for SessionSettings {
     fn on_acquire(&self, connection: &mut PgConnection) -> Result<(), diesel::r2d2::Error> {
         connection
-            .batch_execute(
+            .batch_execute(&format!(
                 "SET application_name = 'datahub'; SET statement_timeout = '30s'; \
-                 SET lock_timeout = '5s'; SET TIME ZONE 'UTC'",
-            )
+                 SET lock_timeout = '5s'; SET TIME ZONE 'UTC'; {}",
+                durable::COMMIT_DURABLY
+            ))
             .map_err(diesel::r2d2::Error::QueryError)
     }
 }

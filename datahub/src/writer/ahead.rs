@@ -1,24 +1,31 @@
-//! Groups of one battery that follow each other without a pause where commits are slow: while one
-//! is being committed on a thread of its own, the rows that come are written on a second
-//! connection, so that little but their commit is left when their turn comes.
+//! Groups that do not wait for one another's commits where those are slow: they are committed
+//! early, one after the other, and answered when the disk has them, by a thread that does nothing
+//! but see to that. Whoever reads such rows before settles them first (`store/durable.rs`).
+//!
+//! When nothing comes any more the thread ends. Batches that want a change of their table are given
+//! back to the writer then, and those that the disk may not have: they are written again the usual
+//! way, in their order.
 
 use std::{
+    collections::BTreeMap,
     io, mem,
-    sync::mpsc::{self, RecvTimeoutError},
-    thread,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use rovi_common::error::ErrorChain;
+use rovi_common::{error::ErrorChain, fault};
 
-use super::{Wiring, aside::between_faults, link::Link, thread::Writer};
+use super::{Wiring, answer, aside::between_faults, link::Link, thread::Writer};
 use crate::{
     batch::Batch,
     store::{
-        StoreError,
-        ahead::{self, Ahead, Written},
-        batteries::Line,
-        group::Failure,
+        durable,
+        group::{self, Failure, Outcome},
     },
 };
 
@@ -27,129 +34,204 @@ const SLOW: Duration = Duration::from_millis(2);
 const FEW_ROWS: usize = 1000;
 /// Commits that are faster need nothing to be done beside them.
 const QUICK: Duration = Duration::from_millis(1);
-/// How often rows are written while a commit is under way: more often costs more statements, more
-/// rarely leaves more to do when it ends, since the last rows are written with the turn.
-const PIECE_EVERY: Duration = Duration::from_micros(700);
+/// How often a group is written: more often costs more statements, more rarely rows wait longer.
+const EVERY: Duration = Duration::from_micros(700);
+/// After a second connection could not be made.
+const PAUSE: Duration = Duration::from_secs(5);
+/// Groups that may wait for the disk.
+const MOST: usize = 64;
 
-/// The committing thread ended by a panic.
+/// The thread that flushes ended by a panic.
 pub(super) struct Panicked;
 
-/// A transaction and its connection.
-struct Open {
-    link: Link,
-    ahead: Ahead,
+/// A group that was committed early.
+struct Group {
+    begun: Instant,
+    batches: Vec<Batch>,
+    outcomes: Vec<Outcome>,
+    /// Where PostgreSQL's log ended after its commit.
+    end: i64,
 }
 
-/// What became of a commit.
-struct Ended {
-    open: Open,
-    written: Result<bool, Failure>,
-    took: Duration,
+/// What writer and flushing thread know of each other.
+#[derive(Default)]
+struct Shared {
+    /// Groups that wait for the disk.
+    waiting: AtomicUsize,
+    /// Flushing failed.
+    has_failed: AtomicBool,
+    /// Flushing is quick: nothing is won by it.
+    is_quick: AtomicBool,
 }
 
-/// What the committing thread is told.
-enum Order {
-    Connect,
-    Commit(Box<Open>),
+/// A thread that flushes groups and answers them, for as long as rows keep coming.
+struct Flusher {
+    groups: mpsc::SyncSender<Group>,
+    shared: Arc<Shared>,
+    thread: JoinHandle<Flushed>,
 }
 
-/// What the committing thread has done.
-enum Done {
-    Connected(Option<Link>),
-    Committed(Box<Ended>),
+/// What is left when a flusher ends.
+struct Flushed {
+    /// Its connection, where it is still good.
+    link: Option<Link>,
+    /// Groups that may not be durable, in order.
+    lost: Vec<Vec<Batch>>,
+    /// Batches that must be written alone, and whether that rewrites their table.
+    later: Vec<(Batch, bool)>,
 }
 
-/// The thread that commits, and a connection besides that of the writer.
-pub(super) struct Committer {
-    orders: mpsc::SyncSender<Order>,
-    done: mpsc::Receiver<Done>,
-    spare: Option<Link>,
-    is_connecting: bool,
-}
-
-impl Committer {
-    fn start(wiring: Wiring) -> io::Result<Self> {
-        let (orders, todo) = mpsc::sync_channel(1);
-        let (report, done) = mpsc::sync_channel(1);
-        let work = move || {
-            while let Ok(order) = todo.recv() {
-                let done = match order {
-                    Order::Connect => Done::Connected(connect(&wiring)),
-                    Order::Commit(open) => Done::Committed(Box::new(commit(*open))),
-                };
-                if report.send(done).is_err() {
-                    return;
-                }
-            }
+impl Flusher {
+    fn start(wiring: Wiring, link: Link) -> io::Result<Self> {
+        let (groups, committed) = mpsc::sync_channel(MOST);
+        let shared = Arc::new(Shared::default());
+        let work = Flushing {
+            wiring,
+            shared: Arc::clone(&shared),
+            committed,
+            waiting: Vec::new(),
+            later: Vec::new(),
         };
-        thread::Builder::new()
-            .name("committer".to_owned())
-            .spawn(work)?;
+        let thread = thread::Builder::new().name("flusher".to_owned());
         Ok(Self {
-            orders,
-            done,
-            spare: None,
-            is_connecting: false,
+            groups,
+            shared,
+            thread: thread.spawn(move || work.run(link))?,
         })
     }
 
-    /// Tells whether there is a spare connection; makes one beside the writer's work, which a
-    /// new connection would hold up longer than some commits take.
-    fn has_spare(&mut self) -> bool {
-        if self.spare.is_none() && !self.is_connecting {
-            self.is_connecting = self.orders.send(Order::Connect).is_ok();
-        } else if let Ok(Done::Connected(spare)) = self.done.try_recv() {
-            self.spare = spare;
-            self.is_connecting = false;
-        }
-        self.spare.is_some()
+    fn hand_over(&self, group: Group) -> Result<(), Panicked> {
+        self.shared.waiting.fetch_add(1, Ordering::AcqRel);
+        self.groups.send(group).map_err(|_ended| Panicked)
     }
 
-    /// Returns what became of the commit, if it ends within `patience`.
-    fn ended_within(&self, patience: Duration) -> Result<Option<Ended>, Panicked> {
-        match self.done.recv_timeout(patience) {
-            Ok(Done::Committed(ended)) => Ok(Some(*ended)),
-            Ok(Done::Connected(_)) | Err(RecvTimeoutError::Timeout) => Ok(None),
-            Err(RecvTimeoutError::Disconnected) => Err(Panicked),
-        }
+    /// Waits until all is answered, or given back.
+    fn end(self) -> Result<Flushed, Panicked> {
+        drop(self.groups);
+        self.thread.join().map_err(|_panic| Panicked)
     }
+}
 
-    /// Waits until the commit ends.
-    fn ended(&self) -> Result<Ended, Panicked> {
+/// The flushing thread's state.
+struct Flushing {
+    wiring: Wiring,
+    shared: Arc<Shared>,
+    committed: mpsc::Receiver<Group>,
+    /// In the order of their commits.
+    waiting: Vec<Group>,
+    later: Vec<(Batch, bool)>,
+}
+
+impl Flushing {
+    fn run(mut self, mut link: Link) -> Flushed {
         loop {
-            if let Done::Committed(ended) = self.done.recv().map_err(|_panicked| Panicked)? {
-                return Ok(*ended);
+            if self.waiting.is_empty() {
+                let Ok(group) = self.committed.recv() else {
+                    return self.ended(Some(link));
+                };
+                self.waiting.push(group);
+            }
+            self.waiting.extend(self.committed.try_iter());
+            if let Err(failure) = self.flush(&mut link) {
+                tracing::debug!("rows go back: {}", ErrorChain(&failure.error));
+                self.shared.has_failed.store(true, Ordering::Release);
+                // The writer sends nothing more when it knows.
+                self.waiting.extend(self.committed.iter());
+                return self.ended(None);
             }
         }
+    }
+
+    /// Has the groups that wait on the disk, and those that came meanwhile where it has them too.
+    fn flush(&mut self, link: &mut Link) -> Result<(), Failure> {
+        let begun = Instant::now();
+        let sure = self.waiting.len();
+        fault::point("hub.before_flush")?;
+        durable::flush(&mut link.connection)?;
+        fault::point("hub.after_flush")?;
+        let is_quick = begun.elapsed() < QUICK;
+        let durable = durable::durable(&mut link.connection)?;
+        self.shared.is_quick.store(is_quick, Ordering::Release);
+        self.waiting.extend(self.committed.try_iter());
+        let taken_along = self.waiting.iter().skip(sure);
+        let taken_along = taken_along.take_while(|group| group.end <= durable).count();
+        self.answer(sure + taken_along);
+        Ok(())
+    }
+
+    /// Answers the first groups all at once: each connection hears once, the relay gets long frames.
+    fn answer(&mut self, groups: usize) {
+        let metrics = &self.wiring.metrics;
+        let (mut batches, mut outcomes) = (Vec::new(), Vec::new());
+        for group in self.waiting.drain(..groups) {
+            let took = group.begun.elapsed();
+            metrics.commit_seconds.observe(took.as_secs_f64());
+            metrics.groups.inc();
+            batches.extend(group.batches);
+            outcomes.extend(group.outcomes);
+        }
+        let stored = self.wiring.stored.as_ref();
+        let later = answer::answer(batches, outcomes, stored, metrics);
+        self.later.extend(later);
+        self.shared.waiting.fetch_sub(groups, Ordering::AcqRel);
+    }
+
+    fn ended(self, link: Option<Link>) -> Flushed {
+        let lost = self.waiting.into_iter().map(|group| group.batches);
+        Flushed {
+            link,
+            lost: lost.collect(),
+            later: self.later,
+        }
+    }
+}
+
+/// A connection that commits early.
+#[derive(Default)]
+pub(super) enum Early {
+    #[default]
+    None,
+    /// Made beside the writer's work, which it would hold up longer than some commits take.
+    Connecting(JoinHandle<Option<Link>>),
+    Ready(Link),
+    /// None could be made: not again before this.
+    Failed(Instant),
+}
+
+impl Early {
+    /// Takes the connection; begins to make one where there is none.
+    fn take(&mut self, wiring: &Wiring) -> Option<Link> {
+        match mem::take(self) {
+            Self::Ready(link) => return Some(link),
+            Self::Connecting(made) if made.is_finished() => {
+                let made = made.join().ok().flatten();
+                if made.is_none() {
+                    *self = Self::Failed(Instant::now() + PAUSE);
+                }
+                return made;
+            }
+            Self::Connecting(made) => *self = Self::Connecting(made),
+            Self::Failed(until) if Instant::now() < until => *self = Self::Failed(until),
+            Self::Failed(_) | Self::None => {
+                let wiring = wiring.clone();
+                let thread = thread::Builder::new().name("connector".to_owned());
+                match thread.spawn(move || connect(&wiring)) {
+                    Ok(made) => *self = Self::Connecting(made),
+                    Err(error) => tracing::warn!("no thread that connects: {error}"),
+                }
+            }
+        }
+        None
     }
 }
 
 fn connect(wiring: &Wiring) -> Option<Link> {
-    let link = Link::open(wiring);
+    let link = Link::open(wiring).and_then(|mut link| {
+        durable::commit_early(&mut link.connection)?;
+        Ok(link)
+    });
     link.inspect_err(|error| tracing::debug!("no second link: {}", ErrorChain(error)))
         .ok()
-}
-
-fn commit(mut open: Open) -> Ended {
-    let begun = Instant::now();
-    let written = between_faults(|| open.ahead.commit(&mut open.link.connection));
-    let took = begun.elapsed();
-    Ended {
-        open,
-        written,
-        took,
-    }
-}
-
-/// Where a run of groups stands.
-struct Course {
-    /// What rows are being added to.
-    open: Option<Open>,
-    /// Rows that came too late to go with the turn, and are to be added first.
-    late: Vec<Batch>,
-    /// Where what is being committed, or was last, leaves the battery's line.
-    line: Line,
-    is_committing: bool,
 }
 
 impl Writer {
@@ -161,196 +243,106 @@ impl Writer {
         if rows < FEW_ROWS {
             self.commits_are_slow = begun.elapsed() >= SLOW;
         }
-        match self.tables.steadiest().cloned() {
-            Some(line)
-                if self.commits_are_slow && self.is_undisturbed() && self.has_both_links() =>
-            {
-                self.go_ahead(line)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Connects and starts the thread where that was not done yet.
-    fn has_both_links(&mut self) -> bool {
-        if self.committer.is_none() {
-            match Committer::start(self.wiring.clone()) {
-                Ok(committer) => self.committer = Some(committer),
-                Err(error) => tracing::warn!("no thread that commits: {error}"),
-            }
-        }
-        let has_spare = self.committer.as_mut().is_some_and(Committer::has_spare);
-        has_spare && self.link.is_some()
-    }
-
-    /// Writes group after group until nothing comes any more, or something that cannot be written
-    /// ahead.
-    fn go_ahead(&mut self, line: Line) -> Result<(), Panicked> {
-        let mut course = Course {
-            open: None,
-            late: Vec::new(),
-            line,
-            is_committing: false,
-        };
-        loop {
-            if course.is_committing
-                && let Some(ended) = self.committed(PIECE_EVERY)?
-            {
-                course.is_committing = false;
-                if ended.took < QUICK {
-                    self.commits_are_slow = false;
-                }
-                // The next rows go out before anybody is told: the disk is what takes long.
-                if matches!(ended.written, Ok(true)) {
-                    self.commit_next(&mut course)?;
-                }
-                if let Err(lost) = self.settle_ahead(ended) {
-                    return self.leave(course, (lost, Vec::new()));
-                }
-            }
-            if (self.commits_are_slow || !course.late.is_empty())
-                && let Err(rest) = self.add(&mut course)
-            {
-                return self.leave(course, (Vec::new(), rest));
-            }
-            if !course.is_committing {
-                self.commit_next(&mut course)?;
-                if !course.is_committing {
-                    return Ok(());
-                }
-            }
-        }
-    }
-
-    fn committed(&self, patience: Duration) -> Result<Option<Ended>, Panicked> {
-        let committer = self.committer.as_ref().ok_or(Panicked)?;
-        committer.ended_within(patience)
-    }
-
-    /// Has what is written committed, if there is anything, and with it the rows that came since.
-    fn commit_next(&mut self, course: &mut Course) -> Result<(), Panicked> {
-        let Some(mut open) = course.open.take() else {
-            return Ok(());
-        };
-        let came = if self.commits_are_slow {
-            self.collect()
-        } else {
-            Vec::new()
-        };
-        let rules = &self.wiring.rules;
-        course.late = open.ahead.close(&self.tables, came, rules);
-        course.line = open.ahead.left().clone();
-        course.is_committing = true;
-        let committer = self.committer.as_ref().ok_or(Panicked)?;
-        let sent = committer.orders.send(Order::Commit(Box::new(open)));
-        sent.map_err(|_panicked| Panicked)
-    }
-
-    /// Writes the rows that came meanwhile; gives back what cannot be written ahead.
-    fn add(&mut self, course: &mut Course) -> Result<(), Vec<Batch>> {
-        let rows = course.open.as_ref().map_or(0, |open| open.ahead.rows());
-        if rows >= self.wiring.group.rows {
-            return Ok(());
-        }
-        let mut batches = mem::take(&mut course.late);
-        if batches.is_empty() {
-            batches = self.collect();
-        }
-        if batches.is_empty() {
-            return Ok(());
-        }
-        if course.open.is_none() {
-            course.open = self.open_after(&course.line);
-        }
-        let Some(open) = &mut course.open else {
-            return Err(batches);
-        };
-        let (tables, rules) = (&self.tables, &self.wiring.rules);
-        match open
-            .ahead
-            .add(&mut open.link.connection, tables, batches, rules)
+        let has_come = self.take_in() > 0 || !self.waiting.is_empty();
+        if self.commits_are_slow
+            && has_come
+            && self.is_one_battery()
+            && self.is_undisturbed()
+            && self.link.is_some()
+            && let Some(early) = self.early.take(&self.wiring)
+            && let Some(own) = self.link.take()
         {
-            Ok(true) => return Ok(()),
-            Ok(false) => {}
-            Err(failure) => tracing::debug!("rows go back: {}", ErrorChain(&failure.error)),
+            return self.go_ahead(early, own);
         }
-        Err(Vec::new())
-    }
-
-    /// Begins a transaction on the connection that is free.
-    fn open_after(&mut self, line: &Line) -> Option<Open> {
-        let free = self.link.take();
-        let mut taken = free.or_else(|| self.committer.as_mut()?.spare.take())?;
-        match Ahead::begin(&mut taken.connection, line) {
-            Ok(ahead) => Some(Open { link: taken, ahead }),
-            Err(failure) => {
-                tracing::debug!("a link is given up: {}", ErrorChain(&failure.error));
-                None
-            }
-        }
-    }
-
-    /// Answers what was committed; gives back what was not.
-    fn settle_ahead(&mut self, ended: Ended) -> Result<(), Vec<Batch>> {
-        let Ended {
-            open: Open { link, ahead },
-            written,
-            took,
-        } = ended;
-        match written {
-            Ok(true) => {
-                self.wiring
-                    .metrics
-                    .commit_seconds
-                    .observe(took.as_secs_f64());
-                self.wiring.metrics.groups.inc();
-                self.keep_either(link);
-                let Written { batches, outcomes } = ahead.settle(&mut self.tables);
-                self.answer(batches, outcomes);
-                return Ok(());
-            }
-            Ok(false) => self.keep_either(link),
-            Err(failure) => {
-                tracing::debug!("rows go back: {}", ErrorChain(&failure.error));
-                if !matches!(failure.error, StoreError::Away(_)) {
-                    self.keep_either(link);
-                }
-            }
-        }
-        Err(ahead.into_batches())
-    }
-
-    /// Writes the usual way what was not committed: `lost` before, and `rest` after what is under
-    /// way.
-    fn leave(
-        &mut self,
-        course: Course,
-        (mut lost, rest): (Vec<Batch>, Vec<Batch>),
-    ) -> Result<(), Panicked> {
-        if course.is_committing {
-            let ended = self.committer.as_ref().ok_or(Panicked)?.ended()?;
-            if let Err(batches) = self.settle_ahead(ended) {
-                lost = batches;
-            }
-        }
-        if let Some(Open { mut link, ahead }) = course.open {
-            if ahead::roll_back(&mut link.connection).is_ok() {
-                self.keep_either(link);
-            }
-            lost.extend(ahead.into_batches());
-        }
-        lost.extend(course.late);
-        lost.extend(rest);
-        self.write(lost);
         Ok(())
     }
 
-    /// Keeps a connection as the writer's own or as the other one.
-    fn keep_either(&mut self, link: Link) {
-        let own = self.link.take();
-        self.keep(link);
-        if let (Some(own), Some(committer)) = (own, &mut self.committer) {
-            committer.spare = self.link.replace(own);
+    /// Tells whether one battery has the writer to itself; a fleet's writer rests instead.
+    fn is_one_battery(&self) -> bool {
+        self.tables.steadiest().is_some()
+    }
+
+    /// Commits group after group early, until nothing comes any more, or something that has to be
+    /// written the usual way.
+    fn go_ahead(&mut self, mut early: Link, own: Link) -> Result<(), Panicked> {
+        let flusher = match Flusher::start(self.wiring.clone(), own) {
+            Ok(flusher) => flusher,
+            Err(error) => {
+                tracing::warn!("no thread that flushes: {error}");
+                return Ok(());
+            }
+        };
+        let mut rest = None;
+        while !flusher.shared.has_failed.load(Ordering::Acquire)
+            && !flusher.shared.is_quick.load(Ordering::Acquire)
+        {
+            let begun = Instant::now();
+            let group = self.collect();
+            if !group.is_empty() {
+                match self.write_early(&mut early, group, begun) {
+                    Ok(group) => {
+                        let goes_on = group.outcomes.iter().all(is_stored) && self.is_one_battery();
+                        flusher.hand_over(group)?;
+                        if !goes_on {
+                            break;
+                        }
+                    }
+                    Err(group) => {
+                        rest = Some(group);
+                        break;
+                    }
+                }
+            } else if flusher.shared.waiting.load(Ordering::Acquire) == 0 {
+                break;
+            }
+            thread::sleep(EVERY.saturating_sub(begun.elapsed()));
+        }
+        self.commits_are_slow &= !flusher.shared.is_quick.load(Ordering::Acquire);
+        let Flushed { link, lost, later } = flusher.end()?;
+        let is_good = link.is_some() && rest.is_none() && early.trim().is_ok();
+        if let Some(link) = link {
+            self.keep(link);
+        }
+        if is_good {
+            self.early = Early::Ready(early);
+        } else {
+            self.tables.unsettle();
+        }
+        self.write_one_by_one(BTreeMap::new(), later);
+        for group in lost.into_iter().chain(rest) {
+            self.write(group);
+        }
+        Ok(())
+    }
+
+    /// Commits a group; gives it back where nobody knows whether that was done, or it was not.
+    fn write_early(
+        &mut self,
+        early: &mut Link,
+        batches: Vec<Batch>,
+        begun: Instant,
+    ) -> Result<Group, Vec<Batch>> {
+        let (tables, rules) = (&mut self.tables, &self.wiring.rules);
+        let connection = &mut early.connection;
+        let written = between_faults(|| {
+            let outcomes = group::write(connection, tables, &batches, rules, true)?;
+            Ok((outcomes, durable::end(connection)?))
+        });
+        match written {
+            Ok((outcomes, end)) => Ok(Group {
+                begun,
+                batches,
+                outcomes,
+                end,
+            }),
+            Err(failure) => {
+                tracing::debug!("rows go back: {}", ErrorChain(&failure.error));
+                Err(batches)
+            }
         }
     }
+}
+
+fn is_stored(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Stored(_) | Outcome::Before(_))
 }

@@ -11,7 +11,7 @@ use diesel::{
 };
 
 use super::Wiring;
-use crate::store::{self, StoreError};
+use crate::store::{self, StoreError, durable};
 
 /// Statements that a connection keeps prepared: PostgreSQL takes about 40 kB for each.
 const MOST_PREPARED: usize = 2000;
@@ -21,7 +21,7 @@ const MOST_PREPARED: usize = 2000;
 const BY_KEY: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; \
                       SET enable_mergejoin = off; SET jit = off";
 
-/// A connection with durable commits and short waits for locks.
+/// A connection with short waits for locks, whose commits are durable unless it is told otherwise.
 pub(super) struct Link {
     pub(super) connection: PgConnection,
     /// Counts the statements prepared since all were forgotten.
@@ -35,8 +35,8 @@ impl Link {
         let lock_ms = wiring.lock_timeout.as_millis().max(1);
         connection.batch_execute(&format!(
             "SET application_name = 'datahub writer'; SET lock_timeout = {lock_ms}; \
-             SET TIME ZONE 'UTC'; {BY_KEY}; SELECT set_config('synchronous_commit', 'on', false) \
-             WHERE current_setting('synchronous_commit') = 'off'"
+             SET TIME ZONE 'UTC'; {BY_KEY}; {}",
+            durable::COMMIT_DURABLY
         ))?;
         store::plain_messages(&mut connection);
         Ok(Self::over(connection))

@@ -11,7 +11,7 @@ use tokio::{runtime::Runtime, sync::mpsc, time::timeout};
 
 use super::{
     Order, Wiring,
-    ahead::{Committer, Panicked},
+    ahead::{Early, Panicked},
     answer,
     aside::{self, Asides, Ended},
     inbox::Wake,
@@ -46,8 +46,8 @@ pub(super) struct Writer {
     /// The thread's own: it outlives the service's while the last rows are written.
     pub(super) runtime: Runtime,
     pub(super) link: Option<Link>,
-    /// Made where commits are slow.
-    pub(super) committer: Option<Committer>,
+    /// Where commits are slow.
+    pub(super) early: Early,
     pub(super) commits_are_slow: bool,
     pub(super) tables: Tables,
     pub(super) parking: Parking,
@@ -66,7 +66,7 @@ impl Writer {
             waiting: Waiting::default(),
             runtime,
             link: None,
-            committer: None,
+            early: Early::default(),
             commits_are_slow: false,
             tables: Tables::default(),
             parking: Parking::default(),
@@ -118,18 +118,13 @@ impl Writer {
     /// Writes a group; batteries at which it fails are written alone, the rest at once.
     pub(super) fn write(&mut self, mut group: Vec<Batch>) {
         let mut alone: BTreeMap<i64, Vec<Batch>> = BTreeMap::new();
-        let mut aside: BTreeMap<i64, Vec<Batch>> = BTreeMap::new();
+        let mut later = Vec::new();
         let mut joined = true;
         while !group.is_empty() {
             match self.attempt(&group, |connection, tables, batches, rules| {
                 group::write(connection, tables, batches, rules, joined)
             }) {
-                Ok(outcomes) => {
-                    for (batch, is_slow) in self.answer(std::mem::take(&mut group), outcomes) {
-                        let place = if is_slow { &mut aside } else { &mut alone };
-                        place.entry(batch.battery_id()).or_default().push(batch);
-                    }
-                }
+                Ok(outcomes) => later = self.answer(std::mem::take(&mut group), outcomes),
                 Err(Some(failure)) => {
                     tracing::debug!("a group was rolled back: {}", ErrorChain(&failure.error));
                     // Once more, with a statement for each table, to find the one at fault.
@@ -149,6 +144,20 @@ impl Writer {
                     return self.refuse(group);
                 }
             }
+        }
+        self.write_one_by_one(alone, later);
+    }
+
+    /// Writes batteries alone, and those of `later` too, but for those whose table is rewritten.
+    pub(super) fn write_one_by_one(
+        &mut self,
+        mut alone: BTreeMap<i64, Vec<Batch>>,
+        later: Vec<(Batch, bool)>,
+    ) {
+        let mut aside: BTreeMap<i64, Vec<Batch>> = BTreeMap::new();
+        for (batch, is_slow) in later {
+            let place = if is_slow { &mut aside } else { &mut alone };
+            place.entry(batch.battery_id()).or_default().push(batch);
         }
         for (battery, batches) in aside {
             self.wiring.metrics.batteries_parked.inc();

@@ -1,4 +1,6 @@
-//! Rows that are written while the commit before them is under way, on a disk that is slow.
+//! Groups that are committed while those before them are being flushed, on a disk that is slow.
+
+use std::time::Duration;
 
 use rovi_common::testing::{TestPostgres, eventually};
 use serde_json::{Value, json};
@@ -10,13 +12,20 @@ const BURST: i64 = 40;
 /// Rows that wait for their acknowledgement at most.
 const AHEAD: i64 = 200;
 
-/// Starts PostgreSQL on a disk that takes 3 ms for each flush.
+/// What each flush takes.
+const DELAY_US: u32 = 3000;
+
+/// Starts PostgreSQL on a slow disk.
 fn slow_postgres() -> TestPostgres {
     let postgres = postgres();
-    execute(&postgres, "ALTER SYSTEM SET commit_delay = 3000");
     execute(&postgres, "ALTER SYSTEM SET commit_siblings = 0");
-    execute(&postgres, "SELECT pg_reload_conf()");
+    set_delay(&postgres, DELAY_US);
     postgres
+}
+
+fn set_delay(postgres: &TestPostgres, us: u32) {
+    execute(postgres, &format!("ALTER SYSTEM SET commit_delay = {us}"));
+    execute(postgres, "SELECT pg_reload_conf()");
 }
 
 async fn hub(postgres: &TestPostgres) -> TestHub {
@@ -65,13 +74,24 @@ fn writing_connections(postgres: &TestPostgres) -> Value {
     query(postgres, sql)
 }
 
+/// Waits until the only battery has so many rows, on the disk or not.
+async fn until_stored(postgres: &TestPostgres, rows: i64) {
+    eventually(PATIENCE, async || {
+        let found = query(postgres, "SELECT last_seq FROM hub.batteries");
+        match found[0]["last_seq"].as_i64() {
+            Some(last) if last >= rows => Ok(()),
+            _ => Err(found),
+        }
+    })
+    .await;
+}
+
 /// Pours rows until the second connection is there, which is made beside the first groups; returns
-/// how many.
-async fn pour_until_ahead(postgres: &TestPostgres, client: &mut Client) -> i64 {
-    let mut rows = 0;
+/// how many there are.
+async fn pour_until_ahead(postgres: &TestPostgres, client: &mut Client, mut rows: i64) -> i64 {
     while writing_connections(postgres) != json!([{"connections": 2}]) {
-        pour(client, "one", rows, rows + 500).await;
-        rows += 500;
+        pour(client, "one", rows, rows + AHEAD).await;
+        rows += AHEAD;
     }
     rows
 }
@@ -81,7 +101,7 @@ async fn rows_that_come_during_a_commit_are_written_beside_it_in_their_order() {
     let postgres = slow_postgres();
     let hub = hub(&postgres).await;
     let (mut client, _) = hub.speaking("b").await;
-    let rows = pour_until_ahead(&postgres, &mut client).await;
+    let rows = pour_until_ahead(&postgres, &mut client, 0).await;
     let rejects = pour(&mut client, "one", rows, rows + 3000).await;
     assert_eq!(rejects, Vec::<Value>::new());
     assert_in_order(&postgres, "one", rows + 3000);
@@ -93,7 +113,7 @@ async fn more_rows_than_go_with_a_turn_keep_their_place() {
     let postgres = slow_postgres();
     let hub = hub(&postgres).await;
     let (mut client, _) = hub.speaking("b").await;
-    let mut rows = pour_until_ahead(&postgres, &mut client).await;
+    let mut rows = pour_until_ahead(&postgres, &mut client, 0).await;
     for _ in 0..10 {
         let (few, end) = (rows + 50, rows + 1550);
         let one_by_one = (rows..few).map(|n| json!({"who": "one", "n": n}));
@@ -163,6 +183,67 @@ async fn a_new_column_in_the_midst_of_rows_written_ahead_comes_with_its_row() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn postgresql_killed_with_rows_that_the_disk_has_not_loses_and_doubles_none() {
+    let mut postgres = slow_postgres();
+    let hub = hub(&postgres).await;
+    let (mut client, _) = hub.speaking("b").await;
+    let mut rows = 0;
+    for _ in 0..4 {
+        // That it writes ahead again after the last time shows here, too.
+        rows = pour_until_ahead(&postgres, &mut client, rows).await;
+        set_delay(&postgres, 20_000);
+        let killing = async {
+            until_stored(&postgres, rows + 3 * AHEAD).await;
+            postgres.server.kill();
+            postgres.server.start_again().unwrap();
+        };
+        let end = rows + 6 * AHEAD;
+        tokio::join!(pour(&mut client, "one", rows, end), killing);
+        rows = end;
+        assert_in_order(&postgres, "one", rows);
+        set_delay(&postgres, DELAY_US);
+    }
+    assert!(hub.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_be_read_of_rows_written_ahead_is_durable() {
+    let mut postgres = slow_postgres();
+    for battery in ["a", "b", "c"] {
+        let hub = TestHub::start_with(&postgres, |settings| {
+            settings.writers = 1;
+            settings.shutdown_timeout = Duration::from_millis(200);
+        })
+        .await;
+        let (mut client, _) = hub.speaking(battery).await;
+        let rows = pour_until_ahead(&postgres, &mut client, 0).await;
+        // Long enough to be read and killed meanwhile.
+        set_delay(&postgres, 100_000);
+        let path = format!("/db/{battery}/rows?limit=1&order=desc");
+        let reading = async {
+            let mut newest = 0;
+            while newest < rows + 3 * AHEAD {
+                let (_, read) = hub.ask("GET", &path, Value::Null).await;
+                newest = read["seq"][0].as_i64().unwrap();
+            }
+            newest
+        };
+        let pouring = pour(&mut client, "one", rows, i64::MAX);
+        let newest = tokio::select! {
+            newest = reading => newest,
+            _ = pouring => unreachable!("rows do not end"),
+        };
+        postgres.server.kill();
+        // It would write them again.
+        hub.stop().await;
+        postgres.server.start_again().unwrap();
+        let kept = format!("SELECT count(*) FROM battery.{battery} WHERE seq = {newest}");
+        assert_eq!(query(&postgres, &kept), json!([{"count": 1}]), "{newest}");
+        set_delay(&postgres, DELAY_US);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn connections_lost_while_rows_are_written_ahead_lose_and_double_none() {
     let postgres = slow_postgres();
     let hub = hub(&postgres).await;
@@ -171,14 +252,7 @@ async fn connections_lost_while_rows_are_written_ahead_lose_and_double_none() {
         let (from, to) = (round * 500, round * 500 + 500);
         let pouring = pour(&mut client, "one", from, to);
         let cutting = async {
-            eventually(PATIENCE, async || {
-                let found = query(&postgres, "SELECT last_seq FROM hub.batteries");
-                match found[0]["last_seq"].as_i64() {
-                    Some(last) if last >= from + 200 => Ok(()),
-                    _ => Err(found),
-                }
-            })
-            .await;
+            until_stored(&postgres, from + 200).await;
             let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                 WHERE application_name = 'datahub writer'";
             execute(&postgres, cut);

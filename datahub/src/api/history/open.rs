@@ -9,7 +9,7 @@ use crate::{
     history::pages::ReadError,
     hub::Hub,
     store::{
-        StoreError,
+        StoreError, durable,
         signals::{self, Signal},
         source::{Of, Source, SourceError},
     },
@@ -27,7 +27,7 @@ pub(super) async fn open(
 ) -> Result<(Arc<Source>, Vec<Signal>), Problem> {
     let name = battery.clone();
     let opened = hub.pool.run(move |connection| {
-        connection.transaction(|connection| {
+        let opened = connection.transaction(|connection| {
             let source = match Source::open(connection, &name, &of) {
                 Ok(source) => source,
                 Err(SourceError::Store(error)) => return Err(error),
@@ -38,7 +38,12 @@ pub(super) async fn open(
                 Of::Estimates(_) => Vec::new(),
             };
             Ok::<_, StoreError>(Ok((source, signals)))
-        })
+        })?;
+        // Pages end where the battery's line stood.
+        if matches!(of, Of::Rows) {
+            durable::settle(connection)?;
+        }
+        Ok(opened)
     });
     let (source, signals) = opened.await??;
     if let Some(epoch) = epoch.filter(|epoch| *epoch != source.line.epoch) {
