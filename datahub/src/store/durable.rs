@@ -2,63 +2,88 @@
 //!
 //! A writer that goes ahead commits before its rows are on the disk, and tells nobody of them until
 //! they are. Others see them meanwhile: whoever hands out what it reads, so that it matters
-//! whether PostgreSQL may still lose it, settles it first. Whoever commits something afterwards need not:
-//! a commit that waits for the disk takes all before it there, as that of a session's next attempt.
+//! whether PostgreSQL may still lose it, settles it first. Whoever commits something afterwards need
+//! not, since a commit that waits for the disk takes all before it there: opening a session does so.
+//!
+//! Where commits wait for replicas, no writer goes ahead, and the disk here is all that is looked at.
 
 use diesel::{
     PgConnection, QueryResult, QueryableByName, RunQueryDsl,
     connection::{AnsiTransactionManager, SimpleConnection, TransactionManager},
     result::Error,
     sql_query,
-    sql_types::BigInt,
+    sql_types::{BigInt, Bool},
 };
 
 /// Makes a connection's commits wait for the disk, whatever the server's default is or becomes;
-/// stronger settings stay.
+/// settings that say more of replicas stay.
 pub(crate) const COMMIT_DURABLY: &str = "SELECT set_config('synchronous_commit', \
     coalesce(nullif(current_setting('synchronous_commit'), 'off'), 'on'), false)";
 
-/// Makes a connection commit before its rows are on the disk.
+/// Makes a connection commit before its rows are on the disk; false where commits wait for replicas,
+/// of which only they tell.
 ///
 /// # Errors
 /// As diesel's.
-pub(crate) fn commit_early(connection: &mut PgConnection) -> QueryResult<()> {
-    connection.batch_execute("SET synchronous_commit = off")
+pub(crate) fn commit_early(connection: &mut PgConnection) -> QueryResult<bool> {
+    if has_replicas(connection)? {
+        return Ok(false);
+    }
+    connection.batch_execute("SET synchronous_commit = off")?;
+    Ok(true)
 }
 
-/// Waits until everything that is committed is durable: a commit that waits for the disk, and for
-/// replicas where that is set, has all before it there, too.
+/// Waits until everything that is committed is durable, as a commit of this connection would be.
 ///
 /// # Errors
 /// - `AlreadyInTransaction`: the commit would come with that one's.
 /// - As diesel's; nobody knows then what is durable.
 pub(crate) fn flush(connection: &mut PgConnection) -> QueryResult<()> {
-    let transactions = AnsiTransactionManager::transaction_manager_status_mut(connection);
-    if transactions.transaction_depth()?.is_some() {
-        return Err(Error::AlreadyInTransaction);
-    }
-    // A commit that writes nothing waits for nothing.
-    let flushed = connection.batch_execute(
-        "BEGIN; SELECT set_config('synchronous_commit', 'on', true) \
-         WHERE current_setting('synchronous_commit') = 'off'; \
-         SELECT pg_logical_emit_message(true, 'rovi', ''); COMMIT",
-    );
-    if flushed.is_err() {
-        // Where the connection is lost, this fails as well.
-        let _rolled_back = connection.batch_execute("ROLLBACK");
-    }
-    flushed
+    commit_something(connection, "")
 }
 
-/// Waits until everything that could be seen before is durable.
+/// Waits until everything that could be seen before is on the disk.
 ///
 /// # Errors
 /// As [`flush`].
 pub(crate) fn settle(connection: &mut PgConnection) -> QueryResult<()> {
-    if durable(connection)? >= end(connection)? {
+    let all = "SELECT (pg_current_wal_flush_lsn() >= pg_current_wal_insert_lsn()) AS is_so";
+    if is_so(connection, all)? {
         return Ok(());
     }
-    flush(connection)
+    commit_something(connection, "SET LOCAL synchronous_commit = local;")
+}
+
+/// A commit that writes nothing waits for nothing, so something is written to the log.
+fn commit_something(connection: &mut PgConnection, setting: &str) -> QueryResult<()> {
+    let transactions = AnsiTransactionManager::transaction_manager_status_mut(connection);
+    if transactions.transaction_depth()?.is_some() {
+        return Err(Error::AlreadyInTransaction);
+    }
+    let committed = connection.batch_execute(&format!(
+        "BEGIN; {setting} SELECT pg_logical_emit_message(true, 'rovi', ''); COMMIT"
+    ));
+    if committed.is_err() {
+        // Where the connection is lost, this fails as well.
+        let _rolled_back = connection.batch_execute("ROLLBACK");
+    }
+    committed
+}
+
+#[derive(QueryableByName)]
+struct Answer {
+    #[diesel(sql_type = Bool)]
+    is_so: bool,
+}
+
+fn is_so(connection: &mut PgConnection, query: &str) -> QueryResult<bool> {
+    let answer: Answer = sql_query(query).get_result(connection)?;
+    Ok(answer.is_so)
+}
+
+fn has_replicas(connection: &mut PgConnection) -> QueryResult<bool> {
+    let query = "SELECT current_setting('synchronous_standby_names') <> '' AS is_so";
+    is_so(connection, query)
 }
 
 #[derive(QueryableByName)]
@@ -77,8 +102,8 @@ pub(crate) fn end(connection: &mut PgConnection) -> QueryResult<i64> {
     Ok(place.bytes)
 }
 
-/// Returns below which place of PostgreSQL's log all is durable, as far as that is known: where
-/// commits wait for replicas, only a commit tells.
+/// Returns below which place of PostgreSQL's log all is durable. Replicas may have been named since
+/// the writer went ahead: then it is 0, and only a commit tells.
 ///
 /// # Errors
 /// As diesel's.

@@ -32,8 +32,10 @@ use crate::{
 /// A group of few rows that took longer was held up by its commit.
 const SLOW: Duration = Duration::from_millis(2);
 const FEW_ROWS: usize = 1000;
-/// Commits that are faster need nothing to be done beside them.
+/// Flushes that are faster need nothing to be done beside them, where so many come in a row: one
+/// may have been another's.
 const QUICK: Duration = Duration::from_millis(1);
+const QUICK_IN_A_ROW: u32 = 3;
 /// How often a group is written: more often costs more statements, more rarely rows wait longer.
 const EVERY: Duration = Duration::from_micros(700);
 /// After a second connection could not be made.
@@ -91,6 +93,7 @@ impl Flusher {
             committed,
             waiting: Vec::new(),
             later: Vec::new(),
+            quick_in_a_row: 0,
         };
         let thread = thread::Builder::new().name("flusher".to_owned());
         Ok(Self {
@@ -120,6 +123,7 @@ struct Flushing {
     /// In the order of their commits.
     waiting: Vec<Group>,
     later: Vec<(Batch, bool)>,
+    quick_in_a_row: u32,
 }
 
 impl Flushing {
@@ -150,8 +154,10 @@ impl Flushing {
         durable::flush(&mut link.connection)?;
         fault::point("hub.after_flush")?;
         let is_quick = begun.elapsed() < QUICK;
+        self.quick_in_a_row = if is_quick { self.quick_in_a_row + 1 } else { 0 };
         let durable = durable::durable(&mut link.connection)?;
-        self.shared.is_quick.store(is_quick, Ordering::Release);
+        let are_quick = self.quick_in_a_row >= QUICK_IN_A_ROW;
+        self.shared.is_quick.store(are_quick, Ordering::Release);
         self.waiting.extend(self.committed.try_iter());
         let taken_along = self.waiting.iter().skip(sure);
         let taken_along = taken_along.take_while(|group| group.end <= durable).count();
@@ -194,7 +200,7 @@ pub(super) enum Early {
     /// Made beside the writer's work, which it would hold up longer than some commits take.
     Connecting(JoinHandle<Option<Link>>),
     Ready(Link),
-    /// None could be made: not again before this.
+    /// None could be made, or commits wait for replicas: not again before this.
     Failed(Instant),
 }
 
@@ -227,11 +233,12 @@ impl Early {
 
 fn connect(wiring: &Wiring) -> Option<Link> {
     let link = Link::open(wiring).and_then(|mut link| {
-        durable::commit_early(&mut link.connection)?;
-        Ok(link)
+        let is_early = durable::commit_early(&mut link.connection)?;
+        Ok(is_early.then_some(link))
     });
     link.inspect_err(|error| tracing::debug!("no second link: {}", ErrorChain(error)))
         .ok()
+        .flatten()
 }
 
 impl Writer {
@@ -273,7 +280,8 @@ impl Writer {
             }
         };
         let mut rest = None;
-        while !flusher.shared.has_failed.load(Ordering::Acquire)
+        while !flusher.thread.is_finished()
+            && !flusher.shared.has_failed.load(Ordering::Acquire)
             && !flusher.shared.is_quick.load(Ordering::Acquire)
         {
             let begun = Instant::now();

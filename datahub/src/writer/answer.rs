@@ -1,4 +1,4 @@
-//! What happens after a commit: connections hear of it, the relay gets the rows.
+//! What happens when groups are durable: connections hear of it, the relay gets the rows.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -164,7 +164,8 @@ impl Relay<'_> {
             Entry::Vacant(entry) => {
                 entry.insert(rows);
             }
-            Entry::Occupied(mut entry) if entry.get().segment == rows.segment => {
+            // Between two groups others may have written.
+            Entry::Occupied(mut entry) if is_next(entry.get(), &rows) => {
                 let open = entry.get_mut();
                 open.received.extend(rows.received);
                 open.columns.append(rows.columns);
@@ -175,7 +176,7 @@ impl Relay<'_> {
         }
     }
 
-    /// Hands all of the group over at once: one by one, hundreds of batteries would not fit.
+    /// Hands all over at once: one by one, hundreds of batteries would not fit.
     fn flush(self) {
         let mut all = self.done;
         all.extend(self.open.into_values());
@@ -189,6 +190,13 @@ impl Relay<'_> {
     }
 }
 
+/// Tells whether rows follow others of their battery without a gap, in the same segment.
+fn is_next(rows: &StoredRows, next: &StoredRows) -> bool {
+    let count = i64::try_from(rows.received.len()).unwrap_or(i64::MAX);
+    (next.epoch, next.segment) == (rows.epoch, rows.segment)
+        && next.first_seq == rows.first_seq.saturating_add(count)
+}
+
 /// Takes the first `rows` rows off.
 fn cut(columns: &mut Columns, rows: usize) -> Columns {
     if rows >= columns.rows() {
@@ -196,4 +204,30 @@ fn cut(columns: &mut Columns, rows: usize) -> Columns {
     }
     let rest = columns.split_off(rows);
     std::mem::replace(columns, rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(epoch: i64, segment: i32, first_seq: i64, count: usize) -> StoredRows {
+        StoredRows {
+            battery_id: 1,
+            battery: "b".parse().unwrap(),
+            epoch,
+            segment,
+            first_seq,
+            received: vec![0; count],
+            columns: Columns::default(),
+        }
+    }
+
+    #[test]
+    fn rows_between_which_others_wrote_are_not_joined() {
+        let known = rows(1, 1, 1, 100);
+        assert!(is_next(&known, &rows(1, 1, 101, 5)));
+        assert!(!is_next(&known, &rows(1, 1, 201, 5)), "another hub's rows");
+        assert!(!is_next(&known, &rows(2, 1, 101, 5)), "another epoch");
+        assert!(!is_next(&known, &rows(1, 2, 101, 5)), "another segment");
+    }
 }

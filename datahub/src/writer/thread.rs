@@ -300,6 +300,9 @@ impl Writer {
     fn connect(&self) -> Result<Link, GivenUp> {
         let mut pause = PAUSES.0;
         loop {
+            if self.wiring.give_up.is_cancelled() {
+                return Err(GivenUp);
+            }
             match Link::open(&self.wiring) {
                 Ok(link) => return Ok(link),
                 Err(error) => tracing::debug!("no PostgreSQL for a writer: {}", ErrorChain(&error)),
