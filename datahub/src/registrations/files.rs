@@ -53,6 +53,24 @@ pub(super) async fn mend(bus: &Bus, pool: &Pool) -> Result<(), ProjectionError> 
     }
     let files = Files::open(bus.jetstream(), bus.settings()).await?;
     files.sweep(&digests.iter().cloned().collect()).await?;
+    put_missing(&files, pool, digests).await
+}
+
+/// Puts those of a registration that the object store lacks: it may have been wiped since they were read from it.
+pub(super) async fn put(bus: &Bus, pool: &Pool, named: &[FileRef]) -> Result<(), ProjectionError> {
+    if named.is_empty() {
+        return Ok(());
+    }
+    let files = Files::open(bus.jetstream(), bus.settings()).await?;
+    let digests = named.iter().map(|file| file.digest.clone()).collect();
+    put_missing(&files, pool, digests).await
+}
+
+async fn put_missing(
+    files: &Files,
+    pool: &Pool,
+    digests: Vec<String>,
+) -> Result<(), ProjectionError> {
     for digest in digests {
         if files.holds(&digest).await? {
             continue;

@@ -143,7 +143,6 @@ impl Projection {
         }
         let bucket = self.bucket().await?;
         if is_first {
-            // A twin that reads a registration finds its files.
             super::files::mend(&self.bus, &self.pool).await?;
             // Keys of batteries that are gone stand in the bucket alone.
             keys.extend(keys_of(&bucket).await?);
@@ -188,6 +187,8 @@ impl Projection {
             let Some(next) = self.successor(battery, estimator, known).await? else {
                 return Ok(known_version);
             };
+            // A twin that reads a registration finds its files.
+            super::files::put(&self.bus, &self.pool, &next.files).await?;
             let value = serde_json::to_vec(&next).unwrap_or_default();
             match bucket.update(key.as_str(), value.into(), place).await {
                 Ok(_) => return Ok(next.version()),

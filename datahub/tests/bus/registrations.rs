@@ -219,6 +219,18 @@ async fn companion_files_are_kept_and_put_back_after_a_wipe() {
         "a twin that reads the registration finds its files"
     );
 
+    // Lost without a new life of the bus, so that what is told next is all that mends them.
+    let jetstream = parts.bus.jetstream();
+    let lost = jetstream.delete_key_value(subjects::ESTIMATORS_BUCKET);
+    lost.await.unwrap();
+    let lost = jetstream.delete_object_store(subjects::FILES_STORE);
+    lost.await.unwrap();
+    let pause = serde_json::json!({"battery": "b7", "estimator": "default", "action": "pause"});
+    let paused = done(ask(&parts, subjects::CONTROL, pause).await);
+    bucket_has(&parts, "b7.default", |found| *found == paused).await;
+    let back = open().await.unwrap().get(&named).await.unwrap();
+    assert_eq!(back, content, "files are put before what names them");
+
     let many = FileRef {
         bytes: 1 << 30,
         ..named
