@@ -77,15 +77,16 @@ async fn look_at_times(pool: &Pool, pace: &mut Pace) -> Result<(), StoreError> {
         let Ok(battery) = name.parse::<BatteryName>() else {
             continue;
         };
+        let mut from = 0;
         loop {
             let begun = Instant::now();
             let name = battery.clone();
             match pool
-                .run(move |connection| times::advance(connection, &name))
+                .run(move |connection| times::advance(connection, &name, from))
                 .await
             {
-                Ok(true) => {}
-                Ok(false) => break,
+                Ok(Some(next)) => from = next,
+                Ok(None) => break,
                 Err(error @ StoreError::Away(_)) => return Err(error),
                 // One table that is locked is no reason to leave the others.
                 Err(error) => {
@@ -113,7 +114,7 @@ async fn roll(
                 Err(SourceError::NoBattery(_) | SourceError::NoTable(_)) => return Ok(0),
                 Err(SourceError::Store(error)) => return Err(error),
             };
-            let missing = rollups::missing(connection, &source, UNITS_AT_ONCE)?;
+            let missing = rollups::missing(connection, &source.line, (1, 0), UNITS_AT_ONCE)?;
             for unit in &missing {
                 rollups::make(connection, &source, *unit)?;
             }

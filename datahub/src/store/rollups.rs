@@ -120,21 +120,26 @@ pub fn made(
     Ok(found.into_iter().map(|unit| unit.number).collect())
 }
 
-/// Returns the first complete units that are not made.
+/// Returns the first complete units from `first` on that are not made on a level of units.
 ///
 /// # Errors
 /// As diesel's.
-pub fn missing(
+pub(crate) fn missing(
     connection: &mut PgConnection,
-    source: &Source,
+    line: &Line,
+    (level, first): (i64, i64),
     limit: i64,
 ) -> QueryResult<Vec<i64>> {
     let statement = Statement::cached()
-        .sql("SELECT unit AS number FROM generate_series(0, ")
-        .long(source.line.last_seq / UNIT_ROWS - 1)
+        .sql("SELECT unit AS number FROM generate_series(")
+        .long(first)
+        .sql(", ")
+        .long(line.last_seq / UNIT_ROWS - 1)
         .sql(") unit WHERE NOT EXISTS (SELECT");
-    let found: Vec<Number> = of_battery(statement, &source.line)
-        .sql(" AND level = 1 AND block = unit AND column_name = ")
+    let found: Vec<Number> = of_battery(statement, line)
+        .sql(" AND level = ")
+        .long(level)
+        .sql(" AND block = unit AND column_name = ")
         .text(RECEIVED)
         .sql(") ORDER BY unit LIMIT ")
         .long(limit)
@@ -252,8 +257,8 @@ pub fn invalidate(
     // Blocks go as whole units, so that a unit is there entirely or not at all.
     let unit_of = |seq: i64| (seq.max(1) - 1) / UNIT_ROWS;
     let (first, last) = (unit_of(*seqs.start()), unit_of(*seqs.end()));
-    let levels = (0_i64..).zip(BLOCK_ROWS).chain([(times::LEVEL, UNIT_ROWS)]);
-    for (level, rows) in levels {
+    times::invalidate(connection, battery_id, first..=last)?;
+    for (level, rows) in (0_i64..).zip(BLOCK_ROWS) {
         let blocks = UNIT_ROWS / rows;
         Statement::cached()
             .sql("DELETE FROM hub.rollups WHERE battery_id = ")

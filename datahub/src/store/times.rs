@@ -8,6 +8,8 @@
 //! cheapest, also loses its meaning where rows are removed: new ones take their pages, after which
 //! each page has rows of all times, whereas units follow `seq`.
 
+use std::ops::RangeInclusive;
+
 use diesel::{PgConnection, QueryResult, QueryableByName, RunQueryDsl, sql_types};
 use rovi_common::name::BatteryName;
 
@@ -15,7 +17,7 @@ use super::{
     StoreError,
     batteries::Line,
     derived,
-    rollups::{RECEIVED, UNIT_ROWS, lock, of_battery},
+    rollups::{RECEIVED, UNIT_ROWS, lock, missing, of_battery},
     rows::Selection,
     source::{Of, Source, SourceError},
     statement::{ArrayBind, Statement},
@@ -24,11 +26,10 @@ use super::{
 use crate::history::range::as_seconds;
 
 /// Where these lines stand among the rollups, which have levels 0 and 1.
-pub(super) const LEVEL: i64 = 2;
+const LEVEL: i64 = 2;
 /// Units that are looked through rather than made: so many are read within some ten milliseconds.
 const FEW_UNITS: i64 = 64;
-/// Units that are made in one go: some milliseconds' work, beside which rows come in.
-const UNITS_AT_ONCE: i64 = 4;
+const COUNT: &str = "count(";
 /// What a bound may differ from a cell by rounding to microseconds, in seconds.
 const ROUNDING_S: f64 = 1e-6;
 
@@ -71,101 +72,105 @@ pub(crate) fn behind(connection: &mut PgConnection) -> Result<Vec<String>, Store
     Ok(names.into_iter().map(|line| line.name).collect())
 }
 
-/// Makes the next units of a battery; returns whether there are more.
+/// Makes the first unit of a battery that is missing from `from` on; returns where to go on.
 ///
 /// # Errors
 /// PostgreSQL is away or refuses.
 pub(crate) fn advance(
     connection: &mut PgConnection,
     battery: &BatteryName,
-) -> Result<bool, StoreError> {
+    from: i64,
+) -> Result<Option<i64>, StoreError> {
     derived(connection, |connection| {
         let source = match Source::open(connection, battery, &Of::Rows) {
             Ok(source) => source,
-            Err(SourceError::NoBattery(_) | SourceError::NoTable(_)) => return Ok(false),
+            Err(SourceError::NoBattery(_) | SourceError::NoTable(_)) => return Ok(None),
             Err(SourceError::Store(error)) => return Err(error),
         };
         lock(connection, source.line.id)?;
         // What went while another had the lock is told by the line as it is now.
         if source.is_empty() || !source.is_current(connection)? {
-            return Ok(false);
+            return Ok(None);
         }
         let line = &source.line;
-        let made = made(connection, line, (0, i64::MAX))?;
-        let next = made.map_or((line.first_seq - 1) / UNIT_ROWS, |made| made.last + 1);
-        let complete = line.last_seq / UNIT_ROWS;
-        let end = complete.min(next + UNITS_AT_ONCE);
-        if next < end {
-            make(connection, &source, (next, end - 1))?;
-        }
-        Ok(end < complete)
+        let from = from.max((line.first_seq - 1) / UNIT_ROWS);
+        let Some(unit) = missing(connection, line, (LEVEL, from), 1)?.pop() else {
+            return Ok(None);
+        };
+        make(connection, &source, unit)?;
+        Ok(Some(unit + 1))
     })
 }
 
-/// Makes units from the rows; also those without rows, so that no unit is missing in between.
-fn make(connection: &mut PgConnection, source: &Source, units: (i64, i64)) -> QueryResult<()> {
+/// Makes a unit from its rows, also where there are none, so that no unit is missing in between.
+fn make(connection: &mut PgConnection, source: &Source, unit: i64) -> QueryResult<()> {
     let columns = [
         (RECEIVED, Some(&ColumnType::Time)),
         ("test_time", source.test_time()),
         ("time", source.time()),
     ];
-    for (name, kind) in columns {
-        let kind = kind.filter(|kind| is_numeric(kind));
-        make_column(connection, &source.line, units, (name, kind))?;
-    }
-    Ok(())
-}
-
-fn is_numeric(kind: &ColumnType) -> bool {
-    matches!(kind, ColumnType::Int | ColumnType::Float | ColumnType::Time)
-}
-
-/// Makes the lines of one column; they are empty where the table has none of this name.
-fn make_column(
-    connection: &mut PgConnection,
-    line: &Line,
-    (first, last): (i64, i64),
-    (name, kind): (&'static str, Option<&ColumnType>),
-) -> QueryResult<()> {
-    let (smallest, greatest) = match kind {
-        Some(ColumnType::Time) => (
-            "extract(epoch FROM min(cell))",
-            "extract(epoch FROM max(cell))",
-        ),
-        _ => ("min(cell)", "max(cell)"),
+    let aggregates = |aggregate: &'static str| {
+        move |statement: Statement, (name, kind): &(&'static str, Option<&ColumnType>)| {
+            let statement = statement.sql(if *name == RECEIVED { "" } else { ", " });
+            let (before, after) = match kind {
+                Some(ColumnType::Time) if aggregate != COUNT => ("extract(epoch FROM ", "))"),
+                Some(ColumnType::Int | ColumnType::Float | ColumnType::Time) => ("", ")"),
+                _ => return statement.sql("NULL"),
+            };
+            let statement = statement.sql(before).sql(aggregate);
+            statement.identifier(name).sql(after)
+        }
     };
-    let cells = Statement::once()
+    Statement::once()
         .sql("INSERT INTO hub.rollups SELECT ")
-        .long(line.id)
+        .long(source.line.id)
         .sql(", ")
-        .long(line.epoch)
-        .sql(", ")
-        .text(name)
-        .sql(", ")
+        .long(source.line.epoch)
+        .sql(", one.name, ")
         .long(LEVEL)
-        .sql(", unit, count(cell), ")
-        .sql(smallest)
-        .sql("::float8, NULL, ")
-        .sql(greatest)
-        .sql("::float8, NULL FROM generate_series(")
-        .long(first)
         .sql(", ")
-        .long(last)
-        .sql(") unit LEFT JOIN (SELECT (seq - 1) / ")
-        .long(UNIT_ROWS)
-        .sql(" AS unit, ");
-    let cells = match kind {
-        Some(_) => cells.identifier(name),
-        None => cells.sql("NULL::float8"),
-    };
-    cells
-        .sql(" AS cell FROM ")
-        .battery(&line.name)
+        .long(unit)
+        .sql(", coalesce(one.\"values\", 0), one.least, NULL, one.greatest, NULL FROM (SELECT ARRAY[")
+        .each(&columns, aggregates(COUNT))
+        .sql("]::bigint[] AS \"values\", ARRAY[")
+        .each(&columns, aggregates("min("))
+        .sql("]::float8[] AS least, ARRAY[")
+        .each(&columns, aggregates("max("))
+        .sql("]::float8[] AS greatest FROM ")
+        .battery(&source.line.name)
         .sql(" WHERE seq BETWEEN ")
-        .long(first * UNIT_ROWS + 1)
+        .long(unit * UNIT_ROWS + 1)
         .sql(" AND ")
-        .long((last + 1) * UNIT_ROWS)
-        .sql(") cells USING (unit) GROUP BY unit")
+        .long((unit + 1) * UNIT_ROWS)
+        .sql(") made, unnest(")
+        .array(ArrayBind::texts(columns.iter().map(|(name, _)| *name)))
+        .sql(", made.\"values\", made.least, made.greatest) AS one (name, \"values\", least, greatest)")
+        .execute(connection)
+        .map(drop)
+}
+
+/// Has units looked through whose rows were changed; the first ones are forgotten, as retention has
+/// no rows of them left. None may be missing in between.
+pub(super) fn invalidate(
+    connection: &mut PgConnection,
+    battery_id: i64,
+    units: RangeInclusive<i64>,
+) -> QueryResult<()> {
+    let change = if *units.start() == 0 {
+        "DELETE FROM hub.rollups"
+    } else {
+        "UPDATE hub.rollups SET least = '-infinity', greatest = 'infinity'"
+    };
+    Statement::cached()
+        .sql(change)
+        .sql(" WHERE battery_id = ")
+        .long(battery_id)
+        .sql(" AND level = ")
+        .long(LEVEL)
+        .sql(" AND block BETWEEN ")
+        .long(*units.start())
+        .sql(" AND ")
+        .long(*units.end())
         .execute(connection)
         .map(drop)
 }

@@ -1,5 +1,7 @@
 //! Ranges of times in a long history: found without reading all of it, and exact.
 
+use std::ops::RangeInclusive;
+
 use datahub::store::rollups;
 use diesel::{Connection, PgConnection};
 use rovi_common::testing::{TestPostgres, eventually};
@@ -31,6 +33,16 @@ async fn looked_up(postgres: &TestPostgres, units: i64) {
         }
     })
     .await;
+}
+
+/// Says that rows were changed or removed.
+fn invalidate(postgres: &TestPostgres, seqs: RangeInclusive<i64>) {
+    let battery = query(postgres, "SELECT id FROM hub.batteries");
+    let battery = battery[0]["id"].as_i64().unwrap();
+    let mut connection = PgConnection::establish(&postgres.server.url()).unwrap();
+    connection
+        .transaction(|connection| rollups::invalidate(connection, battery, seqs))
+        .unwrap();
 }
 
 /// Ranges, and what they mean to PostgreSQL.
@@ -102,13 +114,7 @@ async fn ranges_of_times_are_exact_in_a_long_history() {
     );
     // Rows that are removed take what is known of them along.
     execute(&postgres, r#"DELETE FROM battery."b7" WHERE seq <= 10000"#);
-    let battery = query(&postgres, "SELECT id FROM hub.batteries")[0]["id"]
-        .as_i64()
-        .unwrap();
-    let mut connection = PgConnection::establish(&postgres.server.url()).unwrap();
-    connection
-        .transaction(|connection| rollups::invalidate(connection, battery, 1..=10_000))
-        .unwrap();
+    invalidate(&postgres, 1..=10_000);
     looked_up(&postgres, ROWS / 4096 - 3).await;
     assert_exact(&hub, &postgres).await;
 }
@@ -139,4 +145,58 @@ async fn a_range_of_times_reads_only_where_its_rows_may_be() {
     )
     .await;
     assert_eq!(every["rows"], json!([1905]));
+}
+
+#[tokio::test]
+async fn corrected_rows_are_found_and_those_of_other_times_still_not_read() {
+    let postgres = postgres();
+    let hub = TestHub::start(&postgres).await;
+    long(&hub, &postgres).await;
+    looked_up(&postgres, ROWS / 4096).await;
+    execute(
+        &postgres,
+        r#"UPDATE battery."b7" SET "time" = 1.6e9, test_time = -1000 WHERE seq = 123456"#,
+    );
+    invalidate(&postgres, 123_456..=123_456);
+    assert_exact(&hub, &postgres).await;
+    for range in ["time=1599999999..1600000001", "test_time=-1000..-999"] {
+        let body = get(&hub, &format!("/db/b7/rows?columns=n&{range}")).await;
+        assert_eq!(body["seq"], json!([123_456]), "{range}");
+    }
+    // What is known of the others is still believed.
+    execute(
+        &postgres,
+        "UPDATE hub.rollups SET least = 0, greatest = 0 WHERE level = 2 AND block = 24",
+    );
+    let range = "received=1700098000..1700104000";
+    let body = get(&hub, &format!("/db/b7/rows?columns=n&{range}")).await;
+    assert_eq!(body["seq"][0], 98_000);
+    assert_eq!(body["seq"].as_array().unwrap().len(), 1905);
+}
+
+#[tokio::test]
+async fn the_times_of_rows_that_come_later_are_known_even_if_some_before_are_not() {
+    let postgres = postgres();
+    let hub = TestHub::start(&postgres).await;
+    long(&hub, &postgres).await;
+    looked_up(&postgres, ROWS / 4096).await;
+    hub.stop().await;
+    execute(&postgres, "DELETE FROM hub.rollups WHERE block IN (0, 30)");
+    let more = 2 * ROWS;
+    execute(
+        &postgres,
+        &format!(
+            r#"INSERT INTO battery."b7" SELECT n, to_timestamp(1.7e9 + n), 1, {CELLS}
+               FROM generate_series({ROWS} + 1, {more}) n"#
+        ),
+    );
+    execute(
+        &postgres,
+        &format!("UPDATE hub.batteries SET last_seq = {more}"),
+    );
+    let hub = TestHub::start(&postgres).await;
+    looked_up(&postgres, more / 4096).await;
+    let range = "received=1700400000..1700400003";
+    let body = get(&hub, &format!("/db/b7/rows?columns=n&{range}")).await;
+    assert_eq!(body["seq"], json!([400_000, 400_001, 400_002, 400_003]));
 }
