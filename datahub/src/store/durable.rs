@@ -20,17 +20,20 @@ use diesel::{
 pub(crate) const COMMIT_DURABLY: &str = "SELECT set_config('synchronous_commit', \
     coalesce(nullif(current_setting('synchronous_commit'), 'off'), 'on'), false)";
 
-/// Makes a connection commit before its rows are on the disk; false where commits wait for replicas,
-/// of which only they tell.
+/// Makes a connection commit before its rows are on the disk, until [`commit_durably`].
 ///
 /// # Errors
 /// As diesel's.
-pub(crate) fn commit_early(connection: &mut PgConnection) -> QueryResult<bool> {
-    if has_replicas(connection)? {
-        return Ok(false);
-    }
-    connection.batch_execute("SET synchronous_commit = off")?;
-    Ok(true)
+pub(crate) fn commit_early(connection: &mut PgConnection) -> QueryResult<()> {
+    connection.batch_execute("SET synchronous_commit = off")
+}
+
+/// Makes a connection's commits wait for the disk again.
+///
+/// # Errors
+/// As diesel's; nobody knows then whether they do.
+pub(crate) fn commit_durably(connection: &mut PgConnection) -> QueryResult<()> {
+    connection.batch_execute(&format!("RESET synchronous_commit; {COMMIT_DURABLY}"))
 }
 
 /// Waits until everything that is committed is durable, as a commit of this connection would be.
@@ -81,7 +84,11 @@ fn is_so(connection: &mut PgConnection, query: &str) -> QueryResult<bool> {
     Ok(answer.is_so)
 }
 
-fn has_replicas(connection: &mut PgConnection) -> QueryResult<bool> {
+/// Tells whether commits wait for replicas, of which only they tell.
+///
+/// # Errors
+/// As diesel's.
+pub(crate) fn has_replicas(connection: &mut PgConnection) -> QueryResult<bool> {
     let query = "SELECT current_setting('synchronous_standby_names') <> '' AS is_so";
     is_so(connection, query)
 }

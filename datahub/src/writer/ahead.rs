@@ -18,6 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use diesel::QueryResult;
 use rovi_common::{error::ErrorChain, fault};
 
 use super::{Wiring, answer, aside::between_faults, link::Link, thread::Writer};
@@ -192,9 +193,9 @@ impl Flushing {
     }
 }
 
-/// A connection that commits early.
+/// A second connection, which flushes: the writer's own is quick at its tables.
 #[derive(Default)]
-pub(super) enum Early {
+pub(super) enum Second {
     #[default]
     None,
     /// Made beside the writer's work, which it would hold up longer than some commits take.
@@ -204,62 +205,95 @@ pub(super) enum Early {
     Failed(Instant),
 }
 
-impl Early {
-    /// Takes the connection; begins to make one where there is none.
-    fn take(&mut self, wiring: &Wiring) -> Option<Link> {
-        match mem::take(self) {
-            Self::Ready(link) => return Some(link),
-            Self::Connecting(made) if made.is_finished() => {
-                let made = made.join().ok().flatten();
-                if made.is_none() {
-                    *self = Self::Failed(Instant::now() + PAUSE);
-                }
-                return made;
-            }
-            Self::Connecting(made) => *self = Self::Connecting(made),
-            Self::Failed(until) if Instant::now() < until => *self = Self::Failed(until),
-            Self::Failed(_) | Self::None => {
-                let wiring = wiring.clone();
-                let thread = thread::Builder::new().name("connector".to_owned());
-                match thread.spawn(move || connect(&wiring)) {
-                    Ok(made) => *self = Self::Connecting(made),
-                    Err(error) => tracing::warn!("no thread that connects: {error}"),
-                }
+impl Second {
+    /// Begins to make the connection where there is none.
+    fn prepare(&mut self, wiring: &Wiring) {
+        *self = match mem::take(self) {
+            Self::Connecting(made) if made.is_finished() => match made.join().ok().flatten() {
+                Some(link) => Self::Ready(link),
+                None => Self::Failed(Instant::now() + PAUSE),
+            },
+            Self::Failed(until) if until <= Instant::now() => Self::begin(wiring),
+            Self::None => Self::begin(wiring),
+            as_it_is => as_it_is,
+        };
+    }
+
+    fn begin(wiring: &Wiring) -> Self {
+        let wiring = wiring.clone();
+        let thread = thread::Builder::new().name("connector".to_owned());
+        match thread.spawn(move || connect(&wiring)) {
+            Ok(made) => Self::Connecting(made),
+            Err(error) => {
+                tracing::warn!("no thread that connects: {error}");
+                Self::None
             }
         }
-        None
+    }
+
+    /// Takes the connection, where it is ready.
+    fn take(&mut self) -> Option<Link> {
+        match mem::take(self) {
+            Self::Ready(link) => Some(link),
+            other => {
+                *self = other;
+                None
+            }
+        }
     }
 }
 
 fn connect(wiring: &Wiring) -> Option<Link> {
     let link = Link::open(wiring).and_then(|mut link| {
-        let is_early = durable::commit_early(&mut link.connection)?;
-        Ok(is_early.then_some(link))
+        let has_replicas = durable::has_replicas(&mut link.connection)?;
+        Ok((!has_replicas).then_some(link))
     });
     link.inspect_err(|error| tracing::debug!("no second link: {}", ErrorChain(error)))
         .ok()
         .flatten()
 }
 
+/// A connection that commits before its rows are on the disk.
+struct Early(Link);
+
+impl Early {
+    fn begin(mut link: Link) -> QueryResult<Self> {
+        durable::commit_early(&mut link.connection)?;
+        Ok(Self(link))
+    }
+
+    /// Returns a connection whose commits are durable.
+    fn end(mut self) -> QueryResult<Link> {
+        durable::commit_durably(&mut self.0.connection)?;
+        Ok(self.0)
+    }
+}
+
 impl Writer {
     /// Writes a group, and what comes after it ahead, where that is worth it.
     pub(super) fn write_and_go_ahead(&mut self, group: Vec<Batch>) -> Result<(), Panicked> {
         let rows: usize = group.iter().map(|batch| batch.decoded.sent).sum();
+        let mut batteries = group.iter().map(Batch::battery_id);
+        let first = batteries.next();
+        let is_of_one = batteries.all(|battery| Some(battery) == first);
         let begun = Instant::now();
         self.write(group);
         if rows < FEW_ROWS {
             self.commits_are_slow = begun.elapsed() >= SLOW;
         }
         let has_come = self.take_in() > 0 || !self.waiting.is_empty();
-        if self.commits_are_slow
-            && has_come
-            && self.is_one_battery()
-            && self.is_undisturbed()
-            && self.link.is_some()
-            && let Some(early) = self.early.take(&self.wiring)
+        if !(self.commits_are_slow && has_come && is_of_one && self.is_undisturbed()) {
+            return Ok(());
+        }
+        self.second.prepare(&self.wiring);
+        if self.is_one_battery()
+            && let Some(second) = self.second.take()
             && let Some(own) = self.link.take()
         {
-            return self.go_ahead(early, own);
+            match Early::begin(own) {
+                Ok(early) => return self.go_ahead(early, second),
+                Err(error) => tracing::debug!("a connection is given up: {error}"),
+            }
         }
         Ok(())
     }
@@ -271,8 +305,8 @@ impl Writer {
 
     /// Commits group after group early, until nothing comes any more, or something that has to be
     /// written the usual way.
-    fn go_ahead(&mut self, mut early: Link, own: Link) -> Result<(), Panicked> {
-        let flusher = match Flusher::start(self.wiring.clone(), own) {
+    fn go_ahead(&mut self, mut early: Early, second: Link) -> Result<(), Panicked> {
+        let flusher = match Flusher::start(self.wiring.clone(), second) {
             Ok(flusher) => flusher,
             Err(error) => {
                 tracing::warn!("no thread that flushes: {error}");
@@ -307,14 +341,16 @@ impl Writer {
         }
         self.commits_are_slow &= !flusher.shared.is_quick.load(Ordering::Acquire);
         let Flushed { link, lost, later } = flusher.end()?;
-        let is_good = link.is_some() && rest.is_none() && early.trim().is_ok();
-        if let Some(link) = link {
-            self.keep(link);
-        }
-        if is_good {
-            self.early = Early::Ready(early);
-        } else {
+        if link.is_none() || rest.is_some() {
             self.tables.unsettle();
+        }
+        if let Some(second) = link {
+            self.second = Second::Ready(second);
+        }
+        if rest.is_none()
+            && let Ok(own) = early.end()
+        {
+            self.keep(own);
         }
         self.write_one_by_one(BTreeMap::new(), later);
         for group in lost.into_iter().chain(rest) {
@@ -326,12 +362,12 @@ impl Writer {
     /// Commits a group; gives it back where nobody knows whether that was done, or it was not.
     fn write_early(
         &mut self,
-        early: &mut Link,
+        early: &mut Early,
         batches: Vec<Batch>,
         begun: Instant,
     ) -> Result<Group, Vec<Batch>> {
         let (tables, rules) = (&mut self.tables, &self.wiring.rules);
-        let connection = &mut early.connection;
+        let connection = &mut early.0.connection;
         let written = between_faults(|| {
             let outcomes = group::write(connection, tables, &batches, rules, true)?;
             Ok((outcomes, durable::end(connection)?))

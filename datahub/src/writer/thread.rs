@@ -11,7 +11,7 @@ use tokio::{runtime::Runtime, sync::mpsc, time::timeout};
 
 use super::{
     Order, Wiring,
-    ahead::{Early, Panicked},
+    ahead::{Panicked, Second},
     answer,
     aside::{self, Asides, Ended},
     inbox::Wake,
@@ -47,7 +47,7 @@ pub(super) struct Writer {
     pub(super) runtime: Runtime,
     pub(super) link: Option<Link>,
     /// Where commits are slow.
-    pub(super) early: Early,
+    pub(super) second: Second,
     pub(super) commits_are_slow: bool,
     pub(super) tables: Tables,
     pub(super) parking: Parking,
@@ -66,7 +66,7 @@ impl Writer {
             waiting: Waiting::default(),
             runtime,
             link: None,
-            early: Early::default(),
+            second: Second::default(),
             commits_are_slow: false,
             tables: Tables::default(),
             parking: Parking::default(),
