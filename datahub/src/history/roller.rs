@@ -4,7 +4,7 @@
 //! more than before. Only where rows of which times are, [`times`] tells of every battery that has
 //! many, before anybody asks: a range of a long history would otherwise read all of it.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use prometheus::IntCounter;
 use rovi_common::{error::ErrorChain, lifecycle::Lifecycle, name::BatteryName};
@@ -24,6 +24,8 @@ use crate::{
 const QUEUE: usize = 256;
 /// Units that are made in one go, between which others get the connection.
 const UNITS_AT_ONCE: i64 = 8;
+/// Units of one battery in a row; then it is the next one's turn.
+const MOST_UNITS: usize = 256;
 /// How often batteries with many new rows are looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
@@ -60,9 +62,10 @@ impl Roller {
 fn follow_times(pool: Pool, mut pace: Pace, lifecycle: &Lifecycle) {
     let stop = lifecycle.stop_token();
     lifecycle.supervise("times", async move {
+        let mut complete = HashMap::new();
         let work = async {
             loop {
-                if let Err(error) = look_at_times(&pool, &mut pace).await {
+                if let Err(error) = look_at_times(&pool, &mut pace, &mut complete).await {
                     tracing::debug!("the times of rows wait: {}", ErrorChain(&error));
                 }
                 tokio::time::sleep(LOOK_EVERY).await;
@@ -72,13 +75,22 @@ fn follow_times(pool: Pool, mut pace: Pace, lifecycle: &Lifecycle) {
     });
 }
 
-async fn look_at_times(pool: &Pool, pace: &mut Pace) -> Result<(), StoreError> {
-    for name in pool.run(times::behind).await? {
-        let Ok(battery) = name.parse::<BatteryName>() else {
+/// Makes what is missing; `complete` tells after how many corrections of a battery nothing was.
+async fn look_at_times(
+    pool: &Pool,
+    pace: &mut Pace,
+    complete: &mut HashMap<i64, i64>,
+) -> Result<(), StoreError> {
+    for behind in pool.run(times::behind).await? {
+        let is_complete = complete.get(&behind.id) == Some(&behind.corrections);
+        if is_complete && !behind.is_behind {
+            continue;
+        }
+        let Ok(battery) = behind.name.parse::<BatteryName>() else {
             continue;
         };
         let mut from = 0;
-        loop {
+        for _ in 0..MOST_UNITS {
             let begun = Instant::now();
             let name = battery.clone();
             match pool
@@ -86,7 +98,10 @@ async fn look_at_times(pool: &Pool, pace: &mut Pace) -> Result<(), StoreError> {
                 .await
             {
                 Ok(Some(next)) => from = next,
-                Ok(None) => break,
+                Ok(None) => {
+                    complete.insert(behind.id, behind.corrections);
+                    break;
+                }
                 Err(error @ StoreError::Away(_)) => return Err(error),
                 // One table that is locked is no reason to leave the others.
                 Err(error) => {

@@ -44,7 +44,7 @@ pub(super) async fn read(bus: &Bus, named: &[FileRef]) -> Result<Vec<Vec<u8>>, R
     })
 }
 
-/// Puts the files that the object store lacks, one at a time, so that one is in memory.
+/// Puts all files that the object store lacks, one at a time, so that one is in memory.
 pub(super) async fn mend(bus: &Bus, pool: &Pool) -> Result<(), ProjectionError> {
     let digests = pool.run(estimator_files::digests).await;
     let digests = digests.map_err(ProjectionError::Store)?;

@@ -31,8 +31,10 @@ pub(crate) fn commit_early(connection: &mut PgConnection) -> QueryResult<()> {
 /// Makes a connection's commits wait for the disk again.
 ///
 /// # Errors
-/// As diesel's; nobody knows then whether they do.
+/// - `AlreadyInTransaction`.
+/// - As diesel's; nobody knows then whether they do.
 pub(crate) fn commit_durably(connection: &mut PgConnection) -> QueryResult<()> {
+    refuse_in_transaction(connection)?;
     connection.batch_execute(&format!("RESET synchronous_commit; {COMMIT_DURABLY}"))
 }
 
@@ -59,10 +61,7 @@ pub(crate) fn settle(connection: &mut PgConnection) -> QueryResult<()> {
 
 /// A commit that writes nothing waits for nothing, so something is written to the log.
 fn commit_something(connection: &mut PgConnection, setting: &str) -> QueryResult<()> {
-    let transactions = AnsiTransactionManager::transaction_manager_status_mut(connection);
-    if transactions.transaction_depth()?.is_some() {
-        return Err(Error::AlreadyInTransaction);
-    }
+    refuse_in_transaction(connection)?;
     let committed = connection.batch_execute(&format!(
         "BEGIN; {setting} SELECT pg_logical_emit_message(true, 'rovi', ''); COMMIT"
     ));
@@ -71,6 +70,14 @@ fn commit_something(connection: &mut PgConnection, setting: &str) -> QueryResult
         let _rolled_back = connection.batch_execute("ROLLBACK");
     }
     committed
+}
+
+fn refuse_in_transaction(connection: &mut PgConnection) -> QueryResult<()> {
+    let transactions = AnsiTransactionManager::transaction_manager_status_mut(connection);
+    match transactions.transaction_depth()? {
+        None => Ok(()),
+        Some(_) => Err(Error::AlreadyInTransaction),
+    }
 }
 
 #[derive(QueryableByName)]

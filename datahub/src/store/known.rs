@@ -66,6 +66,11 @@ impl Tables {
         self.steady(self.last.as_ref()?.line.id)
     }
 
+    /// Tells whether the last group was all of one battery.
+    pub(crate) fn is_of_one(&self) -> bool {
+        self.last.is_some()
+    }
+
     /// Notes that nothing is known of where lines are.
     pub(crate) fn unsettle(&mut self) {
         self.last = None;

@@ -139,7 +139,9 @@ pub(crate) fn missing(
     let found: Vec<Number> = of_battery(statement, line)
         .sql(" AND level = ")
         .long(level)
-        .sql(" AND block = unit AND column_name = ")
+        .sql(" AND block = unit AND block >= ")
+        .long(first)
+        .sql(" AND column_name = ")
         .text(RECEIVED)
         .sql(") ORDER BY unit LIMIT ")
         .long(limit)
@@ -209,7 +211,7 @@ pub fn blocks(
 pub fn make(connection: &mut PgConnection, source: &Source, unit: i64) -> Result<(), StoreError> {
     derived(connection, |connection| {
         lock(connection, source.line.id)?;
-        if !source.is_current(connection)? {
+        if !source.has_its_form(connection)? {
             return Ok(());
         }
         if made(connection, source, unit..=unit)? == [unit] {
@@ -257,7 +259,7 @@ pub fn invalidate(
     // Blocks go as whole units, so that a unit is there entirely or not at all.
     let unit_of = |seq: i64| (seq.max(1) - 1) / UNIT_ROWS;
     let (first, last) = (unit_of(*seqs.start()), unit_of(*seqs.end()));
-    times::invalidate(connection, battery_id, first..=last)?;
+    times::forget(connection, battery_id, first..=last)?;
     for (level, rows) in (0_i64..).zip(BLOCK_ROWS) {
         let blocks = UNIT_ROWS / rows;
         Statement::cached()

@@ -149,6 +149,16 @@ impl Source {
         Ok(line.is_some_and(|line| (line.id, line.epoch) == (self.line.id, self.line.epoch)))
     }
 
+    /// Tells whether [`Self::is_current`] and the table has no other columns than it had.
+    ///
+    /// # Errors
+    /// PostgreSQL is away or refuses.
+    pub(super) fn has_its_form(&self, connection: &mut PgConnection) -> Result<bool, StoreError> {
+        let of = |line: &Line| (line.id, line.epoch, line.form);
+        let line = batteries::find(connection, &self.line.name)?;
+        Ok(line.as_ref().map(of) == Some(of(&self.line)))
+    }
+
     /// Reads which row is the first now. Asked after rows were read, it tells of all that were
     /// gone by then: it is moved before they go.
     ///

@@ -42,23 +42,28 @@ struct Number {
     number: i64,
 }
 
-#[derive(QueryableByName)]
-struct Name {
+/// A battery with many units, some of which may be missing.
+#[derive(Debug, Clone, QueryableByName)]
+pub(crate) struct LongHistory {
+    #[diesel(sql_type = sql_types::BigInt)]
+    pub(crate) id: i64,
     #[diesel(sql_type = sql_types::Text)]
-    name: String,
+    pub(crate) name: String,
+    /// Counts its corrections, each of which takes units away.
+    #[diesel(sql_type = sql_types::BigInt)]
+    pub(crate) corrections: i64,
+    /// Whether many of its newest units are missing.
+    #[diesel(sql_type = sql_types::Bool)]
+    pub(crate) is_behind: bool,
 }
 
-/// Lists batteries of which many units are not made.
+/// Lists batteries of which many of the newest units are missing, or had rows corrected.
 ///
 /// # Errors
 /// PostgreSQL is away or refuses.
-pub(crate) fn behind(connection: &mut PgConnection) -> Result<Vec<String>, StoreError> {
-    let names: Vec<Name> = Statement::cached()
-        .sql("SELECT name FROM hub.batteries b WHERE form > 0 AND (last_seq - first_seq) / ")
-        .long(UNIT_ROWS)
-        .sql(" >= ")
-        .long(FEW_UNITS)
-        .sql(" AND last_seq / ")
+pub(crate) fn behind(connection: &mut PgConnection) -> Result<Vec<LongHistory>, StoreError> {
+    let found = Statement::cached()
+        .sql("SELECT * FROM (SELECT id, name, corrections, last_seq / ")
         .long(UNIT_ROWS)
         .sql(" - coalesce((SELECT max(block) + 1 FROM hub.rollups r WHERE r.battery_id = b.id AND r.epoch = b.epoch AND column_name = ")
         .text(RECEIVED)
@@ -68,8 +73,13 @@ pub(crate) fn behind(connection: &mut PgConnection) -> Result<Vec<String>, Store
         .long(UNIT_ROWS)
         .sql(") >= ")
         .long(FEW_UNITS)
+        .sql(" AS is_behind FROM hub.batteries b WHERE form > 0 AND (last_seq - first_seq) / ")
+        .long(UNIT_ROWS)
+        .sql(" >= ")
+        .long(FEW_UNITS)
+        .sql(") long WHERE is_behind OR corrections > 0")
         .load(connection)?;
-    Ok(names.into_iter().map(|line| line.name).collect())
+    Ok(found)
 }
 
 /// Makes the first unit of a battery that is missing from `from` on; returns where to go on.
@@ -88,9 +98,12 @@ pub(crate) fn advance(
             Err(SourceError::Store(error)) => return Err(error),
         };
         lock(connection, source.line.id)?;
-        // What went while another had the lock is told by the line as it is now.
-        if source.is_empty() || !source.is_current(connection)? {
+        if source.is_empty() {
             return Ok(None);
+        }
+        // While another had the lock.
+        if !source.has_its_form(connection)? {
+            return Ok(Some(from));
         }
         let line = &source.line;
         let from = from.max((line.first_seq - 1) / UNIT_ROWS);
@@ -102,7 +115,7 @@ pub(crate) fn advance(
     })
 }
 
-/// Makes a unit from its rows, also where there are none, so that no unit is missing in between.
+/// Makes a unit from its rows, also where there are none: the unit then has none in any range.
 fn make(connection: &mut PgConnection, source: &Source, unit: i64) -> QueryResult<()> {
     let columns = [
         (RECEIVED, Some(&ColumnType::Time)),
@@ -149,21 +162,14 @@ fn make(connection: &mut PgConnection, source: &Source, unit: i64) -> QueryResul
         .map(drop)
 }
 
-/// Has units looked through whose rows were changed; the first ones are forgotten, as retention has
-/// no rows of them left. None may be missing in between.
-pub(super) fn invalidate(
+/// Forgets units, which are then looked through until they are made again.
+pub(super) fn forget(
     connection: &mut PgConnection,
     battery_id: i64,
     units: RangeInclusive<i64>,
 ) -> QueryResult<()> {
-    let change = if *units.start() == 0 {
-        "DELETE FROM hub.rollups"
-    } else {
-        "UPDATE hub.rollups SET least = '-infinity', greatest = 'infinity'"
-    };
     Statement::cached()
-        .sql(change)
-        .sql(" WHERE battery_id = ")
+        .sql("DELETE FROM hub.rollups WHERE battery_id = ")
         .long(battery_id)
         .sql(" AND level = ")
         .long(LEVEL)
@@ -173,49 +179,6 @@ pub(super) fn invalidate(
         .long(*units.end())
         .execute(connection)
         .map(drop)
-}
-
-/// First and last unit that are made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Made {
-    first: i64,
-    last: i64,
-}
-
-/// Finds which of these units are made; `None` where there are none or one is missing in between.
-fn made(
-    connection: &mut PgConnection,
-    line: &Line,
-    (first, last): (i64, i64),
-) -> QueryResult<Option<Made>> {
-    #[derive(QueryableByName)]
-    struct Found {
-        #[diesel(sql_type = sql_types::Nullable<sql_types::BigInt>)]
-        first: Option<i64>,
-        #[diesel(sql_type = sql_types::Nullable<sql_types::BigInt>)]
-        last: Option<i64>,
-        #[diesel(sql_type = sql_types::BigInt)]
-        count: i64,
-    }
-    let statement = Statement::cached()
-        .sql("SELECT min(block) AS first, max(block) AS last, count(*) AS count");
-    let found: Found = of_units(statement, line, (first, last))
-        .sql(" AND column_name = ")
-        .text(RECEIVED)
-        .get_result(connection)?;
-    let ends = found.first.zip(found.last);
-    let made = ends.map(|(first, last)| Made { first, last });
-    Ok(made.filter(|made| made.last - made.first + 1 == found.count))
-}
-
-fn of_units(statement: Statement, line: &Line, (first, last): (i64, i64)) -> Statement {
-    of_battery(statement, line)
-        .sql(" AND level = ")
-        .long(LEVEL)
-        .sql(" AND block BETWEEN ")
-        .long(first)
-        .sql(" AND ")
-        .long(last)
 }
 
 /// Cuts a selection into parts, in the order of `seq`, beside which it has no rows.
@@ -267,26 +230,22 @@ pub(super) fn spans(
     limits: &[Limit],
 ) -> QueryResult<Vec<(i64, i64)>> {
     let first = first.max(1);
-    let whole = vec![(first, last)];
     let newest = last.min(line.last_seq);
     let units = (
         (first - 1).div_euclid(UNIT_ROWS),
         (newest - 1).div_euclid(UNIT_ROWS),
     );
     if limits.is_empty() || units.1 - units.0 < FEW_UNITS {
-        return Ok(whole);
+        return Ok(vec![(first, last)]);
     }
-    let Some(made) = made(connection, line, units)? else {
-        return Ok(whole);
-    };
     let rows_of = |unit: i64| (unit * UNIT_ROWS + 1, (unit + 1) * UNIT_ROWS);
-    let before = (first, rows_of(made.first).0 - 1);
-    let after = (rows_of(made.last).1 + 1, last);
     let hits = hits(connection, line, units, limits)?;
     let hits = hits.into_iter().map(rows_of);
     let hits = hits.map(|(begin, end)| (begin.max(first), end.min(last)));
-    let parts = std::iter::once(before).chain(hits).chain([after]);
-    Ok(joined(parts.filter(|(begin, end)| begin <= end)))
+    let after = (rows_of(units.1).1 + 1, last);
+    Ok(joined(
+        hits.chain([after]).filter(|(begin, end)| begin <= end),
+    ))
 }
 
 /// Joins parts that follow each other without a gap.
@@ -301,35 +260,37 @@ fn joined(parts: impl Iterator<Item = (i64, i64)>) -> Vec<(i64, i64)> {
     joined
 }
 
-/// Returns the units that may have rows within all limits, in order.
+/// Returns the units that may have rows within all limits, in order; of one that is not made nobody
+/// knows.
 fn hits(
     connection: &mut PgConnection,
     line: &Line,
-    units: (i64, i64),
+    (first, last): (i64, i64),
     limits: &[Limit],
 ) -> QueryResult<Vec<i64>> {
-    let names = ArrayBind::texts(limits.iter().map(|(name, ..)| *name));
+    let statement = Statement::cached()
+        .sql("SELECT unit AS number FROM generate_series(")
+        .long(first)
+        .sql(", ")
+        .long(last)
+        .sql(") unit WHERE NOT EXISTS (SELECT");
     // PostgreSQL takes NaN for the largest number, here and where rows are compared.
-    let found: Vec<Number> = of_units(
-        Statement::cached().sql("SELECT block AS number"),
-        line,
-        units,
-    )
-    .sql(" AND column_name = ANY(")
-    .array(names)
-    .sql(") AND (false")
-    .each(limits, |statement, (name, from, to)| {
-        let statement = statement.sql(" OR (column_name = ").text(*name);
-        let statement = statement.sql(" AND greatest >= ").real(from - ROUNDING_S);
-        statement
-            .sql(" AND least <= ")
-            .real(to + ROUNDING_S)
-            .sql(")")
-    })
-    .sql(") GROUP BY block HAVING count(*) = ")
-    .long(i64::try_from(limits.len()).unwrap_or(i64::MAX))
-    .sql(" ORDER BY block")
-    .load(connection)?;
+    let found: Vec<Number> = of_battery(statement, line)
+        .sql(" AND level = ")
+        .long(LEVEL)
+        .sql(" AND block = unit AND block BETWEEN ")
+        .long(first)
+        .sql(" AND ")
+        .long(last)
+        .sql(" AND (false")
+        .each(limits, |statement, (name, from, to)| {
+            let statement = statement.sql(" OR (column_name = ").text(*name);
+            let statement = statement.sql(" AND (greatest >= ").real(from - ROUNDING_S);
+            let statement = statement.sql(" AND least <= ").real(to + ROUNDING_S);
+            statement.sql(") IS NOT TRUE)")
+        })
+        .sql(")) ORDER BY unit")
+        .load(connection)?;
     Ok(found.into_iter().map(|unit| unit.number).collect())
 }
 

@@ -25,13 +25,15 @@ use super::{Wiring, answer, aside::between_faults, link::Link, thread::Writer};
 use crate::{
     batch::Batch,
     store::{
-        durable,
+        StoreError, durable,
         group::{self, Failure, Outcome},
     },
 };
 
-/// A group of few rows that took longer was held up by its commit.
+/// A group of few rows that took longer was held up by its commit, where so many did in a row: one
+/// may have made its table.
 const SLOW: Duration = Duration::from_millis(2);
+const SLOW_IN_A_ROW: u32 = 2;
 const FEW_ROWS: usize = 1000;
 /// Flushes that are faster need nothing to be done beside them, where so many come in a row: one
 /// may have been another's.
@@ -109,6 +111,13 @@ impl Flusher {
         self.groups.send(group).map_err(|_ended| Panicked)
     }
 
+    /// Tells whether it flushes, and that takes long enough for something to be done beside it.
+    fn is_wanted(&self) -> bool {
+        !self.thread.is_finished()
+            && !self.shared.has_failed.load(Ordering::Acquire)
+            && !self.shared.is_quick.load(Ordering::Acquire)
+    }
+
     /// Waits until all is answered, or given back.
     fn end(self) -> Result<Flushed, Panicked> {
         drop(self.groups);
@@ -157,6 +166,16 @@ impl Flushing {
         let is_quick = begun.elapsed() < QUICK;
         self.quick_in_a_row = if is_quick { self.quick_in_a_row + 1 } else { 0 };
         let durable = durable::durable(&mut link.connection)?;
+        if durable > 0
+            && self
+                .waiting
+                .iter()
+                .take(sure)
+                .any(|group| group.end > durable)
+        {
+            let error = "the second connection is one to another server".into();
+            return Err(StoreError::Away(error).into());
+        }
         let are_quick = self.quick_in_a_row >= QUICK_IN_A_ROW;
         self.shared.is_quick.store(are_quick, Ordering::Release);
         self.waiting.extend(self.committed.try_iter());
@@ -206,15 +225,18 @@ pub(super) enum Second {
 }
 
 impl Second {
-    /// Begins to make the connection where there is none.
-    fn prepare(&mut self, wiring: &Wiring) {
+    /// Begins to make the connection where there is none, unless commits wait for replicas.
+    fn prepare(&mut self, wiring: &Wiring, own: &mut Link) {
         *self = match mem::take(self) {
             Self::Connecting(made) if made.is_finished() => match made.join().ok().flatten() {
                 Some(link) => Self::Ready(link),
                 None => Self::Failed(Instant::now() + PAUSE),
             },
-            Self::Failed(until) if until <= Instant::now() => Self::begin(wiring),
-            Self::None => Self::begin(wiring),
+            Self::Failed(until) if until > Instant::now() => Self::Failed(until),
+            Self::None | Self::Failed(_) => match durable::has_replicas(&mut own.connection) {
+                Ok(false) => Self::begin(wiring),
+                Ok(true) | Err(_) => Self::Failed(Instant::now() + PAUSE),
+            },
             as_it_is => as_it_is,
         };
     }
@@ -244,13 +266,9 @@ impl Second {
 }
 
 fn connect(wiring: &Wiring) -> Option<Link> {
-    let link = Link::open(wiring).and_then(|mut link| {
-        let has_replicas = durable::has_replicas(&mut link.connection)?;
-        Ok((!has_replicas).then_some(link))
-    });
-    link.inspect_err(|error| tracing::debug!("no second link: {}", ErrorChain(error)))
+    Link::open(wiring)
+        .inspect_err(|error| tracing::debug!("no second link: {}", ErrorChain(error)))
         .ok()
-        .flatten()
 }
 
 /// A connection that commits before its rows are on the disk.
@@ -273,27 +291,32 @@ impl Writer {
     /// Writes a group, and what comes after it ahead, where that is worth it.
     pub(super) fn write_and_go_ahead(&mut self, group: Vec<Batch>) -> Result<(), Panicked> {
         let rows: usize = group.iter().map(|batch| batch.decoded.sent).sum();
-        let mut batteries = group.iter().map(Batch::battery_id);
-        let first = batteries.next();
-        let is_of_one = batteries.all(|battery| Some(battery) == first);
         let begun = Instant::now();
         self.write(group);
         if rows < FEW_ROWS {
-            self.commits_are_slow = begun.elapsed() >= SLOW;
+            let is_slow = begun.elapsed() >= SLOW;
+            self.slow_commits = if is_slow { self.slow_commits + 1 } else { 0 };
         }
         let has_come = self.take_in() > 0 || !self.waiting.is_empty();
-        if !(self.commits_are_slow && has_come && is_of_one && self.is_undisturbed()) {
+        if self.slow_commits < SLOW_IN_A_ROW || !self.is_undisturbed() {
             return Ok(());
         }
-        self.second.prepare(&self.wiring);
-        if self.is_one_battery()
+        let Some(mut own) = self.link.take() else {
+            return Ok(());
+        };
+        if self.tables.is_of_one() {
+            self.second.prepare(&self.wiring, &mut own);
+        }
+        if has_come
+            && self.is_one_battery()
             && let Some(second) = self.second.take()
-            && let Some(own) = self.link.take()
         {
             match Early::begin(own) {
                 Ok(early) => return self.go_ahead(early, second),
                 Err(error) => tracing::debug!("a connection is given up: {error}"),
             }
+        } else {
+            self.link = Some(own);
         }
         Ok(())
     }
@@ -313,33 +336,10 @@ impl Writer {
                 return Ok(());
             }
         };
-        let mut rest = None;
-        while !flusher.thread.is_finished()
-            && !flusher.shared.has_failed.load(Ordering::Acquire)
-            && !flusher.shared.is_quick.load(Ordering::Acquire)
-        {
-            let begun = Instant::now();
-            let group = self.collect();
-            if !group.is_empty() {
-                match self.write_early(&mut early, group, begun) {
-                    Ok(group) => {
-                        let goes_on = group.outcomes.iter().all(is_stored) && self.is_one_battery();
-                        flusher.hand_over(group)?;
-                        if !goes_on {
-                            break;
-                        }
-                    }
-                    Err(group) => {
-                        rest = Some(group);
-                        break;
-                    }
-                }
-            } else if flusher.shared.waiting.load(Ordering::Acquire) == 0 {
-                break;
-            }
-            thread::sleep(EVERY.saturating_sub(begun.elapsed()));
+        let rest = self.commit_early(&mut early, &flusher)?;
+        if flusher.shared.is_quick.load(Ordering::Acquire) {
+            self.slow_commits = 0;
         }
-        self.commits_are_slow &= !flusher.shared.is_quick.load(Ordering::Acquire);
         let Flushed { link, lost, later } = flusher.end()?;
         if link.is_none() || rest.is_some() {
             self.tables.unsettle();
@@ -347,16 +347,45 @@ impl Writer {
         if let Some(second) = link {
             self.second = Second::Ready(second);
         }
-        if rest.is_none()
-            && let Ok(own) = early.end()
-        {
-            self.keep(own);
+        match early.end() {
+            Ok(own) => self.keep(own),
+            Err(error) => tracing::debug!("a connection is given up: {error}"),
         }
         self.write_one_by_one(BTreeMap::new(), later);
         for group in lost.into_iter().chain(rest) {
             self.write(group);
         }
         Ok(())
+    }
+
+    /// Commits groups and hands them over; returns one that failed.
+    fn commit_early(
+        &mut self,
+        early: &mut Early,
+        flusher: &Flusher,
+    ) -> Result<Option<Vec<Batch>>, Panicked> {
+        while flusher.is_wanted() {
+            let begun = Instant::now();
+            let group = self.collect();
+            if group.is_empty() {
+                if flusher.shared.waiting.load(Ordering::Acquire) == 0 {
+                    break;
+                }
+            } else {
+                match self.write_early(early, group, begun) {
+                    Ok(group) => {
+                        let goes_on = group.outcomes.iter().all(is_stored) && self.is_one_battery();
+                        flusher.hand_over(group)?;
+                        if !goes_on {
+                            break;
+                        }
+                    }
+                    Err(group) => return Ok(Some(group)),
+                }
+            }
+            thread::sleep(EVERY.saturating_sub(begun.elapsed()));
+        }
+        Ok(None)
     }
 
     /// Commits a group; gives it back where nobody knows whether that was done, or it was not.

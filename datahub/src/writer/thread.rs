@@ -48,7 +48,8 @@ pub(super) struct Writer {
     pub(super) link: Option<Link>,
     /// Where commits are slow.
     pub(super) second: Second,
-    pub(super) commits_are_slow: bool,
+    /// Groups in a row whose commits were slow.
+    pub(super) slow_commits: u32,
     pub(super) tables: Tables,
     pub(super) parking: Parking,
     pub(super) asides: Asides,
@@ -67,7 +68,7 @@ impl Writer {
             runtime,
             link: None,
             second: Second::default(),
-            commits_are_slow: false,
+            slow_commits: 0,
             tables: Tables::default(),
             parking: Parking::default(),
             asides: Asides::new(),
@@ -256,9 +257,12 @@ impl Writer {
         work: impl Fn(&mut PgConnection, &mut Tables, &[Batch], &Rules) -> Result<Vec<Outcome>, Failure>,
     ) -> Result<Vec<Outcome>, Option<Failure>> {
         loop {
-            let mut link = match self.link.take() {
-                Some(link) => link,
-                None => self.connect().map_err(|GivenUp| None)?,
+            let mut link = if let Some(link) = self.link.take() {
+                link
+            } else {
+                // What took this one along may have taken the other.
+                self.second = Second::None;
+                self.connect().map_err(|GivenUp| None)?
             };
             let timer = self.wiring.metrics.commit_seconds.start_timer();
             let written = aside::between_faults(|| {
