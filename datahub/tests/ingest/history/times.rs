@@ -75,6 +75,20 @@ const RANGES: [(&str, &str); 8] = [
     ),
 ];
 
+/// A range of 6001 rows with a whole unit among them.
+const BESIDE_A_LIE: &str = "received=1700098000..1700104000";
+
+/// Says of a unit that it has no rows of the range, and checks that it is believed and not read.
+async fn assert_not_all_read(hub: &TestHub, postgres: &TestPostgres) {
+    execute(
+        postgres,
+        "UPDATE hub.rollups SET least = 0, greatest = 0 WHERE level = 2 AND block = 24",
+    );
+    let body = get(hub, &format!("/db/b7/rows?columns=n&{BESIDE_A_LIE}")).await;
+    let seqs = body["seq"].as_array().unwrap();
+    assert_eq!((&seqs[0], seqs.len()), (&json!(98_000), 1905));
+}
+
 /// Compares the hub's answers with PostgreSQL's: pages from either end, and exports.
 async fn assert_exact(hub: &TestHub, postgres: &TestPostgres) {
     for (range, condition) in RANGES {
@@ -125,25 +139,9 @@ async fn a_range_of_times_reads_only_where_its_rows_may_be() {
     let hub = TestHub::start(&postgres).await;
     long(&hub, &postgres).await;
     looked_up(&postgres, ROWS / 4096).await;
-    // What is known is believed: a block that is said to have none is not read.
-    execute(
-        &postgres,
-        "UPDATE hub.rollups SET least = 0, greatest = 0 WHERE level = 2 AND block = 24",
-    );
-    let range = "received=1700098000..1700104000";
-    let body = get(&hub, &format!("/db/b7/rows?columns=n&{range}")).await;
-    let seqs = body["seq"].as_array().unwrap();
-    assert_eq!(
-        (&seqs[0], seqs.len()),
-        (&json!(98_000), 1905),
-        "{}",
-        seqs[0]
-    );
-    let every = get(
-        &hub,
-        &format!("/db/b7/statistics?columns=n&every=1000000s&{range}"),
-    )
-    .await;
+    assert_not_all_read(&hub, &postgres).await;
+    let path = format!("/db/b7/statistics?columns=n&every=1000000s&{BESIDE_A_LIE}");
+    let every = get(&hub, &path).await;
     assert_eq!(every["rows"], json!([1905]));
 }
 
@@ -163,15 +161,7 @@ async fn corrected_rows_are_found_and_those_of_other_times_still_not_read() {
         let body = get(&hub, &format!("/db/b7/rows?columns=n&{range}")).await;
         assert_eq!(body["seq"], json!([123_456]), "{range}");
     }
-    // What is known of the others is still believed.
-    execute(
-        &postgres,
-        "UPDATE hub.rollups SET least = 0, greatest = 0 WHERE level = 2 AND block = 24",
-    );
-    let range = "received=1700098000..1700104000";
-    let body = get(&hub, &format!("/db/b7/rows?columns=n&{range}")).await;
-    assert_eq!(body["seq"][0], 98_000);
-    assert_eq!(body["seq"].as_array().unwrap().len(), 1905);
+    assert_not_all_read(&hub, &postgres).await;
 }
 
 #[tokio::test]
