@@ -81,12 +81,12 @@ async fn look_at_times(
     pace: &mut Pace,
     complete: &mut HashMap<i64, i64>,
 ) -> Result<(), StoreError> {
-    for behind in pool.run(times::behind).await? {
-        let is_complete = complete.get(&behind.id) == Some(&behind.corrections);
-        if is_complete && !behind.is_behind {
+    for history in pool.run(times::behind).await? {
+        let is_complete = complete.get(&history.id) == Some(&history.corrections);
+        if is_complete && !history.is_behind {
             continue;
         }
-        let Ok(battery) = behind.name.parse::<BatteryName>() else {
+        let Ok(battery) = history.name.parse::<BatteryName>() else {
             continue;
         };
         let mut from = 0;
@@ -99,7 +99,7 @@ async fn look_at_times(
             {
                 Ok(Some(next)) => from = next,
                 Ok(None) => {
-                    complete.insert(behind.id, behind.corrections);
+                    complete.insert(history.id, history.corrections);
                     break;
                 }
                 Err(error @ StoreError::Away(_)) => return Err(error),

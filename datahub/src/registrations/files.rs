@@ -56,7 +56,8 @@ pub(super) async fn mend(bus: &Bus, pool: &Pool) -> Result<(), ProjectionError> 
     put_missing(&files, pool, digests).await
 }
 
-/// Puts those of a registration that the object store lacks: it may have been wiped since they were read from it.
+/// Puts those of a registration that the object store lacks: it may have been wiped since they were
+/// read from it.
 pub(super) async fn put(bus: &Bus, pool: &Pool, named: &[FileRef]) -> Result<(), ProjectionError> {
     if named.is_empty() {
         return Ok(());

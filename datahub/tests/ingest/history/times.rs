@@ -161,6 +161,10 @@ async fn corrected_rows_are_found_and_those_of_other_times_still_not_read() {
         let body = get(&hub, &format!("/db/b7/rows?columns=n&{range}")).await;
         assert_eq!(body["seq"], json!([123_456]), "{range}");
     }
+    // As a correction counts itself; what it took away is made again.
+    execute(&postgres, "UPDATE hub.batteries SET corrections = 1");
+    looked_up(&postgres, ROWS / 4096).await;
+    assert_exact(&hub, &postgres).await;
     assert_not_all_read(&hub, &postgres).await;
 }
 
