@@ -159,6 +159,7 @@ impl AccessKeeper {
         self.known.revoke_all(revoked.collect());
         let tokens = tokens.into_iter().map(|token| token.record).collect();
         self.known.replace(tokens, placements);
+        self.known.set_complete();
         Ok(Some(fingerprint))
     }
 

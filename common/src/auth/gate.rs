@@ -30,6 +30,8 @@ pub enum Refused {
     Wrong,
     /// It may count: the issuer's keys could not be read yet.
     Unknown,
+    /// It may count: not all tokens and revocations were heard of yet.
+    Unheard,
     /// A ticket of ours that was taken before, or is too old.
     Spent,
     /// It counted once.
@@ -49,6 +51,10 @@ impl From<Refused> for Problem {
             Refused::Wrong => "this token is not valid here",
             Refused::Unknown => {
                 let detail = "the keys of the issuer of JWTs cannot be read now; try again soon";
+                return Self::unavailable(detail);
+            }
+            Refused::Unheard => {
+                let detail = "this service does not know all tokens yet; try again soon";
                 return Self::unavailable(detail);
             }
             Refused::Spent => {
@@ -193,14 +199,14 @@ impl Gate {
             None => self.check_jwt(shown, source).await,
         };
         checked.map_err(|refused| {
-            // Neither is a guess. A ticket may have been used here and then be shown by way of the
-            // other service, from whose address many come.
-            if matches!(refused, Refused::Unknown | Refused::Spent) {
-                return refused;
-            }
-            match self.lockout.failed(source) {
-                Some(left) => Refused::Locked(left),
-                None => refused,
+            match refused {
+                // None is a guess. A ticket may have been used here and then be shown by way of the
+                // other service, from whose address many come.
+                Refused::Unknown | Refused::Unheard | Refused::Spent => refused,
+                _ => match self.lockout.failed(source) {
+                    Some(left) => Refused::Locked(left),
+                    None => refused,
+                },
             }
         })
     }
@@ -220,6 +226,9 @@ impl Gate {
                 expires: None,
                 jwt: None,
             })));
+        }
+        if !self.known.is_complete() {
+            return Some(Err(Refused::Unheard));
         }
         if let Some(id) = secret::id_of(shown) {
             let token = self.known.token(id);
@@ -336,6 +345,7 @@ mod tests {
         });
         let settings = serde_json::from_value(settings).unwrap();
         let gate = Gate::new(Service::Hub, &settings).unwrap();
+        gate.known().set_complete();
         // `{"alg":"EdDSA","kid":"1"}`, no claims, and a signature of nobody.
         let jwt = "eyJhbGciOiJFZERTQSIsImtpZCI6IjEifQ.e30.AA";
         let source = Some(Ipv4Addr::LOCALHOST.into());
@@ -350,6 +360,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn until_all_was_heard_nobody_is_refused_for_good_and_tokens_of_files_count() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let admin = "x".repeat(FEWEST_CHARACTERS);
+        std::fs::write(&file, &admin).unwrap();
+        let settings = json!({
+            "required": true, "lockout": {"failures_per_minute": 1},
+            "admin_token_file": file.path(),
+        });
+        let settings = serde_json::from_value(settings).unwrap();
+        let gate = Gate::new(Service::Twin, &settings).unwrap();
+        let source = Some(Ipv4Addr::LOCALHOST.into());
+        let (_, token) = secret::new_token().unwrap();
+        for shown in [token.as_str(), "eyJhbGciOiJFZERTQSIsImtpZCI6IjEifQ.e30.AA"] {
+            let refused = gate.check(Some(shown), source).await.unwrap_err();
+            assert_eq!(refused, Refused::Unheard);
+            assert_eq!(Problem::from(refused).status.as_u16(), 503);
+        }
+        assert!(gate.check(Some(&admin), source).await.is_ok());
+        gate.known().set_complete();
+        let refused = gate.check(Some(&token), source).await.unwrap_err();
+        assert_eq!(refused, Refused::Wrong);
+    }
+
+    #[tokio::test]
     async fn a_ticket_that_was_used_is_no_guess() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(&file, "x".repeat(FEWEST_CHARACTERS)).unwrap();
@@ -359,6 +393,7 @@ mod tests {
         });
         let settings = serde_json::from_value(settings).unwrap();
         let gate = Gate::new(Service::Hub, &settings).unwrap();
+        gate.known().set_complete();
         let source = Some(Ipv4Addr::LOCALHOST.into());
         let ticket = gate.ticket(&gate.access(Who::Everyone)).unwrap();
         assert!(gate.check(Some(&ticket), source).await.is_ok());

@@ -171,10 +171,16 @@ impl Known {
         self.is_complete.store(true, Ordering::Release);
     }
 
+    /// Whether all there is was heard once: before, a token that is not known may well count, and a
+    /// JWT may have been revoked.
+    pub fn is_complete(&self) -> bool {
+        self.is_complete.load(Ordering::Acquire)
+    }
+
     /// Returns the tenant that a battery belongs to, if to any; nothing until all was heard, since a
     /// battery may have been given to another tenant than the one it is called after.
     pub fn tenant_of(&self, battery: &BatteryName) -> Option<Word> {
-        if !self.is_complete.load(Ordering::Acquire) {
+        if !self.is_complete() {
             return None;
         }
         let inner = self.read();

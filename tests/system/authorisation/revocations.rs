@@ -2,31 +2,17 @@
 
 use std::time::Duration;
 
-use rovi_common::{clock, testing::eventually};
+use rovi_common::clock;
 use serde_json::{Value, json};
 
 use super::{
     live::{closed, connect},
-    support::{ADMIN, PATIENCE, Secure},
+    support::{ADMIN, Secure},
 };
 
 async fn revoke(secure: &Secure, body: &Value) -> (u16, Value) {
     let url = secure.hub("/auth/revocations");
     secure.ask("POST", &url, ADMIN, body).await
-}
-
-/// Waits until a service answers a JWT with a status.
-async fn answers(secure: &Secure, base: &str, jwt: &str, expected: u16) {
-    let me = format!("{base}/auth/me");
-    eventually(PATIENCE, || async {
-        let (status, told) = secure.ask("GET", &me, jwt, &Value::Null).await;
-        if status == expected {
-            Ok(())
-        } else {
-            Err(format!("{status}: {told}"))
-        }
-    })
-    .await;
 }
 
 #[tokio::test]
@@ -54,10 +40,12 @@ async fn a_revoked_jwt_counts_nowhere_and_what_it_opened_closes_within_two_secon
         assert!(took < Duration::from_secs(2), "{took:?}");
     }
     for base in [secure.hub(""), secure.twin("")] {
-        answers(&secure, &base, &stolen, 401).await;
-        answers(&secure, &base, &other, 200).await;
+        secure.answers(&base, &stolen, 401).await;
+        secure.answers(&base, &other, 200).await;
         // Nor does what was made of it.
-        answers(&secure, &base, ticket["ticket"].as_str().unwrap(), 401).await;
+        secure
+            .answers(&base, ticket["ticket"].as_str().unwrap(), 401)
+            .await;
     }
     let url = secure.hub("/auth/revocations");
     let (_, listed) = secure.ask("GET", &url, ADMIN, &Value::Null).await;
@@ -84,9 +72,9 @@ async fn all_that_somebody_was_given_before_can_be_revoked_and_holds_after_a_res
     secure.stack.start_twin();
     secure.stack.ready().await;
     for base in [secure.hub(""), secure.twin("")] {
-        answers(&secure, &base, &before, 401).await;
-        answers(&secure, &base, &undated, 401).await;
-        answers(&secure, &base, &after, 200).await;
-        answers(&secure, &base, &other, 200).await;
+        secure.answers(&base, &before, 401).await;
+        secure.answers(&base, &undated, 401).await;
+        secure.answers(&base, &after, 200).await;
+        secure.answers(&base, &other, 200).await;
     }
 }

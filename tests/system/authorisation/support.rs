@@ -83,17 +83,7 @@ impl Secure {
             .await;
         assert_eq!(status, 200, "{made}");
         let token = made["token"].as_str().unwrap().to_owned();
-        eventually(PATIENCE, || async {
-            let (status, told) = self
-                .ask("GET", &self.twin("/auth/me"), &token, &Value::Null)
-                .await;
-            if status == 200 {
-                Ok(())
-            } else {
-                Err(told.to_string())
-            }
-        })
-        .await;
+        self.answers(&self.twin(""), &token, 200).await;
         (made["id"].as_str().unwrap().to_owned(), token)
     }
 
@@ -101,6 +91,19 @@ impl Secure {
         let url = self.hub(&format!("/auth/tokens/{id}"));
         let (status, told) = self.ask("DELETE", &url, ADMIN, &Value::Null).await;
         assert_eq!(status, 200, "{told}");
+    }
+
+    /// Waits until a service, which may still be starting, answers a bearer with a status.
+    pub(super) async fn answers(&self, base: &str, bearer: &str, expected: u16) {
+        let me = format!("{base}/auth/me");
+        eventually(PATIENCE, || async {
+            let asked = self.stack.http().get(&me).bearer_auth(bearer).send().await;
+            match asked.map(|answer| answer.status().as_u16()) {
+                Ok(status) if status == expected => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
     }
 
     /// Asks with a token; returns status and answer.
