@@ -2,7 +2,8 @@
 //!
 //! Lanes of the relay note what the bus acknowledged. What other hubs relayed is read from
 //! `hub.batteries`, and only for batteries at which connections wait and no lane here moves: at
-//! full rate this costs nothing, with the bus away one small query each half second.
+//! full rate this costs nothing. With the bus away those are all, which is much of a fleet's time;
+//! so it is asked for more and more rarely while nothing moves anywhere.
 
 use std::{
     collections::HashMap,
@@ -14,13 +15,15 @@ use std::{
 };
 
 use diesel::{ExpressionMethods, PgConnection, QueryDsl, RunQueryDsl};
-use tokio::{sync::watch, time::interval};
+use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::store::{Pool, StoreError, schema::batteries};
 
-/// How often PostgreSQL is asked for batteries at which connections wait.
+/// How often PostgreSQL is asked for batteries at which connections wait: so often while other
+/// hubs get rows onto the bus, and this rarely while none does.
 const ASK_EVERY: Duration = Duration::from_millis(500);
+const ASK_AT_LEAST_EVERY: Duration = Duration::from_secs(4);
 
 /// A place in the rows of a battery; a later epoch is beyond all of the one before.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,35 +84,45 @@ impl Board {
         Follower { followed }
     }
 
-    /// Notes that the bus has a battery's rows up to a place.
-    pub fn note(&self, battery_id: i64, relayed: Place) {
+    /// Notes that the bus has a battery's rows up to a place; tells whether that is news to somebody.
+    pub fn note(&self, battery_id: i64, relayed: Place) -> bool {
         let followed = self.lock().get(&battery_id).and_then(Weak::upgrade);
-        if let Some(followed) = followed {
-            followed.advance(relayed);
-        }
+        followed.is_some_and(|followed| followed.advance(relayed))
     }
 
     /// Asks PostgreSQL what other hubs relayed, until the service stops.
     pub async fn keep_asking(self: Arc<Self>, pool: Pool, stop: CancellationToken) {
         let asking = async {
-            let mut ticks = interval(ASK_EVERY);
+            let mut pause = ASK_EVERY;
             loop {
-                ticks.tick().await;
+                sleep(pause).await;
                 let ids = self.stuck();
-                if ids.is_empty() {
-                    continue;
-                }
-                match pool.run(move |connection| relayed(connection, &ids)).await {
-                    Ok(found) => found
-                        .into_iter()
-                        .for_each(|(id, place)| self.note(id, place)),
-                    Err(error) => tracing::debug!("what is relayed is not known: {error}"),
-                }
+                let has_moved = ids.is_empty() || self.ask(&pool, ids).await;
+                pause = if has_moved {
+                    ASK_EVERY
+                } else {
+                    ASK_AT_LEAST_EVERY.min(2 * pause)
+                };
             }
         };
         tokio::select! {
             () = stop.cancelled() => {}
             () = asking => {}
+        }
+    }
+
+    /// Asks PostgreSQL how far these batteries are; tells whether any of them moved.
+    async fn ask(&self, pool: &Pool, ids: Vec<i64>) -> bool {
+        match pool.run(move |connection| relayed(connection, &ids)).await {
+            Ok(found) => {
+                let news = found.into_iter();
+                let news = news.filter(|&(id, place)| self.note(id, place));
+                news.count() > 0
+            }
+            Err(error) => {
+                tracing::debug!("what is relayed is not known: {error}");
+                false
+            }
         }
     }
 
@@ -138,12 +151,12 @@ impl Board {
 }
 
 impl Followed {
-    fn advance(&self, relayed: Place) {
+    fn advance(&self, relayed: Place) -> bool {
         self.relayed.send_if_modified(|known| {
             let moves = *known < relayed;
             *known = relayed.max(*known);
             moves
-        });
+        })
     }
 }
 
@@ -198,7 +211,7 @@ mod tests {
         follower.want(place(1, 9));
         assert_eq!(board.stuck(), Vec::<i64>::new());
         assert_eq!(board.stuck(), [7]);
-        board.note(7, place(1, 6));
+        assert!(board.note(7, place(1, 6)) && !board.note(7, place(1, 6)));
         assert_eq!(board.stuck(), Vec::<i64>::new());
         board.note(7, place(1, 9));
         assert!(follower.has(place(1, 9)));

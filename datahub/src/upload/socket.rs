@@ -6,6 +6,7 @@
 
 use std::{
     mem,
+    pin::pin,
     time::{Duration, Instant},
 };
 
@@ -151,13 +152,16 @@ impl Socket {
     async fn receive(&mut self) -> End {
         let mut pings = tokio::time::interval(self.settings.ping_interval);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Waited for once: thousands of sockets stand in one list of those that wait.
+        let token = self.stop.clone();
+        let mut stopped = pin!(token.cancelled());
         loop {
             let waiting = self.intake.received() - self.voice.progress.borrow().stored;
             let window = self.settings.window_rows - waiting;
             let may_read = window > 0;
             let step = tokio::select! {
                 biased;
-                () = self.stop.cancelled() => Err(End::Stopping),
+                () = stopped.as_mut() => Err(End::Stopping),
                 news = self.voice.news() => self.tell(&news).await,
                 frame = self.frames.recv(), if may_read => self.take(frame, window).await,
                 _ = pings.tick() => self.ping(may_read).await,

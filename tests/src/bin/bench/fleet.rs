@@ -50,14 +50,17 @@ pub(crate) async fn one_row_each(
     stack.start_hub_without_bus().await;
     let sockets = open(stack, batteries).await?;
     let barrier = Arc::new(Barrier::new(batteries + 1));
+    // The same for all, encoded once.
+    let rows = (0..=ROUNDS).map(single_row);
+    let rows: Arc<[Message]> = rows.collect::<anyhow::Result<_>>()?;
     let mut tasks = JoinSet::new();
     for mut socket in sockets {
-        let barrier = Arc::clone(&barrier);
+        let (barrier, rows) = (Arc::clone(&barrier), Arc::clone(&rows));
         tasks.spawn(async move {
-            for round in 0..=ROUNDS {
+            for (row, stored) in rows.iter().zip(1..) {
                 barrier.wait().await;
-                socket.send(single_row(round)?).await?;
-                socket::until_stored(&mut socket, i64::try_from(round + 1)?).await?;
+                socket.send(row.clone()).await?;
+                socket::until_stored(&mut socket, stored).await?;
                 barrier.wait().await;
             }
             anyhow::Ok(socket)
