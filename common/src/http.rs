@@ -246,8 +246,11 @@ pub fn operations(
     };
     let ready = move |gate: Option<web::Data<Gate>>| {
         let mut problems = readiness.problems();
-        // Why something is away tells of addresses; where everybody is asked, that is for the log.
-        if gate.is_some_and(|gate| gate.is_required()) {
+        if let Some(gate) = gate.filter(|gate| gate.is_required()) {
+            if !gate.known().is_complete() {
+                problems.insert("tokens", String::new());
+            }
+            // Why something is away tells of addresses; where everybody is asked, that is for the log.
             for problem in problems.values_mut() {
                 "not ready; the log of the service says why".clone_into(problem);
             }

@@ -13,7 +13,7 @@ use futures_util::TryStreamExt;
 use rovi_common::{
     auth::{
         Known, Placement, Revocation, TokenRecord,
-        record::{placement_key, revocation_key, token_key},
+        record::{WHOLE, placement_key, revocation_key, token_key},
     },
     error::ErrorChain,
     lifecycle::Lifecycle,
@@ -36,6 +36,8 @@ use crate::{
 
 /// How often the tables are looked at for changes of other hubs.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often they are looked at until they could be read once: nobody is let in before.
+const FIRST_EVERY: Duration = Duration::from_millis(20);
 /// How often the bucket is compared with the tables where nothing changed.
 const COMPARE_EVERY: Duration = Duration::from_mins(1);
 const RETRY_AFTER: Duration = Duration::from_millis(500);
@@ -129,7 +131,8 @@ impl AccessKeeper {
                 // The pool tells of it by its own means; what was known goes on to count.
                 Err(error) => tracing::debug!("tokens are not read: {}", ErrorChain(&error)),
             }
-            sleep(LOOK_EVERY).await;
+            let is_complete = self.known.is_complete();
+            sleep(if is_complete { LOOK_EVERY } else { FIRST_EVERY }).await;
         }
     }
 
@@ -216,6 +219,11 @@ impl AccessKeeper {
                 let updated = bucket.update(key.as_str(), value, revision).await;
                 updated.map_err(|error| error.to_string())?;
             }
+        }
+        // Whoever reads this knows that nothing is missing, however long the writing took.
+        if told.remove(WHOLE).is_none() {
+            let written = bucket.put(WHOLE, Bytes::new()).await;
+            written.map_err(|error| error.to_string())?;
         }
         for key in told.into_keys() {
             let purged = bucket.purge(key.as_str()).await;

@@ -23,7 +23,7 @@ use crate::store::{Pool, StoreError, schema::batteries};
 /// How often PostgreSQL is asked for batteries at which connections wait: so often while other
 /// hubs get rows onto the bus, and this rarely while none does.
 const ASK_EVERY: Duration = Duration::from_millis(500);
-const ASK_AT_LEAST_EVERY: Duration = Duration::from_secs(4);
+const ASK_AT_LEAST_EVERY: Duration = Duration::from_secs(2);
 
 /// A place in the rows of a battery; a later epoch is beyond all of the one before.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]

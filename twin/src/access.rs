@@ -10,7 +10,10 @@ use async_nats::jetstream::{
     kv::{Entry, Operation},
 };
 use futures_util::StreamExt;
-use rovi_common::{auth::Known, subjects};
+use rovi_common::{
+    auth::{Known, record::WHOLE},
+    subjects,
+};
 use tokio_util::sync::CancellationToken;
 
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
@@ -42,9 +45,7 @@ async fn follow_once(jetstream: &jetstream::Context, known: &Known) -> String {
         Err(error) => return error.to_string(),
     };
     let made = bucket.stream.cached_info().created;
-    if bucket.stream.cached_info().state.messages == 0 {
-        known.set_complete();
-    }
+    let mut is_whole = false;
     let mut watch = match bucket.watch_with_history(">").await {
         Ok(watch) => watch,
         Err(error) => return error.to_string(),
@@ -53,7 +54,14 @@ async fn follow_once(jetstream: &jetstream::Context, known: &Known) -> String {
     loop {
         tokio::select! {
             entry = watch.next() => match entry {
-                Some(Ok(entry)) => apply(known, &entry),
+                Some(Ok(entry)) => {
+                    take(known, &entry);
+                    is_whole |= entry.key == WHOLE;
+                    // Nothing is behind it.
+                    if is_whole && entry.delta == 0 {
+                        known.set_complete();
+                    }
+                }
                 Some(Err(error)) => return error.to_string(),
                 None => return "the bucket is no longer watched".to_owned(),
             },
@@ -63,14 +71,6 @@ async fn follow_once(jetstream: &jetstream::Context, known: &Known) -> String {
                 Err(error) => return error.to_string(),
             },
         }
-    }
-}
-
-fn apply(known: &Known, entry: &Entry) {
-    take(known, entry);
-    // Nothing is behind it.
-    if entry.delta == 0 {
-        known.set_complete();
     }
 }
 

@@ -87,6 +87,10 @@ impl Revocation {
     }
 }
 
+/// Stands in the bucket once all there is was written to it, which may take a while where the bus
+/// lost it.
+pub const WHOLE: &str = "whole";
+
 /// Where a revocation stands in the bucket.
 pub fn revocation_key(id: &str) -> String {
     format!("revoked.{id}")

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
-use rovi_common::testing::eventually;
+use rovi_common::{auth::record::WHOLE, subjects, testing::eventually};
 use serde_json::{Value, json};
 use tokio_tungstenite::{
     connect_async,
@@ -153,6 +153,28 @@ async fn a_twin_goes_on_from_what_it_knows_while_the_hub_is_away_and_after_its_o
         (status, told["detail"].as_str()),
         (401, Some("this token was revoked"))
     );
+}
+
+#[tokio::test]
+async fn a_twin_lets_nobody_in_by_a_bucket_that_is_not_whole() {
+    let mut secure = Secure::start().await;
+    let (_, good) = secure.token(&["reader"], None).await;
+    secure.stack.kill_hub();
+    secure.stack.kill_twin();
+    // As if the hub were still writing a bucket that the bus had lost.
+    let client = async_nats::connect(secure.stack.nats.server.url()).await;
+    let jetstream = async_nats::jetstream::new(client.unwrap());
+    let bucket = jetstream.get_key_value(subjects::ACCESS_BUCKET).await;
+    bucket.unwrap().purge(WHOLE).await.unwrap();
+    secure.stack.start_twin();
+    let twin = secure.twin("");
+    secure.answers(&twin, ADMIN, 200).await;
+    secure.answers(&twin, &good, 503).await;
+    let ready = secure.stack.http().get(secure.twin("/ready"));
+    let waits: Value = ready.send().await.unwrap().json().await.unwrap();
+    assert!(waits["problems"]["tokens"].is_string(), "{waits}");
+    secure.stack.start_hub();
+    secure.answers(&twin, &good, 200).await;
 }
 
 #[tokio::test]
