@@ -56,7 +56,9 @@ async fn follow_once(jetstream: &jetstream::Context, known: &Known) -> String {
             entry = watch.next() => match entry {
                 Some(Ok(entry)) => {
                     take(known, &entry);
-                    is_whole |= entry.key == WHOLE;
+                    if entry.key == WHOLE {
+                        is_whole = entry.operation == Operation::Put;
+                    }
                     // Nothing is behind it.
                     if is_whole && entry.delta == 0 {
                         known.set_complete();
