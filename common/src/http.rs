@@ -247,12 +247,12 @@ pub fn operations(
     let ready = move |gate: Option<web::Data<Gate>>| {
         let mut problems = readiness.problems();
         if let Some(gate) = gate.filter(|gate| gate.is_required()) {
-            if !gate.known().is_complete() {
-                problems.insert("tokens", String::new());
-            }
             // Why something is away tells of addresses; where everybody is asked, that is for the log.
             for problem in problems.values_mut() {
                 "not ready; the log of the service says why".clone_into(problem);
+            }
+            if !gate.known().is_complete() {
+                problems.insert("tokens", "not all are known yet".to_owned());
             }
         }
         async move {
