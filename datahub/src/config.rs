@@ -205,7 +205,7 @@ impl Default for Settings {
             queue_frames: 16_384,
             group_rows: 10_000,
             group_bytes: 16 << 20,
-            group_tables: 200,
+            group_tables: 208,
             group_wait: Duration::from_millis(2500),
             lock_timeout: Duration::from_millis(200),
             segment_horizon_s: 3600.0,

@@ -25,6 +25,7 @@ use super::{
     StoreError, at_once,
     batteries::{self, Line},
     fit, insert,
+    neighbours::Neighbours,
     number::Run,
     steps,
     tables::{self, Change, Table},
@@ -46,6 +47,8 @@ pub(crate) struct Rules {
     pub(crate) columns: usize,
     /// How long a battery's transaction of its own waits for a lock, in milliseconds.
     pub(crate) alone_lock_ms: u128,
+    /// Which batteries are written together.
+    pub(crate) neighbours: Neighbours,
     /// How far the bus is, which is marked in lines that move anyway.
     pub(crate) hints: Option<Arc<Hints>>,
 }
@@ -228,6 +231,7 @@ fn step_by_step(
     steps::take(connection, batches, &lines, &mut by_battery, &mut outcomes)?;
     fault::point("hub.in_write")?;
     lines.retain(|line| by_battery.contains_key(&line.id));
+    let mut seen = tables.take_seen();
     let works = lines.iter_mut().filter_map(|line| {
         let places = by_battery.get(&line.id)?;
         let work = Work::new(batches, places, tables.get(line.id)?, rules);
@@ -235,12 +239,14 @@ fn step_by_step(
     });
     let works: Vec<(&mut Line, Work<'_>)> = works.collect();
     if joined && works.len() > 1 {
-        work::write_joined(connection, works, &mut outcomes)?;
+        let together = (rules.neighbours, &mut seen);
+        work::write_joined(connection, works, together, &mut outcomes)?;
     } else {
         for (line, work) in works {
             work.write(connection, line, &mut outcomes)?;
         }
     }
+    tables.keep_seen(seen);
     if !lines.is_empty() {
         batteries::advance(connection, &lines, rules.relayed(&lines))?;
     }

@@ -1,7 +1,8 @@
 //! Few rows for each of many tables in one statement.
 //!
 //! A fleet sends each battery's row by itself, and a statement for each table would be a round
-//! trip for each row. `WITH "0" AS (INSERT …), "1" AS (INSERT …) SELECT` is one for all.
+//! trip for each row. `WITH "0" AS (INSERT …), "1" AS (INSERT …) SELECT` is one for all. Where the
+//! same neighbours came together the time before, it is prepared.
 
 use diesel::{
     PgConnection, QueryResult, RunQueryDsl,
@@ -15,6 +16,7 @@ use rovi_common::rows::Column;
 use super::{
     batteries::Line,
     insert::{find_columns, own_columns},
+    neighbours::{Neighbours, Seen},
     number::{Numbered, Run},
     statement::{Element, US_1970_TO_2000},
     tables::Table,
@@ -26,8 +28,10 @@ use super::{
 const MOST_ROWS: (usize, usize) = (4, 16);
 /// Tables of a group that is one of a fleet.
 const MANY_TABLES: usize = 50;
-/// Tables of one statement: more gain nothing, since planning grows with them.
+/// Tables of a statement that is used once: more gain nothing, since planning grows with them.
 const MOST_TABLES: usize = 50;
+/// Neighbours that are worth a statement of their own.
+const LEAST_NEIGHBOURS: usize = 8;
 /// Values of one statement; PostgreSQL takes 65,535.
 const MOST_CELLS: usize = 16_384;
 /// `seq`, `received` and `segment`.
@@ -46,6 +50,11 @@ pub(super) struct Part<'p, 'a> {
 impl Part<'_, '_> {
     fn rows(&self) -> usize {
         self.rows.iter().map(Numbered::len).sum()
+    }
+
+    /// Returns what decides the part's text.
+    fn key(&self) -> (i64, i64, usize) {
+        (self.line.id, self.line.form, self.rows())
     }
 
     /// Counts the values, or some more.
@@ -72,24 +81,41 @@ pub(super) fn most_rows(tables: usize) -> usize {
     }
 }
 
-/// Inserts all rows of all parts.
+/// Inserts all rows of all parts, which stand in the order of their batteries' ids.
 ///
 /// # Errors
 /// As diesel's; which table is at fault is not told.
-pub(super) fn insert(connection: &mut PgConnection, parts: &[Part<'_, '_>]) -> QueryResult<()> {
-    let mut rest = parts;
+pub(super) fn insert(
+    connection: &mut PgConnection,
+    parts: &[Part<'_, '_>],
+    (neighbours, seen): (Neighbours, &mut Seen),
+) -> QueryResult<()> {
+    let parts: Vec<&Part<'_, '_>> = parts.iter().filter(|part| part.rows() > 0).collect();
+    let mut others = Vec::new();
+    let place = |part: &Part<'_, '_>| neighbours.place(part.line.id);
+    for together in parts.chunk_by(|a, b| place(a) == place(b)) {
+        let is_worth_it = together.len() >= LEAST_NEIGHBOURS && fitting(together) == together.len();
+        let set = || together.iter().map(|part| part.key()).collect();
+        let first = together.first().filter(|_| is_worth_it);
+        if first.is_some_and(|first| seen.again(place(first), set())) {
+            Joined::of(together, true).execute(connection)?;
+        } else {
+            others.extend_from_slice(together);
+        }
+    }
+    let mut rest = others.as_slice();
     while !rest.is_empty() {
         let (now, later) = rest.split_at(fitting(rest));
-        Joined::of(now).execute(connection)?;
+        Joined::of(now, false).execute(connection)?;
         rest = later;
     }
     Ok(())
 }
 
 /// Counts the first parts that one statement takes; at least one.
-fn fitting(parts: &[Part<'_, '_>]) -> usize {
+fn fitting(parts: &[&Part<'_, '_>]) -> usize {
     let mut cells = 0;
-    let fits = |part: &&Part<'_, '_>| {
+    let fits = |part: &&&Part<'_, '_>| {
         cells += part.cells();
         cells <= MOST_CELLS
     };
@@ -104,16 +130,16 @@ fn fitting(parts: &[Part<'_, '_>]) -> usize {
 /// The statement. A group of a fleet has ten thousand values: each is put here once, and none is
 /// copied that a column holds.
 struct Joined<'j> {
-    parts: Vec<&'j Part<'j, 'j>>,
+    parts: &'j [&'j Part<'j, 'j>],
     /// Of all rows, one after another.
     cells: Vec<Cell<'j>>,
+    is_prepared: bool,
 }
 
 impl<'j> Joined<'j> {
-    fn of(parts: &'j [Part<'j, 'j>]) -> Self {
-        let parts: Vec<&Part<'_, '_>> = parts.iter().filter(|part| part.rows() > 0).collect();
+    fn of(parts: &'j [&'j Part<'j, 'j>], is_prepared: bool) -> Self {
         let mut cells = Vec::with_capacity(parts.iter().map(|part| part.cells()).sum());
-        for part in &parts {
+        for part in parts {
             for rows in &part.rows {
                 let columns = find_columns(rows, part.table);
                 for (row, seq) in rows.rows() {
@@ -129,13 +155,19 @@ impl<'j> Joined<'j> {
                 }
             }
         }
-        Self { parts, cells }
+        Self {
+            parts,
+            cells,
+            is_prepared,
+        }
     }
 }
 
 impl QueryFragment<Pg> for Joined<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        out.unsafe_to_cache_prepared();
+        if !self.is_prepared {
+            out.unsafe_to_cache_prepared();
+        }
         let mut cells = self.cells.iter();
         for (number, part) in self.parts.iter().enumerate() {
             out.push_sql(if number == 0 { "WITH " } else { ", " });

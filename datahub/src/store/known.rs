@@ -1,9 +1,9 @@
-//! What a writer knows from its groups before: what tables look like, and whether one battery has
-//! the writer to itself.
+//! What a writer knows from its groups before: what tables look like, which of them were written
+//! together, and whether one battery has the writer to itself.
 
 use std::collections::HashMap;
 
-use super::{batteries::Line, tables::Table};
+use super::{batteries::Line, neighbours::Seen, tables::Table};
 
 /// Groups of the same battery, each of which found the line where the one before left it, after
 /// which the next is expected to find it, too.
@@ -12,7 +12,8 @@ const STEADY_AFTER: u32 = 2;
 /// What is known of tables; each writer has its own, checked against `form` under the line's lock.
 #[derive(Debug, Default)]
 pub(crate) struct Tables {
-    tables: HashMap<i64, Table>,
+    known: HashMap<i64, Table>,
+    seen: Seen,
     last: Option<Last>,
 }
 
@@ -28,7 +29,7 @@ struct Last {
 impl Tables {
     /// Counts the tables.
     pub(crate) fn len(&self) -> usize {
-        self.tables.len()
+        self.known.len()
     }
 
     /// Forgets everything.
@@ -36,22 +37,31 @@ impl Tables {
         *self = Self::default();
     }
 
+    /// Takes away who was written together; [`Tables::keep_seen`] gives it back.
+    pub(super) fn take_seen(&mut self) -> Seen {
+        std::mem::take(&mut self.seen)
+    }
+
+    pub(super) fn keep_seen(&mut self, seen: Seen) {
+        self.seen = seen;
+    }
+
     pub(super) fn get(&self, battery: i64) -> Option<&Table> {
-        self.tables.get(&battery)
+        self.known.get(&battery)
     }
 
     /// Returns what is known of a table; nothing where it was not known.
     pub(super) fn entry(&mut self, battery: i64) -> &mut Table {
-        self.tables.entry(battery).or_default()
+        self.known.entry(battery).or_default()
     }
 
     pub(super) fn note(&mut self, tables: impl IntoIterator<Item = (i64, Table)>) {
-        self.tables.extend(tables);
+        self.known.extend(tables);
     }
 
     /// Forgets a table, and where its line is.
     pub(super) fn forget(&mut self, battery: i64) {
-        self.tables.remove(&battery);
+        self.known.remove(&battery);
         self.unsettle();
     }
 

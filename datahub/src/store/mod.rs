@@ -30,6 +30,7 @@ mod joined;
 mod known;
 pub mod lineage;
 pub(crate) mod metadata;
+pub(crate) mod neighbours;
 mod number;
 pub mod registrations;
 pub(crate) mod rejected;

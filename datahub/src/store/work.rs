@@ -12,6 +12,7 @@ use super::{
     group::{Failure, Outcome, Outcomes, Rules, Stored},
     insert, is_away,
     joined::{self, Part},
+    neighbours::{Neighbours, Seen},
     number::{Piece, Run, Span, number},
     rejected,
     tables::{self, Table},
@@ -174,6 +175,7 @@ impl<'w> Work<'w> {
 pub(super) fn write_joined(
     connection: &mut PgConnection,
     works: Vec<(&mut Line, Work<'_>)>,
+    together: (Neighbours, &mut Seen),
     outcomes: &mut Outcomes,
 ) -> Result<(), Failure> {
     let most = joined::most_rows(works.len());
@@ -190,7 +192,7 @@ pub(super) fn write_joined(
         Part { line, table, rows }
     });
     let parts: Vec<Part<'_, '_>> = parts.collect();
-    joined::insert(connection, &parts)?;
+    joined::insert(connection, &parts, together)?;
     let numbered: Vec<(Line, Vec<Run>)> = parts.into_iter().map(Part::settle).collect();
     drop(pieces);
     for ((line, work), (moved, runs)) in few.into_iter().zip(numbered) {

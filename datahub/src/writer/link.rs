@@ -13,8 +13,11 @@ use diesel::{
 use super::Wiring;
 use crate::store::{self, StoreError, durable};
 
-/// Statements that a connection keeps prepared: PostgreSQL takes about 40 kB for each.
-const MOST_PREPARED: usize = 2000;
+/// What PostgreSQL may keep for the prepared statements of a connection: about 40 kB for each, and
+/// 10 kB for each further table of one with many.
+const MOST_PREPARED_KB: usize = 80_000;
+const STATEMENT_KB: usize = 40;
+const TABLE_KB: usize = 10;
 
 /// Statements look lines up by their keys. Not knowing how many an array names, PostgreSQL would
 /// read all of `hub.batteries` and `hub.sessions` for each group of a fleet; knowing it, it would
@@ -26,8 +29,8 @@ const BY_KEY: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; \
 /// A connection with short waits for locks, whose commits are durable unless it is told otherwise.
 pub(super) struct Link {
     pub(super) connection: PgConnection,
-    /// Counts the statements prepared since all were forgotten.
-    prepared: Arc<AtomicUsize>,
+    /// What the statements take that were prepared since all were forgotten.
+    prepared_kb: Arc<AtomicUsize>,
 }
 
 impl Link {
@@ -46,16 +49,16 @@ impl Link {
 
     /// Counts what a connection prepares from now on.
     fn over(mut connection: PgConnection) -> Self {
-        let prepared = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&prepared);
+        let prepared_kb = Arc::new(AtomicUsize::new(0));
+        let sum = Arc::clone(&prepared_kb);
         connection.set_instrumentation(move |event: InstrumentationEvent<'_>| {
-            if matches!(event, InstrumentationEvent::CacheQuery { .. }) {
-                count.fetch_add(1, Ordering::Relaxed);
+            if let InstrumentationEvent::CacheQuery { sql, .. } = event {
+                sum.fetch_add(kept_kb(sql), Ordering::Relaxed);
             }
         });
         Self {
             connection,
-            prepared,
+            prepared_kb,
         }
     }
 
@@ -63,15 +66,21 @@ impl Link {
     ///
     /// What PostgreSQL knows of the tables stays: connecting again would cost more than preparing.
     pub(super) fn trim(&mut self) -> QueryResult<()> {
-        if self.prepared.load(Ordering::Relaxed) <= MOST_PREPARED {
+        if self.prepared_kb.load(Ordering::Relaxed) <= MOST_PREPARED_KB {
             return Ok(());
         }
-        self.prepared.store(0, Ordering::Relaxed);
+        self.prepared_kb.store(0, Ordering::Relaxed);
         let connection = &mut self.connection;
         connection.set_prepared_statement_cache_size(CacheSize::Disabled);
         connection.set_prepared_statement_cache_size(CacheSize::Unbounded);
         connection.batch_execute("DEALLOCATE ALL")
     }
+}
+
+/// Estimates what PostgreSQL keeps for a prepared statement.
+fn kept_kb(sql: &str) -> usize {
+    let further_tables = sql.matches("INSERT INTO").count().saturating_sub(1);
+    STATEMENT_KB + TABLE_KB * further_tables
 }
 
 #[cfg(test)]
@@ -94,7 +103,7 @@ mod tests {
         let connection = PgConnection::establish(&postgres.server.url()).unwrap();
         let mut link = Link::over(connection);
         for _ in 0..2 {
-            for number in 0..=MOST_PREPARED {
+            for number in 0..=MOST_PREPARED_KB / STATEMENT_KB {
                 store::prepare_one(&mut link.connection, &number.to_string()).unwrap();
             }
             link.trim().unwrap();

@@ -28,7 +28,7 @@ use crate::{
     batch::Batch,
     config::Settings,
     metrics::HubMetrics,
-    store::group::Rules,
+    store::{group::Rules, neighbours::Neighbours},
     stored::{StoredSender, ToRelay},
 };
 
@@ -99,6 +99,7 @@ impl Writers {
                 horizon_s: settings.segment_horizon_s,
                 columns: settings.columns,
                 alone_lock_ms: (settings.lock_timeout / 4).as_millis().max(1),
+                neighbours: Neighbours::of_writers(settings.writers),
                 hints: relay.as_ref().map(|relay| Arc::clone(&relay.hints)),
             },
             lock_timeout: settings.lock_timeout,

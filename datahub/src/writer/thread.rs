@@ -62,9 +62,9 @@ struct GivenUp;
 impl Writer {
     pub(super) fn new(wiring: Wiring, inbox: mpsc::Receiver<Order>, runtime: Runtime) -> Self {
         Self {
+            waiting: Waiting::new(wiring.rules.neighbours),
             wiring,
             inbox,
-            waiting: Waiting::default(),
             runtime,
             link: None,
             second: Second::default(),

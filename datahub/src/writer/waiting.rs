@@ -1,7 +1,7 @@
 //! Batches that wait for a writer, by battery.
 //!
 //! Batteries take turns in the order in which their oldest batches came, each with all that it
-//! has: so the longer a turn takes to come, the more rows each table gets by one statement, and the
+//! has, and with its neighbours, which the same statement writes: so the longer a turn takes to come, the more rows each table gets by one statement, and the
 //! less a row costs. Taken in the order in which they came, rows of thousands of batteries would
 //! get a statement each, however many wait.
 
@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::batch::Batch;
+use crate::{batch::Batch, store::neighbours::Neighbours};
 
 /// The bounds of a group.
 #[derive(Debug, Clone, Copy)]
@@ -31,12 +31,28 @@ struct Queue {
     since: Instant,
 }
 
-/// All batches that wait for a writer.
+/// Batches that are taken together.
 #[derive(Debug, Default)]
+struct Group {
+    batches: Vec<Batch>,
+    rows: usize,
+    bytes: usize,
+    tables: usize,
+}
+
+impl Group {
+    fn has_room(&self, most: Bounds) -> bool {
+        self.rows < most.rows && self.bytes < most.bytes && self.tables < most.tables
+    }
+}
+
+/// All batches that wait for a writer.
+#[derive(Debug)]
 pub(super) struct Waiting {
+    neighbours: Neighbours,
     queues: HashMap<i64, Queue>,
-    /// Batteries in the order of their turns. One that was hurried has no queue any more when its
-    /// turn comes, or a later one.
+    /// Batteries in the order of their turns. One that was hurried, or went with a neighbour, has no
+    /// queue any more when its turn comes, or a later one.
     turns: VecDeque<i64>,
     /// Batteries for whose rows somebody waits before doing anything else.
     hurried: VecDeque<i64>,
@@ -44,6 +60,16 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
+    pub(super) fn new(neighbours: Neighbours) -> Self {
+        Self {
+            neighbours,
+            queues: HashMap::new(),
+            turns: VecDeque::new(),
+            hurried: VecDeque::new(),
+            batches: 0,
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.queues.is_empty()
     }
@@ -83,32 +109,40 @@ impl Waiting {
 
     /// Takes the next batteries' batches; those of one battery stand together, in order.
     pub(super) fn take(&mut self, most: Bounds) -> Vec<Batch> {
-        let mut group = Vec::new();
-        let (mut rows, mut bytes, mut tables) = (0, 0, 0);
-        while rows < most.rows
-            && bytes < most.bytes
-            && tables < most.tables
+        let mut group = Group::default();
+        while group.has_room(most)
             && let Some(battery) = self.next_turn()
-            && let Some(queue) = self.queues.get_mut(&battery)
         {
-            while rows < most.rows
-                && bytes < most.bytes
-                && let Some(batch) = queue.batches.pop_front()
-            {
-                rows += batch.decoded.sent;
-                bytes += batch.weight;
-                group.push(batch);
-            }
-            tables += 1;
-            if queue.batches.is_empty() {
-                self.queues.remove(&battery);
-            } else {
-                queue.since = Instant::now();
-                self.turns.push_back(battery);
+            self.take_battery(battery, &mut group, most);
+            for neighbour in self.neighbours.around(battery) {
+                if group.has_room(most) {
+                    self.take_battery(neighbour, &mut group, most);
+                }
             }
         }
-        self.batches -= group.len();
-        group
+        self.batches -= group.batches.len();
+        group.batches
+    }
+
+    /// Takes a battery's batches, as far as there is room.
+    fn take_battery(&mut self, battery: i64, group: &mut Group, most: Bounds) {
+        let Some(queue) = self.queues.get_mut(&battery) else {
+            return;
+        };
+        while group.has_room(most)
+            && let Some(batch) = queue.batches.pop_front()
+        {
+            group.rows += batch.decoded.sent;
+            group.bytes += batch.weight;
+            group.batches.push(batch);
+        }
+        group.tables += 1;
+        if queue.batches.is_empty() {
+            self.queues.remove(&battery);
+        } else {
+            queue.since = Instant::now();
+            self.turns.push_back(battery);
+        }
     }
 
     /// Returns the battery whose turn it is.
@@ -170,7 +204,7 @@ mod tests {
     }
 
     fn waiting(batches: &[(i64, i64, usize)]) -> Waiting {
-        let mut waiting = Waiting::default();
+        let mut waiting = Waiting::new(Neighbours::of_writers(1));
         for &(battery, position, rows) in batches {
             waiting.push(batch(battery, position, rows));
         }
@@ -187,42 +221,61 @@ mod tests {
 
     #[test]
     fn a_battery_whose_turn_it_is_goes_with_all_that_it_has_in_order() {
-        let mut waiting = waiting(&[(7, 0, 1), (3, 0, 1), (7, 1, 1), (5, 0, 1), (7, 2, 1)]);
+        let mut waiting = waiting(&[
+            (700, 0, 1),
+            (300, 0, 1),
+            (700, 1, 1),
+            (500, 0, 1),
+            (700, 2, 1),
+        ]);
         let two = Bounds { tables: 2, ..ALL };
-        assert_eq!(take(&mut waiting, two), [(7, 0), (7, 1), (7, 2), (3, 0)]);
+        assert_eq!(
+            take(&mut waiting, two),
+            [(700, 0), (700, 1), (700, 2), (300, 0)]
+        );
         assert_eq!(waiting.len(), 1);
-        assert_eq!(take(&mut waiting, two), [(5, 0)]);
+        assert_eq!(take(&mut waiting, two), [(500, 0)]);
         assert!(waiting.is_empty());
     }
 
     #[test]
     fn a_battery_with_more_than_a_group_takes_waits_behind_the_others_for_the_rest() {
-        let mut waiting = waiting(&[(1, 0, 6), (1, 6, 6), (1, 12, 6), (2, 0, 1)]);
+        let mut waiting = waiting(&[(100, 0, 6), (100, 6, 6), (100, 12, 6), (200, 0, 1)]);
         let ten = Bounds { rows: 10, ..ALL };
-        assert_eq!(take(&mut waiting, ten), [(1, 0), (1, 6)]);
-        assert_eq!(take(&mut waiting, ten), [(2, 0), (1, 12)]);
+        assert_eq!(take(&mut waiting, ten), [(100, 0), (100, 6)]);
+        assert_eq!(take(&mut waiting, ten), [(200, 0), (100, 12)]);
         assert_eq!(take(&mut waiting, ten), []);
     }
 
     #[test]
+    fn neighbours_go_with_the_one_whose_turn_it_is_and_lose_no_turn_by_it() {
+        let mut waiting = waiting(&[(3, 0, 1), (100, 0, 1), (200, 0, 1), (1, 0, 1), (5, 0, 1)]);
+        let four = Bounds { tables: 4, ..ALL };
+        assert_eq!(take(&mut waiting, four), [(3, 0), (1, 0), (5, 0), (100, 0)]);
+        waiting.push(batch(1, 1, 1));
+        assert_eq!(take(&mut waiting, ALL), [(1, 1), (200, 0)]);
+        assert_eq!((take(&mut waiting, ALL), waiting.len()), (Vec::new(), 0));
+    }
+
+    #[test]
     fn a_battery_that_is_hurried_goes_first_and_only_once() {
-        let mut waiting = waiting(&[(1, 0, 1), (2, 0, 1), (3, 0, 1)]);
+        let mut waiting = waiting(&[(100, 0, 1), (200, 0, 1), (300, 0, 1)]);
         assert!(!waiting.is_due(Duration::MAX));
-        waiting.hurry(3);
-        waiting.hurry(9);
+        waiting.hurry(300);
+        waiting.hurry(900);
         assert!(waiting.is_due(Duration::MAX));
         let one = Bounds { tables: 1, ..ALL };
-        assert_eq!(take(&mut waiting, one), [(3, 0)]);
-        waiting.push(batch(3, 1, 1));
+        assert_eq!(take(&mut waiting, one), [(300, 0)]);
+        waiting.push(batch(300, 1, 1));
         assert!(!waiting.is_due(Duration::MAX));
-        assert_eq!(take(&mut waiting, ALL), [(1, 0), (2, 0), (3, 1)]);
+        assert_eq!(take(&mut waiting, ALL), [(100, 0), (200, 0), (300, 1)]);
     }
 
     #[test]
     fn rows_that_have_waited_long_enough_are_due() {
-        let mut waiting = Waiting::default();
+        let mut waiting = waiting(&[]);
         assert!(!waiting.is_due(Duration::ZERO));
-        waiting.push(batch(1, 0, 1));
+        waiting.push(batch(100, 0, 1));
         assert!(waiting.is_due(Duration::ZERO));
         assert!(!waiting.is_due(Duration::MAX));
     }

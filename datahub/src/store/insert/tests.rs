@@ -8,6 +8,7 @@ use rovi_common::{
 use super::*;
 use crate::store::{
     joined::{self, Part},
+    neighbours::{Neighbours, Seen},
     number::Piece,
     tables,
 };
@@ -71,16 +72,17 @@ fn make_table(connection: &mut PgConnection, name: &str) -> Table {
     tables::load(connection, &line(name)).unwrap()
 }
 
+#[derive(diesel::QueryableByName)]
+struct Text {
+    #[diesel(sql_type = diesel::sql_types::Text)]
+    text: String,
+}
+
 fn texts(connection: &mut PgConnection, name: &str) -> Vec<String> {
-    #[derive(diesel::QueryableByName)]
-    struct Row {
-        #[diesel(sql_type = diesel::sql_types::Text)]
-        text: String,
-    }
     let read = Statement::once()
         .sql("SELECT t::text AS text FROM ")
         .battery(name);
-    let rows: Vec<Row> = read.sql(" t ORDER BY seq").load(connection).unwrap();
+    let rows: Vec<Text> = read.sql(" t ORDER BY seq").load(connection).unwrap();
     rows.into_iter().map(|row| row.text).collect()
 }
 
@@ -113,6 +115,7 @@ fn every_way_writes_the_same_cells_whatever_the_names() {
             table: second,
             rows,
         }],
+        (Neighbours::of_writers(1), &mut Seen::default()),
     )
     .unwrap();
     insert(
@@ -159,4 +162,53 @@ fn rows_that_a_copy_refuses_leave_the_connection_and_the_table_as_they_were() {
     assert!(error.to_string().contains("duplicate key"), "{error}");
     assert!(!is_away(&error));
     assert_eq!(texts(&mut connection, ODD).len(), ROWS);
+}
+
+#[test]
+fn neighbours_that_come_together_again_share_a_prepared_statement() {
+    const STATEMENTS: &str = "SELECT name AS text FROM pg_prepared_statements \
+                              WHERE statement LIKE 'WITH%'";
+    let postgres = testing::postgres();
+    let mut connection = PgConnection::establish(&postgres.server.url()).unwrap();
+    connection.batch_execute("CREATE SCHEMA battery").unwrap();
+    let mut columns = columns();
+    let _others = columns.split_off(1);
+    let names: Vec<String> = (0..9).map(|number| format!("b{number}")).collect();
+    let tables: Vec<Table> = names
+        .iter()
+        .map(|name| make_table(&mut connection, name))
+        .collect();
+    let mut seen = Seen::default();
+    // Two rounds of eight, then with one more, then without it again.
+    for (round, count) in [8, 8, 8, 9, 8, 8].into_iter().enumerate() {
+        let received = i64::try_from(round).unwrap();
+        let piece = Piece {
+            batch: 0,
+            columns: &columns,
+            received,
+            begins_segment: false,
+        };
+        let spans = [Span::whole(&piece)];
+        let parts = names.iter().zip(&tables).zip(1..).take(count);
+        let parts = parts.map(|((name, table), id)| {
+            let line = Line {
+                id,
+                last_seq: received,
+                ..line(name)
+            };
+            let (line, rows) = number(&line, &spans, 3600.0);
+            Part { line, table, rows }
+        });
+        let parts: Vec<Part<'_, '_>> = parts.collect();
+        joined::insert(
+            &mut connection,
+            &parts,
+            (Neighbours::of_writers(1), &mut seen),
+        )
+        .unwrap();
+        let kept = diesel::sql_query(STATEMENTS).load::<Text>(&mut connection);
+        assert_eq!(kept.unwrap().len(), usize::from(round > 0), "round {round}");
+    }
+    assert_eq!(texts(&mut connection, "b7").len(), 6);
+    assert_eq!(texts(&mut connection, "b8").len(), 1);
 }
