@@ -22,7 +22,7 @@ mod sift;
 mod socket;
 mod voice;
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use rovi_common::{
@@ -36,8 +36,9 @@ pub use self::decoded::{Decoded, RefusedBy, RejectedRow};
 pub(crate) use self::sift::column_name;
 use self::{
     intake::{Intake, Request},
-    protocol::SUBPROTOCOL,
+    protocol::{Limits, SUBPROTOCOL},
     socket::Socket,
+    voice::Wire,
 };
 use crate::{api::battery_name, hub::Hub};
 
@@ -99,7 +100,7 @@ pub(crate) async fn upload_by_socket(
     // The handshake is checked before a session is opened for it.
     let room = Arc::clone(&hub.frames);
     let body = guard::guarded(&request, body, hub.settings.frame_bytes, room).await?;
-    let (response, session, frames) =
+    let (response, _session, frames) =
         actix_ws::handle_with_protocols(&request, body, &[SUBPROTOCOL])?;
     if hub.stop.is_cancelled() {
         return Err(Problem::unavailable("the service stops").into());
@@ -116,7 +117,11 @@ pub(crate) async fn upload_by_socket(
     let purse = access.purse();
     let place = purse.hold(Held::Sockets)?;
     let intake = Intake::open_within(Arc::clone(&hub), asked, &purse).await?;
-    let socket = Socket::new(&hub, intake, speaks, session, frames).of(access);
+    let wire = Wire::new(&intake);
+    let greeting = speaks.then(|| Limits::of(&hub.settings));
+    let response =
+        response.map_body(|_, body| voice::body(Rc::clone(&wire), &intake, greeting, body));
+    let socket = Socket::new(&hub, intake, (wire, speaks), frames).of(access);
     let open_sockets = hub.metrics.sockets.clone();
     open_sockets.inc();
     actix_web::rt::spawn(hub.sockets.track_future(async move {

@@ -1,20 +1,24 @@
 //! Hop 1 of 7: socket → frames.
 //!
-//! Input: a WebSocket with rows of one battery. Output: decoded rows to the writers, and in
-//! `rovi.v1` acknowledgements back. On failure: a close code that says why, after the rows that
-//! came before were stored.
+//! Input: a WebSocket with rows of one battery. Output: decoded rows to the writers; what becomes
+//! of them is told by the half of the socket that speaks (`upload/voice.rs`). On failure: a close
+//! code that says why, after the rows that came before were stored.
 
 use std::{
     mem,
     pin::pin,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
-use actix_ws::{AggregatedMessage, AggregatedMessageStream, ProtocolError, Session};
+use actix_ws::{AggregatedMessage, AggregatedMessageStream, ProtocolError};
 use futures_util::FutureExt;
 use prometheus::IntCounter;
 use rovi_common::auth::{Access, Flow, Role};
-use tokio::time::{MissedTickBehavior, timeout};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -22,30 +26,37 @@ use super::{
     decode::{DecodeError, Encoding, Limits, decode},
     decoded::Decoded,
     intake::Intake,
-    protocol::{self, End, Message},
-    voice::{News, SEND_PATIENCE, Voice, in_time},
+    protocol::End,
+    voice::Wire,
 };
-use crate::{config::Settings, hub::Hub};
+use crate::{batch::Progress, config::Settings, hub::Hub};
 
 /// Frames above this many bytes are decoded off the thread that serves sockets.
 const INLINE_BYTES: usize = 64 << 10;
 /// Rows of small frames that are handed over together: more would make acknowledgements wait for
 /// the decoding.
 const GATHERED_ROWS: usize = 256;
+/// How long a client may leave our messages unread before it counts as gone.
+const SEND_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a client may take to answer our close.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What comes from a client; none at its end.
 type Frame = Option<Result<AggregatedMessage, ProtocolError>>;
 
-/// One upload socket.
+/// The half of an upload socket that listens.
 pub(super) struct Socket {
     frames: AggregatedMessageStream,
     intake: Intake,
-    voice: Voice,
+    wire: Rc<Wire>,
+    /// Whether the client is told what becomes of its rows.
+    speaks: bool,
+    progress: watch::Receiver<Progress>,
     settings: SocketSettings,
     stop: CancellationToken,
     heard: Instant,
+    /// What the client had heard of its rows when it seemed to read nothing, and when that was.
+    unread: Option<(i64, Instant)>,
     frames_refused: IntCounter,
     access: Access,
 }
@@ -59,7 +70,6 @@ struct SocketSettings {
     ping_interval: Duration,
     idle_timeout: Duration,
     flush_timeout: Duration,
-    greeting: protocol::Limits,
 }
 
 impl SocketSettings {
@@ -72,7 +82,6 @@ impl SocketSettings {
             idle_timeout: settings.idle_timeout,
             // The rest of the shutdown belongs to the writers.
             flush_timeout: settings.shutdown_timeout / 4,
-            greeting: protocol::Limits::of(settings),
         }
     }
 }
@@ -81,22 +90,23 @@ impl Socket {
     pub(super) fn new(
         hub: &Hub,
         intake: Intake,
-        speaks: bool,
-        session: Session,
+        (wire, speaks): (Rc<Wire>, bool),
         frames: actix_ws::MessageStream,
     ) -> Self {
         let settings = SocketSettings::of(&hub.settings);
-        let voice = Voice::new(session, &intake, speaks);
         Self {
             frames: frames
                 .max_frame_size(settings.frame_bytes)
                 .aggregate_continuations()
                 .max_continuation_size(settings.frame_bytes),
+            wire,
+            speaks,
+            progress: intake.progress(),
             intake,
-            voice,
             settings,
             stop: hub.stop.clone(),
             heard: Instant::now(),
+            unread: None,
             frames_refused: hub.metrics.frames_refused.clone(),
             access: Access::everyone(),
         }
@@ -113,7 +123,7 @@ impl Socket {
         let end = tokio::select! {
             biased;
             ended = access.lost(Role::Uploader, &battery) => End::Unauthorised(ended),
-            end = self.take_all() => end,
+            end = self.receive() => end,
         };
         let end = self.flush(end).await;
         tracing::info!(
@@ -122,30 +132,12 @@ impl Socket {
             self.intake.uploader.battery,
             self.intake.received()
         );
-        if end != End::Lost {
+        if end == End::Lost {
+            self.wire.hang_up();
+        } else {
             self.close(&end).await;
         }
         self.intake.close().await;
-    }
-
-    async fn take_all(&mut self) -> End {
-        match self.greet().await {
-            Ok(()) => self.receive().await,
-            Err(end) => end,
-        }
-    }
-
-    async fn greet(&mut self) -> Result<(), End> {
-        let uploader = &self.intake.uploader;
-        let hello = Message::Hello {
-            battery: uploader.battery.as_str(),
-            epoch: uploader.claim.newest.epoch,
-            session: uploader.claim.session,
-            position: uploader.claim.position,
-            relayed: uploader.relayed(),
-            limits: self.settings.greeting,
-        };
-        self.voice.say(&hello).await
     }
 
     /// Takes frames until something ends that.
@@ -155,16 +147,19 @@ impl Socket {
         // Waited for once: thousands of sockets stand in one list of those that wait.
         let token = self.stop.clone();
         let mut stopped = pin!(token.cancelled());
+        let wire = Rc::clone(&self.wire);
+        let mut ended = pin!(wire.ended());
         loop {
-            let waiting = self.intake.received() - self.voice.progress.borrow().stored;
+            let waiting = self.intake.received() - self.progress.borrow_and_update().stored;
             let window = self.settings.window_rows - waiting;
             let may_read = window > 0;
             let step = tokio::select! {
                 biased;
                 () = stopped.as_mut() => Err(End::Stopping),
-                news = self.voice.news() => self.tell(&news).await,
+                end = ended.as_mut() => Err(end),
                 frame = self.frames.recv(), if may_read => self.take(frame, window).await,
-                _ = pings.tick() => self.ping(may_read).await,
+                _ = self.progress.changed(), if !may_read => Ok(()),
+                _ = pings.tick() => self.ping(may_read),
             };
             if let Err(end) = step {
                 return end;
@@ -239,8 +234,8 @@ impl Socket {
                 return decoded.map_err(Err);
             }
             Some(Ok(AggregatedMessage::Ping(bytes))) => {
-                let pong = self.voice.session.pong(&bytes);
-                in_time(pong).await
+                self.wire.pong(bytes);
+                Ok(())
             }
             Some(Ok(AggregatedMessage::Pong(_))) => Ok(()),
             Some(Ok(AggregatedMessage::Close(_))) => Err(End::Done),
@@ -279,62 +274,59 @@ impl Socket {
         self.intake.received().saturating_add(ahead)
     }
 
-    /// Hands rows to the writers; while there is no room for them, the client still hears
-    /// acknowledgements, but is not read.
+    /// Hands rows to the writers; while there is no room for them, the client is not read.
     async fn hand_over(&mut self, decoded: Decoded) -> Result<(), End> {
-        let before = self.intake.received();
         let purse = self.access.purse();
-        {
-            let handing = async {
-                // Whoever sends more than their budget is read more slowly.
-                purse.pace(Flow::Rows, decoded.sent).await;
-                self.intake.take(decoded).await
-            };
-            tokio::pin!(handing);
-            loop {
-                tokio::select! {
-                    biased;
-                    handed = &mut handing => break handed?,
-                    () = self.stop.cancelled() => return Err(End::Stopping),
-                    news = self.voice.news() => self.voice.tell(&news, before).await?,
-                }
-            }
+        let handing = async {
+            // Whoever sends more than their budget is read more slowly.
+            purse.pace(Flow::Rows, decoded.sent).await;
+            self.intake.take(decoded).await
+        };
+        tokio::select! {
+            biased;
+            handed = handing => handed?,
+            () = self.stop.cancelled() => return Err(End::Stopping),
+            end = self.wire.ended() => return Err(end),
         }
+        self.wire.received(self.intake.received());
         // Rows that were dropped as known cause no commit that would tell of them.
         if self.intake.received() <= self.intake.uploader.claim.position {
-            return self.report().await;
+            self.wire.report();
         }
         Ok(())
     }
 
-    async fn tell(&mut self, news: &News) -> Result<(), End> {
-        if matches!(news, News::Stored) {
-            return self.report().await;
-        }
-        self.voice.tell(news, self.intake.received()).await
-    }
-
-    async fn report(&mut self) -> Result<(), End> {
-        for (position, reason) in self.intake.uploader.take_rejects() {
-            let reason = reason.as_str();
-            self.voice
-                .say(&Message::Reject { position, reason })
-                .await?;
-        }
-        self.voice.report(self.intake.received()).await
-    }
-
-    async fn ping(&mut self, reading: bool) -> Result<(), End> {
+    fn ping(&mut self, reading: bool) -> Result<(), End> {
+        self.find_unread()?;
         // A client that is not read cannot be heard either.
         if reading && self.heard.elapsed() > self.settings.idle_timeout {
             let patience = self.settings.idle_timeout;
             return Err(End::Refused(format!("nothing was heard for {patience:?}")));
         }
         // Who sends rows and hears of them is known to live, and knows that the hub does.
-        if self.heard.elapsed().max(self.voice.silence()) < self.settings.ping_interval {
+        let silence = self.wire.silence();
+        let is_in_touch = self.speaks && silence < self.settings.ping_interval;
+        if !is_in_touch || self.heard.elapsed() >= self.settings.ping_interval {
+            self.wire.ping();
+        }
+        Ok(())
+    }
+
+    /// Finds out whether the client leaves unread what it is told of its rows.
+    fn find_unread(&mut self) -> Result<(), End> {
+        let told = self.wire.told();
+        if told >= self.progress.borrow().stored {
+            self.unread = None;
             return Ok(());
         }
-        in_time(self.voice.session.ping(b"")).await
+        let now = Instant::now();
+        let (before, since) = *self.unread.get_or_insert((told, now));
+        if before != told {
+            self.unread = Some((told, now));
+        } else if since.elapsed() > SEND_PATIENCE {
+            return Err(End::Lost);
+        }
+        Ok(())
     }
 
     fn end_of(&self, error: &ProtocolError, ahead: usize) -> End {
@@ -375,39 +367,29 @@ impl Socket {
                 () = stop.cancelled() => {}
             }
         }
-        loop {
-            let progress = self.voice.progress.borrow_and_update().clone();
-            let is_lost = end == End::Lost;
-            if !is_lost && self.report().await == Err(End::Lost) {
-                return End::Lost;
-            }
-            if progress.stored >= self.intake.received() {
-                return end;
-            }
-            if let Some(ending) = progress.ending {
-                return if is_lost { end } else { ending.into() };
-            }
-            tokio::select! {
-                news = self.voice.news() => {
-                    let told = self.tell(&news).await;
-                    if !is_lost && told == Err(End::Lost) {
-                        return End::Lost;
-                    }
-                }
-                () = &mut out_of_time => return End::Stopping,
-            }
+        let received = self.intake.received();
+        let is_settled =
+            |progress: &Progress| progress.stored >= received || progress.ending.is_some();
+        let settled = tokio::select! {
+            settled = self.progress.wait_for(is_settled) => settled,
+            () = &mut out_of_time => return End::Stopping,
+        };
+        // The sender is the uploader's, which is here.
+        match settled.as_deref() {
+            Ok(Progress {
+                stored,
+                ending: Some(ending),
+                ..
+            }) if *stored < received && end != End::Lost => ending.clone().into(),
+            _ => end,
         }
     }
 
     /// Sends the close frame and reads on until the client has it: data left unread would reset
     /// the connection before.
     async fn close(&mut self, end: &End) {
-        let reason = end.close_reason();
-        let _gone = timeout(
-            SEND_PATIENCE,
-            self.voice.session.clone().close(Some(reason)),
-        )
-        .await;
+        self.wire.close(end.close_reason());
+        let _gone = timeout(SEND_PATIENCE, self.wire.silent()).await;
         let until_closed = async { while let Some(Ok(_)) = self.frames.recv().await {} };
         let _impatient = timeout(CLOSE_PATIENCE, until_closed).await;
     }

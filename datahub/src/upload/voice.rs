@@ -1,22 +1,35 @@
-//! The server's side of the conversation on an upload socket: acknowledgements and what else a
-//! client should know. A silent client hears nothing of it.
+//! The half of an upload socket that speaks: acknowledgements and what else a client should know.
+//! A silent client hears nothing but pings and the close.
+//!
+//! It is the response's body, so that the task that holds the connection asks it for what there is
+//! to say, whenever it is woken for it. The half that listens is a task of its own
+//! (`upload/socket.rs`), which an acknowledgement does not wake; both share a [`Wire`]. What is said
+//! is always the newest: a client that does not read has nothing waiting for it.
 
 use std::{
-    future::{Future, pending},
+    cell::{Cell, RefCell},
+    future::pending,
+    io, mem,
+    rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use actix_ws::Session;
+use actix_http::ws::{self, Codec};
+use actix_web::body::{BodyStream, BoxBody, MessageBody};
+use actix_ws::CloseReason;
+use bytes::{Bytes, BytesMut};
+use futures_util::stream;
 use rovi_common::fault;
 use tokio::{
-    sync::watch,
-    time::{sleep_until, timeout},
+    sync::{Notify, watch},
+    time::sleep_until,
 };
+use tokio_util::codec::Encoder;
 
 use super::{
     intake::Intake,
-    protocol::{End, Message},
+    protocol::{self, End, Message},
     room::Notice,
 };
 use crate::{
@@ -24,8 +37,6 @@ use crate::{
     relayed::Place,
 };
 
-/// How long a client may leave our messages unread before it counts as gone.
-pub(super) const SEND_PATIENCE: Duration = Duration::from_secs(10);
 /// How often a client hears of rows that got onto the bus, where it hears of nothing else: frames
 /// on the bus are many and small. One that hears of stored rows now and then hears of it with the
 /// next of them, which saves thousands of clients every second message, or after
@@ -35,17 +46,127 @@ const RELAYED_WITHIN: Duration = Duration::from_secs(4);
 /// How long a battery may be set aside before its clients hear of it: most locks are short.
 const WAITING_AFTER: Duration = Duration::from_secs(1);
 
-/// The server's side of the conversation.
-pub(super) struct Voice {
-    pub(super) session: Session,
+/// What the two halves of a socket tell each other. They live on one thread.
+#[derive(Debug)]
+pub(super) struct Wire {
+    /// All rows below this position have come.
+    received: Cell<i64>,
+    /// Rows of which the client heard that they are stored.
+    told: Cell<i64>,
+    /// When the client last heard of rows.
+    told_at: Cell<Instant>,
+    /// What the half that listens wants to have said.
+    wanted: RefCell<Wanted>,
+    /// Wakes the half that speaks.
+    voice: Notify,
+    /// Why no more rows are stored, once the client heard of all that are.
+    ended: RefCell<Option<End>>,
+    /// Nothing more is said: the close frame is, or the connection is gone.
+    is_silent: Cell<bool>,
+    /// Wakes the half that listens.
+    ear: Notify,
+}
+
+/// What is to be said besides what becomes of rows.
+#[derive(Debug, Default)]
+struct Wanted {
+    /// What rows were rejected or known already is said, even if nothing becomes of other rows.
+    report: bool,
+    ping: bool,
+    /// Only the newest ping is answered, as RFC 6455 allows (5.5.3).
+    pong: Option<Bytes>,
+    close: Option<CloseReason>,
+    /// Nobody listens any more.
+    hang_up: bool,
+}
+
+impl Wire {
+    pub(super) fn new(intake: &Intake) -> Rc<Self> {
+        Rc::new(Self {
+            received: Cell::new(intake.received()),
+            told: Cell::new(intake.uploader.claim.position),
+            told_at: Cell::new(Instant::now()),
+            wanted: RefCell::default(),
+            voice: Notify::new(),
+            ended: RefCell::new(None),
+            is_silent: Cell::new(false),
+            ear: Notify::new(),
+        })
+    }
+
+    /// Notes how many rows have come, which is told with the next news of them.
+    pub(super) fn received(&self, position: i64) {
+        self.received.set(position);
+    }
+
+    /// Returns for how long the client has heard of no rows.
+    pub(super) fn silence(&self) -> Duration {
+        self.told_at.get().elapsed()
+    }
+
+    /// Returns up to which position the client heard that rows are stored.
+    pub(super) fn told(&self) -> i64 {
+        self.told.get()
+    }
+
+    /// Has the client told how far its rows are, though nothing new becomes of them.
+    pub(super) fn report(&self) {
+        self.want(|wanted| wanted.report = true);
+    }
+
+    pub(super) fn ping(&self) {
+        self.want(|wanted| wanted.ping = true);
+    }
+
+    pub(super) fn pong(&self, ping: Bytes) {
+        self.want(|wanted| wanted.pong = Some(ping));
+    }
+
+    /// Says why the connection ends, after all else.
+    pub(super) fn close(&self, reason: CloseReason) {
+        self.want(|wanted| wanted.close = Some(reason));
+    }
+
+    /// Ends the connection without a word.
+    pub(super) fn hang_up(&self) {
+        self.want(|wanted| wanted.hang_up = true);
+    }
+
+    fn want(&self, note: impl FnOnce(&mut Wanted)) {
+        note(&mut self.wanted.borrow_mut());
+        self.voice.notify_one();
+    }
+
+    /// Waits until no more rows are stored, and the client knows how far they are.
+    pub(super) async fn ended(&self) -> End {
+        loop {
+            if let Some(end) = self.ended.borrow().clone() {
+                return end;
+            }
+            self.ear.notified().await;
+        }
+    }
+
+    /// Waits until nothing more is said.
+    pub(super) async fn silent(&self) {
+        while !self.is_silent.get() {
+            self.ear.notified().await;
+        }
+    }
+}
+
+/// The half that speaks.
+struct Voice {
+    wire: Rc<Wire>,
     speaks: bool,
-    pub(super) progress: watch::Receiver<Progress>,
+    codec: Codec,
+    greeting: Option<protocol::Limits>,
+    progress: watch::Receiver<Progress>,
     uploader: Arc<Uploader>,
     relayed: Option<watch::Receiver<Place>>,
     notice: watch::Receiver<Option<Notice>>,
     /// `received`, `stored` and `relayed` as last told.
     acknowledged: (i64, i64, i64),
-    acknowledged_at: Instant,
     /// When the client last heard of stored rows, and how long after the time before that was.
     stored_at: Option<Instant>,
     stored_every: Duration,
@@ -53,10 +174,44 @@ pub(super) struct Voice {
     relayed_at: Option<Instant>,
     /// When the client is to hear that its battery is set aside.
     waiting_at: Option<Instant>,
+    /// What `actix_ws` would have sent: it takes a connection for closed when this is dropped.
+    _body: BoxBody,
+}
+
+/// Makes the body that says all there is to say; `body` is the one of the handshake.
+pub(super) fn body(
+    wire: Rc<Wire>,
+    intake: &Intake,
+    greeting: Option<protocol::Limits>,
+    body: BoxBody,
+) -> BoxBody {
+    let notice = intake.notice();
+    let waiting_at = waiting_at(notice.borrow().as_ref());
+    let voice = Voice {
+        wire,
+        speaks: greeting.is_some(),
+        codec: Codec::new(),
+        greeting,
+        progress: intake.progress(),
+        uploader: Arc::clone(&intake.uploader),
+        relayed: intake.uploader.watch_relayed(),
+        waiting_at,
+        notice,
+        acknowledged: (-1, -1, -1),
+        stored_at: None,
+        stored_every: Duration::ZERO,
+        relayed_at: None,
+        _body: body,
+    };
+    let said = stream::try_unfold(voice, async |mut voice| {
+        let bytes = voice.next().await?;
+        io::Result::Ok(bytes.map(|bytes| (bytes, voice)))
+    });
+    BodyStream::new(Box::pin(said)).boxed()
 }
 
 /// What the server may have to say of itself.
-pub(super) enum News {
+enum News {
     /// Rows are stored, or nothing more will be.
     Stored,
     /// Rows are on the bus.
@@ -65,58 +220,71 @@ pub(super) enum News {
     Notice,
     /// It is set aside for so long that the client should know.
     Waiting,
+    /// The half that listens wants something said.
+    Wanted,
 }
 
 impl Voice {
-    pub(super) fn new(session: Session, intake: &Intake, speaks: bool) -> Self {
-        let notice = intake.notice();
-        let waiting_at = waiting_at(notice.borrow().as_ref());
-        Self {
-            session,
-            speaks,
-            progress: intake.progress(),
-            uploader: Arc::clone(&intake.uploader),
-            relayed: intake.uploader.watch_relayed(),
-            waiting_at,
-            notice,
-            acknowledged: (-1, -1, -1),
-            acknowledged_at: Instant::now(),
-            stored_at: None,
-            stored_every: Duration::ZERO,
-            relayed_at: None,
+    /// Waits for something to say; none at the end.
+    async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        let mut out = BytesMut::new();
+        if let Some(limits) = self.greeting.take() {
+            self.greet(limits, &mut out)?;
         }
+        while out.is_empty() {
+            if self.wire.is_silent.get() {
+                return Ok(None);
+            }
+            match self.news().await {
+                News::Stored | News::Relayed => self.report(&mut out)?,
+                News::Notice => {
+                    self.waiting_at = waiting_at(self.notice.borrow_and_update().as_ref());
+                }
+                News::Waiting => self.tell_waiting(&mut out)?,
+                News::Wanted => self.say_wanted(&mut out)?,
+            }
+        }
+        Ok(Some(out.freeze()))
     }
 
-    /// Returns for how long the client has heard of no rows; one that does not listen never does.
-    pub(super) fn silence(&self) -> Duration {
-        if self.speaks {
-            self.acknowledged_at.elapsed()
-        } else {
-            Duration::MAX
-        }
+    fn greet(&mut self, limits: protocol::Limits, out: &mut BytesMut) -> io::Result<()> {
+        let uploader = Arc::clone(&self.uploader);
+        let hello = Message::Hello {
+            battery: uploader.battery.as_str(),
+            epoch: uploader.claim.newest.epoch,
+            session: uploader.claim.session,
+            position: uploader.claim.position,
+            relayed: uploader.relayed(),
+            limits,
+        };
+        self.say(&hello, out)
     }
 
     /// Says something, if the client listens.
-    pub(super) async fn say(&mut self, message: &Message<'_>) -> Result<(), End> {
+    fn say(&mut self, message: &Message<'_>, out: &mut BytesMut) -> io::Result<()> {
         if !self.speaks {
             return Ok(());
         }
-        let text = serde_json::to_string(message)
-            .map_err(|error| End::Defect(format!("a message cannot be written: {error}")))?;
-        in_time(self.session.text(text)).await
+        let text = serde_json::to_string(message)?;
+        self.send(ws::Message::Text(text.into()), out)
+    }
+
+    fn send(&mut self, message: ws::Message, out: &mut BytesMut) -> io::Result<()> {
+        self.codec.encode(message, out).map_err(io::Error::other)
     }
 
     /// Waits until there is something to tell; nothing is missed where this is given up.
-    pub(super) async fn news(&mut self) -> News {
+    async fn news(&mut self) -> News {
         loop {
             tokio::select! {
                 biased;
+                () = self.wire.voice.notified() => return News::Wanted,
                 _ = self.progress.changed() => return News::Stored,
                 _ = self.notice.changed() => return News::Notice,
                 () = changed(&mut self.relayed), if self.relayed_at.is_none() => {
                     let patience = self.stored_every * 3 / 2;
                     let patience = patience.clamp(RELAYED_EVERY, RELAYED_WITHIN);
-                    self.relayed_at = Some(self.acknowledged_at + patience);
+                    self.relayed_at = Some(self.wire.told_at.get() + patience);
                 }
                 () = at(self.relayed_at) => return News::Relayed,
                 () = at(self.waiting_at) => return News::Waiting,
@@ -124,35 +292,50 @@ impl Voice {
         }
     }
 
-    /// Tells what there is to tell; the socket tells of rejected rows.
-    pub(super) async fn tell(&mut self, news: &News, received: i64) -> Result<(), End> {
-        match news {
-            News::Stored | News::Relayed => self.report(received).await,
-            News::Notice => {
-                self.waiting_at = waiting_at(self.notice.borrow_and_update().as_ref());
-                Ok(())
-            }
-            News::Waiting => {
-                self.waiting_at = None;
-                let notice = self.notice.borrow().clone();
-                match notice {
-                    Some(Notice { reason, .. }) => {
-                        self.say(&Message::Waiting { reason: &reason }).await
-                    }
-                    None => Ok(()),
-                }
-            }
+    /// Tells that the battery is set aside, if it still is.
+    fn tell_waiting(&mut self, out: &mut BytesMut) -> io::Result<()> {
+        self.waiting_at = None;
+        let notice = self.notice.borrow().clone();
+        match notice {
+            Some(Notice { reason, .. }) => self.say(&Message::Waiting { reason: &reason }, out),
+            None => Ok(()),
         }
     }
 
-    /// Acknowledges, if there is something new; ends where nothing more will be stored.
-    pub(super) async fn report(&mut self, received: i64) -> Result<(), End> {
+    fn say_wanted(&mut self, out: &mut BytesMut) -> io::Result<()> {
+        let wanted = mem::take(&mut *self.wire.wanted.borrow_mut());
+        if wanted.hang_up {
+            self.wire.fall_silent();
+            return Ok(());
+        }
+        if let Some(ping) = wanted.pong {
+            self.send(ws::Message::Pong(ping), out)?;
+        }
+        if wanted.ping {
+            self.send(ws::Message::Ping(Bytes::new()), out)?;
+        }
+        if wanted.report || wanted.close.is_some() {
+            self.report(out)?;
+        }
+        if let Some(reason) = wanted.close {
+            self.send(ws::Message::Close(Some(cut(reason))), out)?;
+            self.wire.fall_silent();
+        }
+        Ok(())
+    }
+
+    /// Tells of rejected rows, and acknowledges, if there is something new.
+    fn report(&mut self, out: &mut BytesMut) -> io::Result<()> {
         let (stored, ending) = {
             let progress = self.progress.borrow_and_update();
             (progress.stored, progress.ending.clone())
         };
+        for (position, reason) in self.uploader.take_rejects() {
+            let reason = reason.as_str();
+            self.say(&Message::Reject { position, reason }, out)?;
+        }
         self.relayed_at = None;
-        let relayed = self.uploader.relayed();
+        let (received, relayed) = (self.wire.received.get(), self.uploader.relayed());
         if self.acknowledged != (received, stored, relayed) {
             let now = Instant::now();
             if stored > self.acknowledged.1 {
@@ -160,17 +343,48 @@ impl Voice {
                 self.stored_every = before.map_or(Duration::ZERO, |before| now - before);
             }
             self.acknowledged = (received, stored, relayed);
-            self.acknowledged_at = now;
             let ack = Message::Ack {
                 received,
                 stored,
                 relayed,
             };
             fault::passed("hub.before_acknowledgement");
-            self.say(&ack).await?;
+            self.say(&ack, out)?;
             fault::passed("hub.after_acknowledgement");
+            self.wire.told.set(stored);
+            self.wire.told_at.set(now);
         }
-        ending.map_or(Ok(()), |ending| Err(ending.into()))
+        if let Some(ending) = ending {
+            self.wire.ended.borrow_mut().get_or_insert(ending.into());
+            self.wire.ear.notify_waiters();
+        }
+        Ok(())
+    }
+}
+
+impl Wire {
+    fn fall_silent(&self) {
+        self.is_silent.set(true);
+        self.ear.notify_waiters();
+    }
+}
+
+impl Drop for Voice {
+    fn drop(&mut self) {
+        self.wire.fall_silent();
+    }
+}
+
+/// Cuts a reason to what fits into a close frame.
+fn cut(reason: CloseReason) -> CloseReason {
+    const MOST_BYTES: usize = 123;
+    let description = reason.description.map(|mut description| {
+        description.truncate(description.floor_char_boundary(MOST_BYTES));
+        description
+    });
+    CloseReason {
+        description,
+        ..reason
     }
 }
 
@@ -192,15 +406,5 @@ async fn changed(view: &mut Option<watch::Receiver<Place>>) {
     match view {
         Some(view) => _ = view.changed().await,
         None => pending().await,
-    }
-}
-
-/// Sends, or finds that the client is gone.
-pub(super) async fn in_time(
-    sending: impl Future<Output = Result<(), actix_ws::Closed>>,
-) -> Result<(), End> {
-    match timeout(SEND_PATIENCE, sending).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) | Err(_) => Err(End::Lost),
     }
 }
