@@ -140,6 +140,8 @@ impl Turn<'_> {
             .long(line.last_seq)
             .sql(" AND segment = ")
             .long(i64::from(line.segment))
+            .sql(" AND coalesce(latest_test_time, 'NaN') = ")
+            .real(line.latest_test_time.unwrap_or(f64::NAN))
             .sql(" FOR NO KEY UPDATE), steps AS (SELECT * FROM unnest(")
             .array(ArrayBind::uuids(steps.clone().map(|step| Some(step.session))))
             .sql(", ")
