@@ -38,7 +38,9 @@ impl<'de> Visitor<'de> for AlikeVisitor<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut row: A) -> Result<(), A::Error> {
         let other_form = || de::Error::custom("the row has another form");
-        for (name, column) in &mut self.0.columns {
+        let Columns { names, cells, .. } = self.0;
+        let names = names.as_deref().into_iter().flatten();
+        for (name, column) in names.zip(cells) {
             if row.next_key_seed(Named(name))? != Some(true)
                 || !column.push_alike(row.next_value()?)
             {
@@ -76,6 +78,19 @@ impl Visitor<'_> for Named<'_> {
 }
 
 impl Column {
+    /// Returns no cells, of the column's type.
+    pub(super) fn none_alike(&self) -> Self {
+        match self {
+            Self::Null(_) => Self::Null(0),
+            Self::Bool(_) => Self::Bool(Vec::new()),
+            Self::Int(_) => Self::Int(Vec::new()),
+            Self::Float(_) => Self::Float(Vec::new()),
+            Self::Text(_) => Self::Text(Vec::new()),
+            Self::Time(_) => Self::Time(Vec::new()),
+            Self::Mixed(_) => Self::Mixed(Vec::new()),
+        }
+    }
+
     /// Appends a cell of the column's own type, or a null to a column that has no other; tells
     /// whether it did.
     fn push_alike(&mut self, value: Value) -> bool {

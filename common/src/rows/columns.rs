@@ -1,6 +1,6 @@
 //! Several columns of equal length: a batch of rows.
 
-use std::{fmt, mem};
+use std::{fmt, mem, sync::Arc};
 
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
@@ -30,10 +30,21 @@ pub enum ColumnsError {
 }
 
 /// A batch of rows as named columns of equal length, in the order they were sent.
-#[derive(Debug, Clone, Default, PartialEq)]
+///
+/// Batches of one form may share their names: rows that come one by one would otherwise be mostly
+/// names.
+#[derive(Debug, Clone, Default)]
 pub struct Columns {
-    pub(super) columns: Vec<(String, Column)>,
+    /// One for each column; none where there are none.
+    pub(super) names: Option<Arc<Vec<String>>>,
+    pub(super) cells: Vec<Column>,
     pub(super) rows: usize,
+}
+
+impl PartialEq for Columns {
+    fn eq(&self, other: &Self) -> bool {
+        self.rows == other.rows && self.has_names_of(other) && self.cells == other.cells
+    }
 }
 
 impl Columns {
@@ -60,7 +71,35 @@ impl Columns {
         if let Some([name, _]) = names.array_windows().find(|[a, b]| a == b) {
             return Err(ColumnsError::Duplicate((*name).to_owned()));
         }
-        Ok(Self { columns, rows })
+        let (names, cells) = columns.into_iter().unzip();
+        Ok(Self {
+            names: Some(Arc::new(names)),
+            cells,
+            rows,
+        })
+    }
+
+    /// Returns no rows of the same form, for rows that [`Columns::read_alike`] reads.
+    #[must_use]
+    pub fn form(&self) -> Self {
+        Self {
+            names: self.names.clone(),
+            cells: self.cells.iter().map(Column::none_alike).collect(),
+            rows: 0,
+        }
+    }
+
+    /// Returns the names of the columns, in order.
+    pub(super) fn names(&self) -> &[String] {
+        self.names.as_deref().map_or(&[], Vec::as_slice)
+    }
+
+    /// Tells whether `other` has the same names in the same order.
+    fn has_names_of(&self, other: &Self) -> bool {
+        match (&self.names, &other.names) {
+            (Some(mine), Some(theirs)) if Arc::ptr_eq(mine, theirs) => true,
+            _ => self.names() == other.names(),
+        }
     }
 
     /// Returns the number of rows.
@@ -70,37 +109,35 @@ impl Columns {
 
     /// Returns the number of columns.
     pub fn width(&self) -> usize {
-        self.columns.len()
+        self.cells.len()
     }
 
     /// Returns the column of this name.
     pub fn get(&self, name: &str) -> Option<&Column> {
-        self.columns
-            .iter()
-            .find(|(known, _)| known == name)
+        self.iter()
+            .find(|(known, _)| *known == name)
             .map(|(_, column)| column)
     }
 
     /// Tells whether `other` has the same columns in the same order, each of the same one type.
     pub fn has_form_of(&self, other: &Self) -> bool {
-        let same = |(mine, theirs): (&(String, Column), &(String, Column))| {
-            mine.0 == theirs.0
-                && mem::discriminant(&mine.1) == mem::discriminant(&theirs.1)
-                && !matches!(mine.1, Column::Mixed(_))
+        let same = |(mine, theirs): (&Column, &Column)| {
+            mem::discriminant(mine) == mem::discriminant(theirs)
+                && !matches!(mine, Column::Mixed(_))
         };
-        self.width() == other.width() && self.columns.iter().zip(&other.columns).all(same)
+        self.has_names_of(other) && self.cells.iter().zip(&other.cells).all(same)
     }
 
     /// Returns names and columns in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Column)> {
-        self.columns
-            .iter()
-            .map(|(name, column)| (name.as_str(), column))
+        let names = self.names().iter().map(String::as_str);
+        names.zip(&self.cells)
     }
 
     /// Gives up the columns in order.
     pub fn into_vec(self) -> Vec<(String, Column)> {
-        self.columns
+        let names = self.names.map(Arc::unwrap_or_clone).unwrap_or_default();
+        names.into_iter().zip(self.cells).collect()
     }
 
     /// Returns the cells of one row, in the order of the columns.
@@ -120,7 +157,7 @@ impl Columns {
             return Err(ColumnsError::Duplicate((*name).to_owned()));
         }
         for (place, (name, value)) in row.into_iter().enumerate() {
-            self.column_mut(place, name).push(value);
+            self.column_mut(place, &name).push(value);
         }
         self.rows += 1;
         self.pad();
@@ -130,7 +167,8 @@ impl Columns {
     /// Appends the rows of `other`, as [`Columns::push_row`] would.
     pub fn append(&mut self, other: Self) {
         let rows = other.rows;
-        for (place, (name, column)) in other.columns.into_iter().enumerate() {
+        let names = other.names.as_deref().into_iter().flatten();
+        for (place, (name, column)) in names.zip(other.cells).enumerate() {
             self.column_mut(place, name).append(column);
         }
         self.rows += rows;
@@ -142,9 +180,10 @@ impl Columns {
     pub fn split_off(&mut self, at: usize) -> Self {
         let rest = self.rows.saturating_sub(at);
         self.rows -= rest;
-        let split = |(name, column): &mut (String, Column)| (name.clone(), column.split_off(at));
+        let columns = self.cells.iter_mut();
         Self {
-            columns: self.columns.iter_mut().map(split).collect(),
+            names: self.names.clone(),
+            cells: columns.map(|column| column.split_off(at)).collect(),
             rows: rest,
         }
     }
@@ -152,14 +191,14 @@ impl Columns {
     /// Drops all rows but the first `rows`.
     pub fn truncate(&mut self, rows: usize) {
         self.rows = self.rows.min(rows);
-        for (_, column) in &mut self.columns {
+        for column in &mut self.cells {
             column.truncate(rows);
         }
     }
 
     /// Gives back memory that the cells do not need, as after a [`Columns::split_off`].
     pub fn shrink_to_fit(&mut self) {
-        for (_, column) in &mut self.columns {
+        for column in &mut self.cells {
             column.shrink_to_fit();
         }
     }
@@ -167,31 +206,29 @@ impl Columns {
     /// Keeps those rows for which `keep` holds.
     pub fn retain(&mut self, keep: &[bool]) {
         self.rows = keep.iter().take(self.rows).filter(|&&keep| keep).count();
-        self.columns
-            .iter_mut()
-            .for_each(|(_, column)| column.retain(keep));
+        self.cells.iter_mut().for_each(|column| column.retain(keep));
     }
 
     /// Finds a column, first where the same form would have it, and makes it where it is missing.
-    fn column_mut(&mut self, place: usize, name: String) -> &mut Column {
-        let at = match self.columns.get(place) {
-            Some((known, _)) if *known == name => place,
-            _ => self
-                .columns
-                .iter()
-                .position(|(known, _)| *known == name)
-                .unwrap_or_else(|| {
-                    self.columns.push((name, Column::Null(self.rows)));
-                    self.columns.len() - 1
-                }),
+    fn column_mut(&mut self, place: usize, name: &str) -> &mut Column {
+        let is_it = |known: &String| known == name;
+        let names = self.names();
+        let at = match names.get(place) {
+            Some(known) if is_it(known) => Some(place),
+            _ => names.iter().position(is_it),
         };
+        let at = at.unwrap_or_else(|| {
+            Arc::make_mut(self.names.get_or_insert_default()).push(name.to_owned());
+            self.cells.push(Column::Null(self.rows));
+            self.cells.len() - 1
+        });
         #[expect(clippy::indexing_slicing, reason = "`at` was found or appended above")]
-        &mut self.columns[at].1
+        &mut self.cells[at]
     }
 
     /// Fills columns that fell behind with nulls.
     fn pad(&mut self) {
-        for (_, column) in &mut self.columns {
+        for column in &mut self.cells {
             let missing = self.rows.saturating_sub(column.len());
             if missing > 0 {
                 column.append(Column::Null(missing));
@@ -282,6 +319,27 @@ mod tests {
         }
         let mixed = columns(r#"{"a": [1, "x"]}"#).unwrap();
         assert!(!mixed.has_form_of(&mixed));
+    }
+
+    #[test]
+    fn a_form_has_no_rows_and_takes_those_that_are_alike() {
+        let rows = columns(r#"{"a": [1], "b": ["x"], "c": [null], "d": [true], "e": [0.5]}"#);
+        let rows = rows.unwrap();
+        let mut form = rows.form();
+        assert_eq!((form.rows(), form.width()), (0, 5));
+        let row = r#"{"a": 1, "b": "x", "c": null, "d": true, "e": 0.5}"#;
+        let mut row = serde_json::Deserializer::from_str(row);
+        form.read_alike(&mut row).unwrap();
+        assert_eq!(form, rows);
+    }
+
+    #[test]
+    fn names_that_are_shared_change_for_nobody_else() {
+        let rows = columns(r#"{"a": [1]}"#).unwrap();
+        let mut wider = rows.clone();
+        wider.push_row(vec![("b".into(), Value::Int(2))]).unwrap();
+        assert_eq!((rows.width(), wider.width()), (1, 2));
+        assert!(rows.get("b").is_none());
     }
 
     #[test]

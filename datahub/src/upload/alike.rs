@@ -1,5 +1,5 @@
-//! Frames of one row behind others of the same form, decoded into the columns of those: making
-//! columns of each row first takes several times as long.
+//! Frames of one row of the same form as others before, decoded into the columns of those, or into
+//! new ones that share their names: making columns of each row takes several times as long.
 
 use rovi_common::rows::Columns;
 
@@ -20,7 +20,7 @@ pub(super) fn append(
     limits: &Limits,
 ) -> bool {
     let before = rows.columns.rows();
-    if before == 0 {
+    if rows.columns.width() == 0 {
         return false;
     }
     let is_alike = match encoding {
@@ -74,6 +74,12 @@ mod tests {
             if append(&mut rows, &pair[1], encoding, &LIMITS) {
                 let next = next.unwrap();
                 assert!(expected.goes_with(&next), "{pair:?}");
+                let mut alone = Decoded {
+                    columns: rows.columns.form(),
+                    ..Decoded::default()
+                };
+                assert!(append(&mut alone, &pair[1], encoding, &LIMITS));
+                assert_eq!(alone, next, "{pair:?}");
                 expected.append(next);
                 taken += 1;
             }

@@ -14,7 +14,10 @@ use std::{
 use actix_ws::{AggregatedMessage, AggregatedMessageStream, ProtocolError};
 use futures_util::FutureExt;
 use prometheus::IntCounter;
-use rovi_common::auth::{Access, Flow, Role};
+use rovi_common::{
+    auth::{Access, Flow, Role},
+    rows::Columns,
+};
 use tokio::{
     sync::watch,
     time::{MissedTickBehavior, timeout},
@@ -55,6 +58,8 @@ pub(super) struct Socket {
     settings: SocketSettings,
     stop: CancellationToken,
     heard: Instant,
+    /// The form of the last row that came by itself.
+    form: Columns,
     /// What the client had heard of its rows when it seemed to read nothing, and when that was.
     unread: Option<(i64, Instant)>,
     frames_refused: IntCounter,
@@ -106,6 +111,7 @@ impl Socket {
             settings,
             stop: hub.stop.clone(),
             heard: Instant::now(),
+            form: Columns::default(),
             unread: None,
             frames_refused: hub.metrics.frames_refused.clone(),
             access: Access::everyone(),
@@ -177,10 +183,11 @@ impl Socket {
         let mut gathered: Option<Decoded> = None;
         let mut next = Some(frame);
         while let Some(frame) = next.take() {
-            if let Some(rows) = &mut gathered
-                && self.append(rows, &frame)
-            {
-                if rows.sent < most {
+            let mut rows = gathered.take().unwrap_or_else(|| self.no_rows());
+            let is_appended = self.append(&mut rows, &frame);
+            gathered = Some(rows).filter(|rows| rows.sent > 0);
+            if is_appended {
+                if gathered.as_ref().is_some_and(|rows| rows.sent < most) {
                     next = self.frames.recv().now_or_never();
                 }
                 continue;
@@ -188,6 +195,7 @@ impl Socket {
             let ahead = gathered.as_ref().map_or(0, |rows| rows.sent);
             let end = match self.rows_of(frame, ahead).await {
                 Ok(rows) => {
+                    self.note_form(&rows);
                     match &mut gathered {
                         Some(before) if before.goes_with(&rows) => before.append(rows),
                         Some(before) => self.hand_over(mem::replace(before, rows)).await?,
@@ -209,6 +217,24 @@ impl Socket {
             Some(rows) => self.hand_over(rows).await,
             None => Ok(()),
         }
+    }
+
+    /// Returns no rows of the form that the next is expected to have.
+    fn no_rows(&self) -> Decoded {
+        Decoded {
+            columns: self.form.form(),
+            ..Decoded::default()
+        }
+    }
+
+    /// Keeps in mind what rows look like that come one by one.
+    fn note_form(&mut self, rows: &Decoded) {
+        let comes_alone = rows.sent == 1 && rows.rejected.is_empty();
+        self.form = if comes_alone {
+            rows.columns.form()
+        } else {
+            Columns::default()
+        };
     }
 
     /// Appends the row of a frame to rows of the same form; tells whether it did.
