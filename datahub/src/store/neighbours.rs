@@ -4,7 +4,7 @@
 //! one that is prepared is for exactly these tables. So a writer puts the same batteries together
 //! each time, and a statement that it needs again is prepared (`store/joined.rs`).
 
-use std::collections::HashMap;
+use std::{collections::HashMap, mem};
 
 /// Tables of a prepared statement, for each of which PostgreSQL keeps about 10 kB.
 const TOGETHER: i64 = 16;
@@ -38,16 +38,18 @@ impl Neighbours {
 /// What decides the text of a statement: battery, form of its table, and number of rows, of each.
 type Set = Vec<(i64, i64, usize)>;
 
-/// Which neighbours came together the last time.
+/// Which neighbours came together the last two times.
 #[derive(Debug, Default)]
-pub(super) struct Seen(HashMap<i64, Set>);
+pub(super) struct Seen(HashMap<i64, [Set; 2]>);
 
 impl Seen {
-    /// Notes who comes together at a place; tells whether that is as it was the last time.
+    /// Notes who comes together at a place; tells whether the same did lately.
     pub(super) fn again(&mut self, place: i64, set: Set) -> bool {
-        let known = self.0.entry(place).or_default();
-        let is_known = *known == set;
-        *known = set;
+        let [last, before] = self.0.entry(place).or_default();
+        let is_known = *last == set || *before == set;
+        if *last != set {
+            *before = mem::replace(last, set);
+        }
         is_known
     }
 }
@@ -74,12 +76,15 @@ mod tests {
     }
 
     #[test]
-    fn a_set_is_known_when_it_comes_again_unchanged() {
+    fn a_set_is_known_when_it_comes_again_unchanged_with_one_other_between_at_most() {
         let mut seen = Seen::default();
         assert!(!seen.again(1, vec![(1, 1, 1), (3, 1, 1)]));
         assert!(seen.again(1, vec![(1, 1, 1), (3, 1, 1)]));
         assert!(!seen.again(2, vec![(1, 1, 1), (3, 1, 1)]), "another place");
         assert!(!seen.again(1, vec![(1, 2, 1), (3, 1, 1)]), "another form");
-        assert!(!seen.again(1, vec![(1, 1, 1), (3, 1, 1)]));
+        assert!(seen.again(1, vec![(1, 1, 1), (3, 1, 1)]), "one between");
+        assert!(!seen.again(1, vec![(1, 1, 1)]));
+        assert!(!seen.again(1, vec![(3, 1, 1)]));
+        assert!(!seen.again(1, vec![(1, 1, 1), (3, 1, 1)]), "two between");
     }
 }

@@ -7,6 +7,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    iter,
     time::{Duration, Instant},
 };
 
@@ -113,10 +114,17 @@ impl Waiting {
         while group.has_room(most)
             && let Some(battery) = self.next_turn()
         {
-            self.take_battery(battery, &mut group, most);
-            for neighbour in self.neighbours.around(battery) {
+            let around = self.neighbours.around(battery);
+            let waits = |id: &i64| self.queues.contains_key(id);
+            let together: Vec<i64> = around.filter(waits).collect();
+            if group.tables > 0 && group.tables + together.len() > most.tables {
+                // They would be torn apart: the next group begins with them.
+                self.turns.push_front(battery);
+                break;
+            }
+            for battery in iter::once(battery).chain(together) {
                 if group.has_room(most) {
-                    self.take_battery(neighbour, &mut group, most);
+                    self.take_battery(battery, &mut group, most);
                 }
             }
         }

@@ -179,7 +179,7 @@ fn neighbours_that_come_together_again_share_a_prepared_statement() {
         .map(|name| make_table(&mut connection, name))
         .collect();
     let mut seen = Seen::default();
-    // Two rounds of eight, then with one more, then without it again.
+    // Rounds of eight, one with one more, and rounds of eight again.
     for (round, count) in [8, 8, 8, 9, 8, 8].into_iter().enumerate() {
         let received = i64::try_from(round).unwrap();
         let piece = Piece {
