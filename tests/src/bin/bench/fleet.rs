@@ -2,10 +2,11 @@
 
 use std::{
     sync::{Arc, OnceLock},
+    thread,
     time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use futures_util::{SinkExt, StreamExt, TryStreamExt, stream};
 use system_tests::Stack;
 use tokio::{
@@ -19,7 +20,7 @@ use uuid::Uuid;
 use crate::{
     peer,
     processor::{Machine, Parts},
-    socket::{self, Socket, single_row},
+    socket::{self, Socket, WaitingSocket, single_row},
     summary::{Summary, median, percentile},
 };
 
@@ -48,8 +49,10 @@ pub(crate) async fn one_row_each(
     batteries: usize,
 ) -> anyhow::Result<()> {
     stack.start_hub_without_bus().await;
-    let mut sockets = open(stack, batteries).await?;
-    let mut halves = vec![sockets.split_off(batteries / 2), sockets];
+    let sockets = open(stack, batteries).await?.into_iter();
+    let mut sockets: Vec<_> = sockets
+        .map(socket::waiting)
+        .collect::<anyhow::Result<_>>()?;
     let (mut speeds, mut begun_at) = (Vec::new(), None);
     for round in 0..=ROUNDS {
         if round == 1 {
@@ -58,14 +61,7 @@ pub(crate) async fn one_row_each(
         }
         let row = single_row(round)?;
         let begun = Instant::now();
-        let tasks: Vec<_> = halves
-            .into_iter()
-            .map(|sockets| tokio::spawn(one_row(sockets, row.clone(), round + 1)))
-            .collect();
-        halves = Vec::new();
-        for task in tasks {
-            halves.push(task.await??);
-        }
+        tokio::task::block_in_place(|| one_row(&mut sockets, &row, round + 1))?;
         let speed = batteries as f64 / begun.elapsed().as_secs_f64();
         println!("  round {round}: {speed:.0} rows/s");
         speeds.push(speed);
@@ -75,7 +71,7 @@ pub(crate) async fn one_row_each(
         let rows = (ROUNDS * batteries) as f64;
         Parts::now(stack)?.print_since(&parts, busy, rows);
     }
-    drop(halves);
+    drop(sockets);
     stack.stop_hub();
     // The first round made the tables.
     let speed = median(speeds.split_off(1));
@@ -93,20 +89,25 @@ pub(crate) async fn one_row_each(
     Ok(())
 }
 
-/// Sends a row over each socket, then waits until all are durable. One task for many sockets: what
-/// the generator takes of the machine, the hub does not have.
-async fn one_row(
-    mut sockets: Vec<Socket>,
-    row: Message,
-    stored: usize,
-) -> anyhow::Result<Vec<Socket>> {
-    for socket in &mut sockets {
-        socket.send(row.clone()).await?;
-    }
-    for socket in &mut sockets {
-        socket::until_stored(socket, i64::try_from(stored)?).await?;
-    }
-    Ok(sockets)
+/// Sends a row over each socket, then waits until all are durable. Two threads that wait for one
+/// socket after another: what the generator takes of the machine, the hub does not have.
+fn one_row(sockets: &mut [WaitingSocket], row: &Message, stored: usize) -> anyhow::Result<()> {
+    let stored = i64::try_from(stored)?;
+    let (some, others) = sockets.split_at_mut(sockets.len() / 2);
+    let send_and_wait = |sockets: &mut [WaitingSocket]| {
+        for socket in sockets.iter_mut() {
+            socket.send(row.clone())?;
+        }
+        for socket in sockets {
+            while socket::stored(&socket.read()?)?.is_none_or(|position| position < stored) {}
+        }
+        anyhow::Ok(())
+    };
+    thread::scope(|scope| {
+        let sending = scope.spawn(|| send_and_wait(some));
+        send_and_wait(others)?;
+        sending.join().map_err(|_panic| anyhow!("a sender panicked"))?
+    })
 }
 
 /// Measures `fleet10k_idle_share`: each socket sends a row a second, whatever was acknowledged.

@@ -11,7 +11,7 @@ use tokio_tungstenite::{
         Bytes, Message,
         client::IntoClientRequest,
         http::{HeaderValue, header::SEC_WEBSOCKET_PROTOCOL},
-        protocol::WebSocketConfig,
+        protocol::{Role, WebSocket, WebSocketConfig},
     },
 };
 use uuid::Uuid;
@@ -19,6 +19,9 @@ use uuid::Uuid;
 use crate::rows::batch;
 
 pub(crate) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// One whose owner waits for it alone, which costs least.
+pub(crate) type WaitingSocket = WebSocket<std::net::TcpStream>;
 
 /// What the hub says.
 #[derive(Debug, Deserialize)]
@@ -48,6 +51,21 @@ pub(crate) async fn connect(stack: &Stack, battery: &str, session: Uuid) -> anyh
     let greeting = socket.next().await.context("the hub says nothing")??;
     ensure!(greeting.to_text()?.contains("hello"), "{greeting}");
     Ok(socket)
+}
+
+/// Makes a socket on which everything was read one that its owner waits for.
+pub(crate) fn waiting(socket: Socket) -> anyhow::Result<WaitingSocket> {
+    let config = *socket.get_config();
+    let MaybeTlsStream::Plain(stream) = socket.into_inner() else {
+        anyhow::bail!("the hub speaks TLS");
+    };
+    let stream = stream.into_std()?;
+    stream.set_nonblocking(false)?;
+    Ok(WebSocket::from_raw_socket(
+        stream,
+        Role::Client,
+        Some(config),
+    ))
 }
 
 /// Returns the position up to which rows are durable, if a message says so.
