@@ -188,7 +188,7 @@ impl Default for Settings {
             log_format: LogFormat::default(),
             log_filter: "info".to_owned(),
             http_workers: 0,
-            writers: 4,
+            writers: 3,
             pool_size: 8,
             frame_bytes: 4 << 20,
             body_bytes: 64 << 20,
