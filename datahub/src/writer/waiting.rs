@@ -157,8 +157,8 @@ impl Waiting {
     fn next_turn(&mut self) -> Option<i64> {
         let queues = &self.queues;
         let waits = |battery: &i64| queues.contains_key(battery);
-        let hurried = std::iter::from_fn(|| self.hurried.pop_front()).find(waits);
-        hurried.or_else(|| std::iter::from_fn(|| self.turns.pop_front()).find(waits))
+        let hurried = iter::from_fn(|| self.hurried.pop_front()).find(waits);
+        hurried.or_else(|| iter::from_fn(|| self.turns.pop_front()).find(waits))
     }
 }
 

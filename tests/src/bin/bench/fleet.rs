@@ -106,7 +106,9 @@ fn one_row(sockets: &mut [WaitingSocket], row: &Message, stored: usize) -> anyho
     thread::scope(|scope| {
         let sending = scope.spawn(|| send_and_wait(some));
         send_and_wait(others)?;
-        sending.join().map_err(|_panic| anyhow!("a sender panicked"))?
+        sending
+            .join()
+            .map_err(|_panic| anyhow!("a sender panicked"))?
     })
 }
 
