@@ -256,12 +256,23 @@ mod tests {
     }
 
     #[test]
+    fn neighbours_are_torn_apart_only_where_a_group_has_no_room_for_all() {
+        let mut waiting = waiting(&[(100, 0, 1), (3, 0, 1), (1, 0, 1), (5, 0, 1)]);
+        let three = Bounds { tables: 3, ..ALL };
+        assert_eq!(take(&mut waiting, three), [(100, 0)]);
+        let two = Bounds { tables: 2, ..ALL };
+        assert_eq!(take(&mut waiting, two), [(3, 0), (1, 0)]);
+        assert_eq!(take(&mut waiting, two), [(5, 0)]);
+        assert!(waiting.is_empty());
+    }
+
+    #[test]
     fn neighbours_go_with_the_one_whose_turn_it_is_and_lose_no_turn_by_it() {
         let mut waiting = waiting(&[(3, 0, 1), (100, 0, 1), (200, 0, 1), (1, 0, 1), (5, 0, 1)]);
         let four = Bounds { tables: 4, ..ALL };
         assert_eq!(take(&mut waiting, four), [(3, 0), (1, 0), (5, 0), (100, 0)]);
         waiting.push(batch(1, 1, 1));
-        assert_eq!(take(&mut waiting, ALL), [(1, 1), (200, 0)]);
+        assert_eq!(take(&mut waiting, ALL), [(200, 0), (1, 1)]);
         assert_eq!((take(&mut waiting, ALL), waiting.len()), (Vec::new(), 0));
     }
 
