@@ -1,7 +1,7 @@
 //! Rows on their way from a connection to a writer, and what the connection hears of them.
 
 use std::{
-    mem,
+    collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -73,7 +73,7 @@ pub struct Progress {
     pub rejected: u64,
     /// Position and reason of the first of them.
     pub first_rejection: Option<(i64, String)>,
-    rejects: Vec<(i64, String)>,
+    rejects: VecDeque<(i64, String)>,
 }
 
 /// One upload connection as the writers see it.
@@ -136,16 +136,19 @@ impl Uploader {
         self.progress.subscribe()
     }
 
-    /// Returns the positions and reasons of rows rejected since the last call.
+    /// Returns the positions and reasons of rows rejected since the last call, `most` at once, and
+    /// whether these are all.
     ///
     /// There are never more than the connection's window.
-    pub fn take_rejects(&self) -> Vec<(i64, String)> {
-        let mut rejects = Vec::new();
+    pub fn take_rejects(&self, most: usize) -> (Vec<(i64, String)>, bool) {
+        let (mut rejects, mut are_all) = (Vec::new(), true);
         self.progress.send_if_modified(|progress| {
-            rejects = mem::take(&mut progress.rejects);
+            let count = progress.rejects.len().min(most);
+            rejects.extend(progress.rejects.drain(..count));
+            are_all = progress.rejects.is_empty();
             false
         });
-        rejects
+        (rejects, are_all)
     }
 
     /// Tells that all rows below `position` are durable, where the newest of them stands, and

@@ -240,13 +240,15 @@ fn step_by_step(
     let works: Vec<(&mut Line, Work<'_>)> = works.collect();
     if joined && works.len() > 1 {
         let together = (rules.neighbours, &mut seen);
-        work::write_joined(connection, works, together, &mut outcomes)?;
+        let written = work::write_joined(connection, works, together, &mut outcomes);
+        tables.keep_seen(seen);
+        written?;
     } else {
         for (line, work) in works {
             work.write(connection, line, &mut outcomes)?;
         }
+        tables.keep_seen(seen);
     }
-    tables.keep_seen(seen);
     if !lines.is_empty() {
         batteries::advance(connection, &lines, rules.relayed(&lines))?;
     }

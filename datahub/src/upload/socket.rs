@@ -66,6 +66,15 @@ pub(super) struct Socket {
     access: Access,
 }
 
+/// Ends what is said when nobody listens any more, whyever that is.
+struct HangUp(Rc<Wire>);
+
+impl Drop for HangUp {
+    fn drop(&mut self) {
+        self.0.hang_up();
+    }
+}
+
 /// The settings of sockets.
 #[derive(Debug, Clone)]
 struct SocketSettings {
@@ -125,6 +134,7 @@ impl Socket {
 
     /// Serves the socket to its end.
     pub(super) async fn serve(mut self) {
+        let _silenced = HangUp(Rc::clone(&self.wire));
         let (access, battery) = (self.access.clone(), self.intake.uploader.battery.clone());
         let end = tokio::select! {
             biased;
@@ -138,9 +148,7 @@ impl Socket {
             self.intake.uploader.battery,
             self.intake.received()
         );
-        if end == End::Lost {
-            self.wire.hang_up();
-        } else {
+        if end != End::Lost {
             self.close(&end).await;
         }
         self.intake.close().await;
@@ -156,15 +164,16 @@ impl Socket {
         let wire = Rc::clone(&self.wire);
         let mut ended = pin!(wire.ended());
         loop {
-            let waiting = self.intake.received() - self.progress.borrow_and_update().stored;
-            let window = self.settings.window_rows - waiting;
+            // Who does not hear of rows gets no more of them in.
+            let told = self.wire.told();
+            let window = self.settings.window_rows - (self.intake.received() - told);
             let may_read = window > 0;
             let step = tokio::select! {
                 biased;
                 () = stopped.as_mut() => Err(End::Stopping),
                 end = ended.as_mut() => Err(end),
                 frame = self.frames.recv(), if may_read => self.take(frame, window).await,
-                _ = self.progress.changed(), if !may_read => Ok(()),
+                told = wire.told_more(told), if !may_read => told,
                 _ = pings.tick() => self.ping(may_read),
             };
             if let Err(end) = step {
@@ -341,7 +350,11 @@ impl Socket {
     /// Finds out whether the client leaves unread what it is told of its rows.
     fn find_unread(&mut self) -> Result<(), End> {
         let told = self.wire.told();
-        if told >= self.progress.borrow().stored {
+        let (stored, has_ended) = {
+            let progress = self.progress.borrow();
+            (progress.stored, progress.ending.is_some())
+        };
+        if told >= stored && !has_ended {
             self.unread = None;
             return Ok(());
         }

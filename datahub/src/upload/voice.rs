@@ -46,6 +46,9 @@ const RELAYED_WITHIN: Duration = Duration::from_secs(4);
 /// How long a battery may be set aside before its clients hear of it: most locks are short.
 const WAITING_AFTER: Duration = Duration::from_secs(1);
 
+/// Rejected rows that are told in one go: there may be as many as the window is wide.
+const REJECTS_AT_ONCE: usize = 1000;
+
 /// What the two halves of a socket tell each other. They live on one thread.
 #[derive(Debug)]
 pub(super) struct Wire {
@@ -147,6 +150,22 @@ impl Wire {
         }
     }
 
+    /// Waits until the client heard of more rows than those below `position`.
+    ///
+    /// # Errors
+    /// It hears nothing any more.
+    pub(super) async fn told_more(&self, position: i64) -> Result<(), End> {
+        loop {
+            if self.is_silent.get() {
+                return Err(End::Lost);
+            }
+            if self.told.get() > position {
+                return Ok(());
+            }
+            self.ear.notified().await;
+        }
+    }
+
     /// Waits until nothing more is said.
     pub(super) async fn silent(&self) {
         while !self.is_silent.get() {
@@ -236,7 +255,9 @@ impl Voice {
                 return Ok(None);
             }
             match self.news().await {
-                News::Stored | News::Relayed => self.report(&mut out)?,
+                News::Stored | News::Relayed => {
+                    self.report(&mut out)?;
+                }
                 News::Notice => {
                     self.waiting_at = waiting_at(self.notice.borrow_and_update().as_ref());
                 }
@@ -314,25 +335,31 @@ impl Voice {
         if wanted.ping {
             self.send(ws::Message::Ping(Bytes::new()), out)?;
         }
-        if wanted.report || wanted.close.is_some() {
-            self.report(out)?;
-        }
-        if let Some(reason) = wanted.close {
+        let has_said_all = !(wanted.report || wanted.close.is_some()) || self.report(out)?;
+        if !has_said_all {
+            self.wire.wanted.borrow_mut().close = wanted.close;
+        } else if let Some(reason) = wanted.close {
             self.send(ws::Message::Close(Some(cut(reason))), out)?;
             self.wire.fall_silent();
         }
         Ok(())
     }
 
-    /// Tells of rejected rows, and acknowledges, if there is something new.
-    fn report(&mut self, out: &mut BytesMut) -> io::Result<()> {
+    /// Tells of rejected rows, and acknowledges, if there is something new; tells whether that is
+    /// all for now. If not, it is wanted to go on.
+    fn report(&mut self, out: &mut BytesMut) -> io::Result<bool> {
         let (stored, ending) = {
             let progress = self.progress.borrow_and_update();
             (progress.stored, progress.ending.clone())
         };
-        for (position, reason) in self.uploader.take_rejects() {
+        let (rejects, are_all) = self.uploader.take_rejects(REJECTS_AT_ONCE);
+        for (position, reason) in rejects {
             let reason = reason.as_str();
             self.say(&Message::Reject { position, reason }, out)?;
+        }
+        if !are_all {
+            self.wire.report();
+            return Ok(false);
         }
         self.relayed_at = None;
         let (received, relayed) = (self.wire.received.get(), self.uploader.relayed());
@@ -353,12 +380,13 @@ impl Voice {
             fault::passed("hub.after_acknowledgement");
             self.wire.told.set(stored);
             self.wire.told_at.set(now);
+            self.wire.ear.notify_waiters();
         }
         if let Some(ending) = ending {
             self.wire.ended.borrow_mut().get_or_insert(ending.into());
             self.wire.ear.notify_waiters();
         }
-        Ok(())
+        Ok(true)
     }
 }
 

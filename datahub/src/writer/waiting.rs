@@ -28,8 +28,9 @@ pub(super) struct Bounds {
 #[derive(Debug)]
 struct Queue {
     batches: VecDeque<Batch>,
-    /// When the battery began to wait for its turn.
+    /// When the battery began to wait for its turn, and which turn that is.
     since: Instant,
+    turn: u64,
 }
 
 /// Batches that are taken together.
@@ -52,9 +53,10 @@ impl Group {
 pub(super) struct Waiting {
     neighbours: Neighbours,
     queues: HashMap<i64, Queue>,
-    /// Batteries in the order of their turns. One that was hurried, or went with a neighbour, has no
-    /// queue any more when its turn comes, or a later one.
-    turns: VecDeque<i64>,
+    /// Turns, and whose they are, in order. A battery that was hurried, or went with a neighbour, has
+    /// no queue any more when this turn comes, or one that waits for a later turn.
+    turns: VecDeque<(i64, u64)>,
+    last_turn: u64,
     /// Batteries for whose rows somebody waits before doing anything else.
     hurried: VecDeque<i64>,
     batches: usize,
@@ -66,6 +68,7 @@ impl Waiting {
             neighbours,
             queues: HashMap::new(),
             turns: VecDeque::new(),
+            last_turn: 0,
             hurried: VecDeque::new(),
             batches: 0,
         }
@@ -83,12 +86,14 @@ impl Waiting {
     /// Appends a batch to its battery's queue.
     pub(super) fn push(&mut self, batch: Batch) {
         let battery = batch.battery_id();
-        let turns = &mut self.turns;
+        let (turns, turn) = (&mut self.turns, &mut self.last_turn);
         let queue = self.queues.entry(battery).or_insert_with(|| {
-            turns.push_back(battery);
+            *turn += 1;
+            turns.push_back((battery, *turn));
             Queue {
                 batches: VecDeque::new(),
                 since: Instant::now(),
+                turn: *turn,
             }
         });
         queue.batches.push_back(batch);
@@ -104,7 +109,8 @@ impl Waiting {
 
     /// Tells whether a battery was hurried, or one waited for so long.
     pub(super) fn is_due(&self, patience: Duration) -> bool {
-        let first = self.turns.iter().find_map(|id| self.queues.get(id));
+        let mut turns = self.turns.iter();
+        let first = turns.find_map(|turn| of_turn(&self.queues, *turn));
         !self.hurried.is_empty() || first.is_some_and(|queue| queue.since.elapsed() >= patience)
     }
 
@@ -112,14 +118,17 @@ impl Waiting {
     pub(super) fn take(&mut self, most: Bounds) -> Vec<Batch> {
         let mut group = Group::default();
         while group.has_room(most)
-            && let Some(battery) = self.next_turn()
+            && let Some((battery, turn)) = self.next_turn()
         {
             let around = self.neighbours.around(battery);
             let waits = |id: &i64| self.queues.contains_key(id);
             let together: Vec<i64> = around.filter(waits).collect();
-            if group.tables > 0 && group.tables + together.len() > most.tables {
+            if let Some(turn) = turn
+                && group.tables > 0
+                && group.tables + together.len() > most.tables
+            {
                 // They would be torn apart: the next group begins with them.
-                self.turns.push_front(battery);
+                self.turns.push_front((battery, turn));
                 break;
             }
             for battery in iter::once(battery).chain(together) {
@@ -148,18 +157,28 @@ impl Waiting {
         if queue.batches.is_empty() {
             self.queues.remove(&battery);
         } else {
-            queue.since = Instant::now();
-            self.turns.push_back(battery);
+            self.last_turn += 1;
+            (queue.since, queue.turn) = (Instant::now(), self.last_turn);
+            self.turns.push_back((battery, self.last_turn));
         }
     }
 
-    /// Returns the battery whose turn it is.
-    fn next_turn(&mut self) -> Option<i64> {
+    /// Returns the battery that goes next, and which turn that is; none where it was hurried.
+    fn next_turn(&mut self) -> Option<(i64, Option<u64>)> {
         let queues = &self.queues;
         let waits = |battery: &i64| queues.contains_key(battery);
-        let hurried = iter::from_fn(|| self.hurried.pop_front()).find(waits);
-        hurried.or_else(|| iter::from_fn(|| self.turns.pop_front()).find(waits))
+        if let Some(hurried) = iter::from_fn(|| self.hurried.pop_front()).find(waits) {
+            return Some((hurried, None));
+        }
+        let mut turns = iter::from_fn(|| self.turns.pop_front());
+        let (battery, turn) = turns.find(|turn| of_turn(queues, *turn).is_some())?;
+        Some((battery, Some(turn)))
     }
+}
+
+/// Returns the queue of a battery, if it waits for this turn.
+fn of_turn(queues: &HashMap<i64, Queue>, (battery, turn): (i64, u64)) -> Option<&Queue> {
+    queues.get(&battery).filter(|queue| queue.turn == turn)
 }
 
 #[cfg(test)]
@@ -288,6 +307,22 @@ mod tests {
         waiting.push(batch(300, 1, 1));
         assert!(!waiting.is_due(Duration::MAX));
         assert_eq!(take(&mut waiting, ALL), [(100, 0), (200, 0), (300, 1)]);
+    }
+
+    #[test]
+    fn turns_are_no_more_than_batteries_however_often_they_go_with_neighbours() {
+        let mut waiting = waiting(&[]);
+        let group = Bounds { tables: 20, ..ALL };
+        for step in 0_i64..20_000 {
+            // In an order that is never that of the ids.
+            let battery = step * 389 % 331;
+            waiting.push(batch(battery, step, 1));
+            if step % 15 == 0 {
+                take(&mut waiting, group);
+            }
+            let turns = waiting.turns.len();
+            assert!(turns <= 2 * 331, "{turns} turns after {step} rows");
+        }
     }
 
     #[test]

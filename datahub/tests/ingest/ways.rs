@@ -268,11 +268,11 @@ async fn a_group_in_one_statement_keeps_the_latest_time_that_a_correction_left()
     let hub = TestHub::start(&postgres).await;
     let (mut client, _) = hub.speaking("b").await;
     let sent = settle(&postgres, &mut client).await;
-    execute(&postgres, "UPDATE hub.batteries SET latest_test_time = 7");
+    execute(&postgres, "UPDATE hub.batteries SET latest_test_time = 7.5");
     client.send(&rows(sent, sent + 1)).await;
     client.until_stored(sent + 1).await;
     let latest = "SELECT latest_test_time AS latest FROM hub.batteries";
-    assert_eq!(query(&postgres, latest), json!([{"latest": 7.0}]));
+    assert_eq!(query(&postgres, latest), json!([{"latest": 7.5}]));
     assert!(hub.stop().await);
 }
 
