@@ -98,3 +98,37 @@ async fn many_locked_tables_leave_the_others_their_room() {
         assert_eq!(query(&postgres, &rows), json!([{"count": 7}]));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_gone_with_a_full_window_leaves_no_socket_behind() {
+    let postgres = postgres();
+    let hub = TestHub::start_with(&postgres, |settings| settings.window_rows = 4).await;
+    let path = "b7?session=0b5f4f10-6f5e-4a57-9a3e-3f1d6c1f7a02";
+    let (mut client, _) = hub.speaking(path).await;
+    client.send(&json!({"a": 0})).await;
+    client.until_stored(1).await;
+    let mut lock = TableLock::take(&postgres, "b7");
+    for a in 1..9 {
+        client.send(&json!({"a": a})).await;
+    }
+    parked(&hub, 1).await;
+    drop(client);
+    let (mut again, _) = hub.speaking(&format!("{path}&from=1")).await;
+    lock.unlock();
+    eventually(PATIENCE, async || {
+        match hub.metric("datahub_upload_sockets").await {
+            1 => Ok(()),
+            open => Err(format!("{open} sockets are open")),
+        }
+    })
+    .await;
+    let rows: Vec<Value> = (1..9).map(|a| json!({"a": a})).collect();
+    again.send(&rows).await;
+    again.until_stored(9).await;
+    let stored = "SELECT count(*) AS rows, count(DISTINCT a) AS different FROM battery.b7";
+    assert_eq!(
+        query(&postgres, stored),
+        json!([{"rows": 9, "different": 9}])
+    );
+    assert!(hub.stop().await);
+}
