@@ -102,7 +102,10 @@ async fn many_locked_tables_leave_the_others_their_room() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_is_gone_with_a_full_window_leaves_no_socket_behind() {
     let postgres = postgres();
-    let hub = TestHub::start_with(&postgres, |settings| settings.window_rows = 4).await;
+    let hub = TestHub::start_with(&postgres, |settings| {
+        (settings.rows_per_frame, settings.window_rows) = (4, 4);
+    })
+    .await;
     let path = "b7?session=0b5f4f10-6f5e-4a57-9a3e-3f1d6c1f7a02";
     let (mut client, _) = hub.speaking(path).await;
     client.send(&json!({"a": 0})).await;
@@ -122,8 +125,9 @@ async fn a_client_that_is_gone_with_a_full_window_leaves_no_socket_behind() {
         }
     })
     .await;
-    let rows: Vec<Value> = (1..9).map(|a| json!({"a": a})).collect();
-    again.send(&rows).await;
+    for a in 1..9 {
+        again.send(&json!({"a": a})).await;
+    }
     again.until_stored(9).await;
     let stored = "SELECT count(*) AS rows, count(DISTINCT a) AS different FROM battery.b7";
     assert_eq!(
