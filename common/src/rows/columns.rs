@@ -90,7 +90,7 @@ impl Columns {
     }
 
     /// Returns the names of the columns, in order.
-    pub(super) fn names(&self) -> &[String] {
+    fn names(&self) -> &[String] {
         self.names.as_deref().map_or(&[], Vec::as_slice)
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A fleet sends each battery's row by itself, and a statement for each table would be a round
 //! trip for each row. `WITH "0" AS (INSERT …), "1" AS (INSERT …) SELECT` is one for all. Where the
-//! same neighbours came together the time before, it is prepared.
+//! same neighbours came together lately, it is prepared.
 
 use diesel::{
     PgConnection, QueryResult, RunQueryDsl,
