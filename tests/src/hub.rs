@@ -123,13 +123,15 @@ impl HubProcess {
 
     /// Waits until it is ready.
     pub async fn ready(&self) {
-        let url = format!("{}/ready", self.url());
-        eventually(PATIENCE, || async {
-            let answer = reqwest::get(&url).await.map_err(|e| e.to_string())?;
-            if answer.status().is_success() {
-                return Ok(());
-            }
-            Err(answer.text().await.unwrap_or_default() + &self.log())
+        eventually(PATIENCE, || says_ready(self.url(), self.log())).await;
+    }
+
+    /// Waits until it is ready, and starts it again where it dies meanwhile: a fault point may be
+    /// passed after the last row was acknowledged.
+    pub async fn revived(&mut self) {
+        eventually(PATIENCE, || {
+            self.revive();
+            says_ready(self.url(), self.log())
         })
         .await;
     }
@@ -166,4 +168,14 @@ impl HubProcess {
         let peak = peak.and_then(|peak| peak.trim().trim_end_matches(" kB").parse().ok());
         self.peak_kib = self.peak_kib.max(peak.unwrap_or_default());
     }
+}
+
+/// Returns what the hub at `url`, whose log is `log`, says or lacks where it is not ready.
+async fn says_ready(url: String, log: String) -> Result<(), String> {
+    let answer = reqwest::get(format!("{url}/ready")).await;
+    let answer = answer.map_err(|error| format!("{error}; {log}"))?;
+    if answer.status().is_success() {
+        return Ok(());
+    }
+    Err(answer.text().await.unwrap_or_default() + &log)
 }

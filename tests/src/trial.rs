@@ -208,10 +208,7 @@ impl Trial {
         self.open_gate();
         self.all_acknowledged().await?;
         for hub in &mut self.hubs {
-            hub.revive();
-        }
-        for hub in &self.hubs {
-            hub.ready().await;
+            hub.revived().await;
         }
         self.judge().await
     }
