@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rovi_common::{http::Problem, name::BatteryName, services::Services};
+use rovi_common::{http::Problem, name::BatteryName, rows::SharedNames, services::Services};
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -31,6 +31,8 @@ pub struct Hub {
     pub frames: Arc<Semaphore>,
     /// Memory for bodies of requests.
     pub bodies: Bodies,
+    /// Names of columns that rows of many batteries have.
+    pub names: Arc<SharedNames>,
     /// Room in the writers' queues.
     pub rooms: Rooms,
     /// The connections that are open.

@@ -145,8 +145,9 @@ impl Service {
         let keeper = start_access(&gate, &bus, &pool, &lifecycle);
         let deletions = start_deletions(&bus, &pool, &uploads, &registry, &lifecycle);
         let corrections = start_corrections(&bus, &pool, &lifecycle);
-        let publishes = folder.is_none();
-        let relay = publishes.then(|| relay_parts(bus, &pool, &settings, &readiness));
+        let relay = folder
+            .is_none()
+            .then(|| relay_parts(bus, &pool, &settings, &readiness));
         let (board, relay) = start_relay(relay, &registry, &lifecycle);
         let writers =
             Writers::start(&settings, &lifecycle, relay, &metrics).map_err(ServiceError::Start)?;
@@ -157,6 +158,7 @@ impl Service {
             exports: Arc::new(Semaphore::new(settings.exports)),
             frames: Arc::new(Semaphore::new(settings.frames_bytes as usize)),
             files: Arc::new(Semaphore::new(settings.files)),
+            names: Arc::default(),
             settings,
             pool,
             writers,

@@ -7,10 +7,12 @@ mod column;
 mod columns;
 pub mod packed;
 mod refusal;
+mod shared_names;
 mod value;
 
 pub use cell::Cell;
 pub use column::Column;
 pub use columns::{Columns, ColumnsError};
 pub use refusal::Refusal;
+pub use shared_names::SharedNames;
 pub use value::{BIG_INTEGER, Value, timestamp_us};

@@ -75,8 +75,8 @@ impl Hints {
         });
     }
 
-    /// Gives what waits for these lines, each once, to a writer that holds them.
-    pub(crate) fn hand_over(&self, lines: &[Line]) -> Marks {
+    /// Gives what waits for these lines, each once, to a writer that moves them.
+    pub(crate) fn hand_over<'l>(&self, lines: impl IntoIterator<Item = &'l Line>) -> Marks {
         let (mut waiting, now) = (lock(&self.waiting), Instant::now());
         let mut marks = Marks::default();
         for line in lines {

@@ -11,7 +11,6 @@ use rovi_common::fault;
 
 use super::{
     batteries::Line,
-    fit,
     group::{ByBattery, Failure, Outcome, Outcomes, Rules},
     insert::{COPY_ROWS, from_arrays},
     known::Tables,
@@ -32,16 +31,19 @@ pub(super) fn write(
     batches: &[Batch],
     rules: &Rules,
 ) -> Result<Option<Vec<Outcome>>, Failure> {
-    let Some((line, table)) = expected(tables, batches, rules) else {
+    let Some((line, table)) = expected(tables, batches) else {
         return Ok(None);
     };
     let places: Vec<usize> = (0..batches.len()).collect();
     let work = Work::new(batches, &places, table, rules);
+    if !work.is_plain(rules) {
+        return Ok(None);
+    }
     let pieces = work.pieces();
     let spans: Vec<Span<'_, '_>> = pieces.iter().map(Span::whole).collect();
     let (moved, rows) = number(line, &spans, rules.horizon_s);
     let count: usize = rows.iter().map(Numbered::len).sum();
-    if count == 0 || count >= COPY_ROWS || !work.fits() {
+    if count == 0 || count >= COPY_ROWS {
         return Ok(None);
     }
     fault::point("hub.in_write")?;
@@ -57,39 +59,23 @@ pub(super) fn write(
     drop(spans);
     drop(pieces);
     if !matches!(written, Ok(true)) {
-        tables.unsettle();
+        let battery = line.id;
+        tables.unsettle([battery]);
         return written.map(|_| None);
     }
     let mut outcomes = Outcomes::new(batches.len());
     work.all_stored(&moved, runs, &mut outcomes);
     let found = line.clone();
-    tables.left(&found, moved);
+    tables.left(&[found], vec![moved]);
     Ok(Some(outcomes.into_vec()))
 }
 
-/// Returns line and table of the group's only battery, where both are expected to be as they were
-/// and all its rows are new ones that the table takes.
-fn expected<'t>(
-    tables: &'t Tables,
-    batches: &[Batch],
-    rules: &Rules,
-) -> Option<(&'t Line, &'t Table)> {
-    let line = tables.steady(batches.first()?.battery_id())?;
-    let table = tables.get(line.id)?;
-    are_plain(batches, line, table, rules).then_some((line, table))
-}
-
-/// Tells whether batches are all of one battery, whose table takes their rows as it is.
-fn are_plain(batches: &[Batch], line: &Line, table: &Table, rules: &Rules) -> bool {
-    let is_plain = |batch: &Batch| {
-        let rows = &batch.decoded.columns;
-        batch.battery_id() == line.id
-            && batch.replayed.is_empty()
-            && batch.decoded.rejected.is_empty()
-            && !fit::wants_change(rows, table, rules.columns)
-            && !fit::may_reject(rows, table)
-    };
-    table.is_current(line) && batches.iter().all(is_plain)
+/// Returns line and table of the group's only battery, where both are expected to be as they were.
+fn expected<'t>(tables: &'t Tables, batches: &[Batch]) -> Option<(&'t Line, &'t Table)> {
+    let battery = batches.first()?.battery_id();
+    let (line, table) = tables.steady(battery)?;
+    let is_only = batches.iter().all(|batch| batch.battery_id() == battery);
+    (is_only && table.is_current(line)).then_some((line, table))
 }
 
 /// A battery's turn: where line and sessions are expected, and where they move.

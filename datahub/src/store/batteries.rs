@@ -121,6 +121,40 @@ pub(super) fn advance(
     lines: &[Line],
     relayed: Marks,
 ) -> QueryResult<usize> {
+    let statement = moving(lines.iter(), relayed).sql(") AS p WHERE b.id = p.id");
+    statement.execute(connection)
+}
+
+/// As [`advance`], for lines that nobody holds: moves those that stand where they were `found`, in
+/// the order of their ids, and counts them.
+pub(super) fn advance_from<'l>(
+    connection: &mut PgConnection,
+    found: &[&Line],
+    lines: impl Iterator<Item = &'l Line> + Clone,
+    relayed: Marks,
+) -> QueryResult<usize> {
+    let latest = found.iter().map(|line| line.latest_test_time);
+    moving(lines, relayed)
+        .sql(", unnest(")
+        .array(ArrayBind::longs(found.iter().map(|line| line.epoch)))
+        .sql(") AS epoch, unnest(")
+        .array(ArrayBind::longs(found.iter().map(|line| line.form)))
+        .sql(") AS form, unnest(")
+        .array(ArrayBind::longs(found.iter().map(|line| line.last_seq)))
+        .sql(") AS old_seq, unnest(")
+        .array(ArrayBind::ints(found.iter().map(|line| line.segment)))
+        .sql(") AS old_segment, unnest(")
+        .array(ArrayBind::doubles(latest))
+        .sql(
+            ") AS old_latest) AS p WHERE b.id = p.id AND b.epoch = p.epoch AND b.form = p.form \
+             AND b.last_seq = p.old_seq AND b.segment = p.old_segment \
+             AND b.latest_test_time IS NOT DISTINCT FROM p.old_latest",
+        )
+        .execute(connection)
+}
+
+/// Begins a statement that moves lines, up to what more is told of each.
+fn moving<'l>(lines: impl Iterator<Item = &'l Line> + Clone, relayed: Marks) -> Statement {
     Statement::cached()
         .sql(
             "UPDATE hub.batteries b SET last_seq = p.last_seq, segment = p.segment, \
@@ -128,18 +162,17 @@ pub(super) fn advance(
                WHEN p.relayed > b.relayed_seq AND (SELECT epoch FROM hub.bus WHERE \"only\") = ANY(",
         )
         .array(ArrayBind::uuids([relayed.bus_epoch]))
-        .sql(") THEN p.relayed ELSE b.relayed_seq END FROM unnest(")
-        .array(ArrayBind::longs(lines.iter().map(|line| line.id)))
-        .sql(", ")
-        .array(ArrayBind::longs(lines.iter().map(|line| line.last_seq)))
-        .sql(", ")
-        .array(ArrayBind::ints(lines.iter().map(|line| line.segment)))
-        .sql(", ")
-        .array(ArrayBind::doubles(lines.iter().map(|line| line.latest_test_time)))
-        .sql(", ")
+        .sql(") THEN p.relayed ELSE b.relayed_seq END FROM (SELECT unnest(")
+        .array(ArrayBind::longs(lines.clone().map(|line| line.id)))
+        .sql(") AS id, unnest(")
+        .array(ArrayBind::longs(lines.clone().map(|line| line.last_seq)))
+        .sql(") AS last_seq, unnest(")
+        .array(ArrayBind::ints(lines.clone().map(|line| line.segment)))
+        .sql(") AS segment, unnest(")
+        .array(ArrayBind::doubles(lines.map(|line| line.latest_test_time)))
+        .sql(") AS latest, unnest(")
         .array(ArrayBind::longs(relayed.seqs))
-        .sql(") AS p(id, last_seq, segment, latest, relayed) WHERE b.id = p.id")
-        .execute(connection)
+        .sql(") AS relayed")
 }
 
 #[cfg(test)]

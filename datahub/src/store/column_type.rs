@@ -5,7 +5,7 @@ use rovi_common::rows::{Column, Value};
 use super::statement::Element;
 
 /// The type of a column.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ColumnType {
     /// `boolean`
     Bool,

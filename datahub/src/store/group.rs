@@ -27,7 +27,7 @@ use super::{
     fit, insert,
     neighbours::Neighbours,
     number::Run,
-    steps,
+    steady, steps,
     tables::{self, Change, Table},
     work::{self, Work},
 };
@@ -55,7 +55,7 @@ pub(crate) struct Rules {
 
 impl Rules {
     /// Returns what is to be marked as relayed in lines that are held.
-    fn relayed(&self, lines: &[Line]) -> Marks {
+    pub(super) fn relayed<'l>(&self, lines: impl IntoIterator<Item = &'l Line>) -> Marks {
         let hints = self.hints.as_ref();
         hints.map_or_else(Marks::default, |hints| hints.hand_over(lines))
     }
@@ -154,8 +154,9 @@ const LARGE_ROWS: i64 = 100_000;
 /// The batches of one battery, by their place in the group.
 pub(super) type ByBattery = BTreeMap<i64, Vec<usize>>;
 
-/// Writes a group in one transaction; the outcomes stand in the order of `batches`. Where one
-/// battery has the writer to itself, that takes one statement.
+/// Writes a group in one transaction; the outcomes stand in the order of `batches`. Where all lines
+/// are expected where the last groups left them, that takes one statement for a group of one battery
+/// (`store/at_once.rs`), and fewer for others (`store/steady.rs`).
 ///
 /// With `joined`, batteries with few rows share statements; a failure then may not tell which
 /// battery is at fault, and the same group without it does.
@@ -169,16 +170,21 @@ pub(crate) fn write(
     rules: &Rules,
     joined: bool,
 ) -> Result<Vec<Outcome>, Failure> {
-    if joined && let Some(outcomes) = at_once::write(connection, tables, batches, rules)? {
+    let by_battery = by_battery(batches);
+    let written = match by_battery.len() {
+        _ if !joined => None,
+        1 => at_once::write(connection, tables, batches, rules)?,
+        _ => steady::write(connection, tables, (batches, &by_battery), rules)?,
+    };
+    if let Some(outcomes) = written {
         return Ok(outcomes);
     }
-    let written = connection
-        .transaction(|connection| step_by_step(connection, tables, batches, (rules, joined)));
-    let (outcomes, turn) = written.inspect_err(|_| tables.unsettle())?;
-    match turn {
-        Some(turn) => tables.left(&turn.found, turn.left),
-        None => tables.unsettle(),
-    }
+    let batteries: Vec<i64> = by_battery.keys().copied().collect();
+    let written = connection.transaction(|connection| {
+        step_by_step(connection, tables, (batches, by_battery), (rules, joined))
+    });
+    let (outcomes, turns) = written.inspect_err(|_| tables.unsettle(batteries))?;
+    tables.left(&turns.found, turns.left);
     Ok(outcomes)
 }
 
@@ -192,20 +198,19 @@ fn by_battery(batches: &[Batch]) -> ByBattery {
     by_battery
 }
 
-/// The line of a group's only battery.
-struct Turn {
-    found: Line,
-    left: Line,
+/// Lines as they were found, and those that were moved, as they were left.
+struct Turns {
+    found: Vec<Line>,
+    left: Vec<Line>,
 }
 
 /// Takes turns, then moves the sessions, then writes the rows, then moves the lines.
 fn step_by_step(
     connection: &mut PgConnection,
     tables: &mut Tables,
-    batches: &[Batch],
+    (batches, mut by_battery): (&[Batch], ByBattery),
     (rules, joined): (&Rules, bool),
-) -> Result<(Vec<Outcome>, Option<Turn>), Failure> {
-    let mut by_battery = by_battery(batches);
+) -> Result<(Vec<Outcome>, Turns), Failure> {
     let mut outcomes = Outcomes::new(batches.len());
     let mut lines = lock(connection, &mut by_battery, &mut outcomes)?;
     let found = lines.clone();
@@ -253,11 +258,8 @@ fn step_by_step(
         batteries::advance(connection, &lines, rules.relayed(&lines))?;
     }
     fault::point("hub.before_commit")?;
-    let turn = match (<[Line; 1]>::try_from(found), <[Line; 1]>::try_from(lines)) {
-        (Ok([found]), Ok([left])) => Some(Turn { found, left }),
-        _ => None,
-    };
-    Ok((outcomes.into_vec(), turn))
+    let turns = Turns { found, left: lines };
+    Ok((outcomes.into_vec(), turns))
 }
 
 /// Writes batches of one battery in a transaction of its own, which may change the table.

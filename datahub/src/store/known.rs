@@ -1,29 +1,44 @@
-//! What a writer knows from its groups before: what tables look like, which of them were written
-//! together, and whether one battery has the writer to itself.
+//! What a writer knows from its groups before: what tables look like, where their lines are, which
+//! of them were written together, and whether one battery has the writer to itself.
 
 use std::collections::HashMap;
 
-use super::{batteries::Line, neighbours::Seen, tables::Table};
+use super::{batteries::Line, layout::Layouts, neighbours::Seen, tables::Table};
 
-/// Groups of the same battery, each of which found the line where the one before left it, after
-/// which the next is expected to find it, too.
+/// Groups that found a battery's line where the one before left it, after which the next is expected
+/// to find it so, too.
 const STEADY_AFTER: u32 = 2;
 
 /// What is known of tables; each writer has its own, checked against `form` under the line's lock.
 #[derive(Debug, Default)]
 pub(crate) struct Tables {
-    known: HashMap<i64, Table>,
+    known: HashMap<i64, Known>,
+    layouts: Layouts,
     seen: Seen,
-    last: Option<Last>,
+    /// Whose the last groups all were, and how many of them, where they were of one battery.
+    only: Option<(i64, u32)>,
 }
 
-/// The last group, where it was of one battery.
+/// What is known of one battery.
+#[derive(Debug, Default)]
+struct Known {
+    table: Table,
+    left: Option<Left>,
+}
+
+/// Where a group left a battery's line.
 #[derive(Debug)]
-struct Last {
-    /// Where it left the battery's line.
+struct Left {
     line: Line,
-    /// How many such groups came in a row.
+    /// How many groups in a row found it where the one before left it.
     times: u32,
+}
+
+impl Known {
+    fn steady(&self) -> Option<&Line> {
+        let left = self.left.as_ref()?;
+        (left.times >= STEADY_AFTER).then_some(&left.line)
+    }
 }
 
 impl Tables {
@@ -47,51 +62,94 @@ impl Tables {
     }
 
     pub(super) fn get(&self, battery: i64) -> Option<&Table> {
-        self.known.get(&battery)
+        Some(&self.known.get(&battery)?.table)
     }
 
     /// Returns what is known of a table; nothing where it was not known.
     pub(super) fn entry(&mut self, battery: i64) -> &mut Table {
-        self.known.entry(battery).or_default()
+        &mut self.known.entry(battery).or_default().table
     }
 
     pub(super) fn note(&mut self, tables: impl IntoIterator<Item = (i64, Table)>) {
-        self.known.extend(tables);
+        for (battery, mut table) in tables {
+            table.share(&mut self.layouts);
+            *self.entry(battery) = table;
+        }
     }
 
     /// Forgets a table, and where its line is.
     pub(super) fn forget(&mut self, battery: i64) {
         self.known.remove(&battery);
-        self.unsettle();
+        self.only = None;
     }
 
-    /// Returns where the line of a battery is expected, if the last groups were all of it.
-    pub(super) fn steady(&self, battery: i64) -> Option<&Line> {
-        let last = self.last.as_ref()?;
-        (last.line.id == battery && last.times >= STEADY_AFTER).then_some(&last.line)
+    /// Returns where the line of a battery is expected, and what its table looks like.
+    pub(super) fn steady(&self, battery: i64) -> Option<(&Line, &Table)> {
+        let known = self.known.get(&battery)?;
+        Some((known.steady()?, &known.table))
     }
 
     /// Returns where the line is expected of the battery that the last groups were all of.
     pub(crate) fn steadiest(&self) -> Option<&Line> {
-        self.steady(self.last.as_ref()?.line.id)
+        let (battery, times) = self.only?;
+        let line = self.known.get(&battery)?.steady();
+        line.filter(|_| times > STEADY_AFTER)
     }
 
     /// Tells whether the last group was all of one battery.
     pub(crate) fn is_of_one(&self) -> bool {
-        self.last.is_some()
+        self.only.is_some()
     }
 
-    /// Notes that nothing is known of where lines are.
-    pub(crate) fn unsettle(&mut self) {
-        self.last = None;
+    /// Notes that nothing is known of where the line of the last groups' only battery is.
+    pub(crate) fn unsettle_only(&mut self) {
+        let only = self.only.map(|(battery, _)| battery);
+        self.unsettle(only);
     }
 
-    /// Notes that a group of one battery is committed: where it found the line and where it left it.
-    pub(super) fn left(&mut self, found: &Line, left: Line) {
-        let times = match &self.last {
-            Some(last) if last.line == *found => last.times.saturating_add(1),
-            _ => 0,
+    /// Notes that nothing is known of where some lines are.
+    pub(super) fn unsettle(&mut self, batteries: impl IntoIterator<Item = i64>) {
+        self.only = None;
+        for battery in batteries {
+            if let Some(known) = self.known.get_mut(&battery) {
+                known.left = None;
+            }
+        }
+    }
+
+    /// Notes that a group of many is committed that found all lines where they were expected.
+    pub(super) fn moved(&mut self, lines: Vec<Line>) {
+        self.only = None;
+        for line in lines {
+            if let Some(left) = self
+                .known
+                .get_mut(&line.id)
+                .and_then(|known| known.left.as_mut())
+            {
+                left.line = line;
+            }
+        }
+    }
+
+    /// Notes that a group is committed: where it found lines, some of which it moved, and where it
+    /// left those; both in the order of ids.
+    pub(super) fn left(&mut self, found: &[Line], left: Vec<Line>) {
+        self.only = match (self.only, found) {
+            (Some((only, times)), [line]) if only == line.id => {
+                Some((only, times.saturating_add(1)))
+            }
+            (_, [line]) => Some((line.id, 1)),
+            _ => None,
         };
-        self.last = Some(Last { line: left, times });
+        let mut found = found.iter();
+        for line in left {
+            let before = found.find(|found| found.id == line.id);
+            let known = self.known.entry(line.id).or_default();
+            let times = match &known.left {
+                Some(left) if Some(&left.line) == before => left.times.saturating_add(1),
+                _ => 0,
+            };
+            known.left = Some(Left { line, times });
+        }
     }
 }

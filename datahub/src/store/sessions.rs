@@ -323,25 +323,34 @@ pub(super) fn advance(
     connection: &mut PgConnection,
     steps: &[Step],
 ) -> QueryResult<Vec<(Uuid, i64)>> {
-    let moved: Vec<Moved> = Statement::cached()
-        .sql("UPDATE hub.sessions s SET position = p.new, used = now() FROM unnest(")
-        .array(ArrayBind::uuids(
-            steps.iter().map(|step| Some(step.session)),
-        ))
-        .sql(", ")
-        .array(ArrayBind::longs(steps.iter().map(|step| step.attempt)))
-        .sql(", ")
-        .array(ArrayBind::longs(steps.iter().map(|step| step.from)))
-        .sql(", ")
-        .array(ArrayBind::longs(steps.iter().map(|step| step.to)))
-        .sql(
-            ") AS p(id, attempt, old, new) \
-             WHERE s.id = p.id AND s.attempt = p.attempt AND s.position = p.old \
-             RETURNING s.id, s.attempt",
-        )
+    let moved: Vec<Moved> = moving(steps)
+        .sql(" RETURNING s.id, s.attempt")
         .load(connection)?;
     let moved = moved.into_iter();
     Ok(moved.map(|session| (session.id, session.attempt)).collect())
+}
+
+/// As [`advance`]; counts the sessions that moved.
+pub(super) fn advance_all(connection: &mut PgConnection, steps: &[Step]) -> QueryResult<usize> {
+    moving(steps).execute(connection)
+}
+
+fn moving(steps: &[Step]) -> Statement {
+    Statement::cached()
+        .sql("UPDATE hub.sessions s SET position = p.new, used = now() FROM (SELECT unnest(")
+        .array(ArrayBind::uuids(
+            steps.iter().map(|step| Some(step.session)),
+        ))
+        .sql(") AS id, unnest(")
+        .array(ArrayBind::longs(steps.iter().map(|step| step.attempt)))
+        .sql(") AS attempt, unnest(")
+        .array(ArrayBind::longs(steps.iter().map(|step| step.from)))
+        .sql(") AS old, unnest(")
+        .array(ArrayBind::longs(steps.iter().map(|step| step.to)))
+        .sql(
+            ") AS new) AS p \
+             WHERE s.id = p.id AND s.attempt = p.attempt AND s.position = p.old",
+        )
 }
 
 /// Reads attempt and position of sessions and holds them until the transaction ends.

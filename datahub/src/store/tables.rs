@@ -3,7 +3,10 @@
 //! Every change happens in a transaction that holds the line of that one battery, raises its
 //! `form` and stands in `hub.table_changes`.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use diesel::{
     ExpressionMethods, PgConnection, QueryDsl, QueryResult, QueryableByName, RunQueryDsl, sql_types,
@@ -13,7 +16,9 @@ pub use super::column_type::ColumnType;
 use super::{
     batteries::Line,
     catalog::{self, Columns},
-    columns, rollups,
+    columns,
+    layout::{Layout, Layouts},
+    rollups,
     schema::{batteries, table_changes},
     share,
     statement::Statement,
@@ -36,8 +41,7 @@ pub(super) enum Change {
 pub struct Table {
     epoch: i64,
     form: i64,
-    columns: Columns,
-    places: HashMap<String, usize>,
+    layout: Arc<Layout>,
     /// Integer columns that cannot be widened, because a stored value would lose digits.
     fixed: HashSet<String>,
     /// Why the table takes no changes now, where PostgreSQL refused one.
@@ -46,15 +50,10 @@ pub struct Table {
 
 impl Table {
     fn new(line: &Line, columns: Columns) -> Self {
-        let places = columns.iter().enumerate();
-        let places = places
-            .map(|(place, (name, _))| (name.clone(), place))
-            .collect();
         Self {
             epoch: line.epoch,
             form: line.form,
-            columns,
-            places,
+            layout: Arc::new(Layout::new(columns)),
             fixed: HashSet::new(),
             frozen: None,
         }
@@ -67,15 +66,17 @@ impl Table {
 
     /// Returns names and types in the order of the table.
     pub fn columns(&self) -> &[(String, ColumnType)] {
-        &self.columns
+        self.layout.columns()
+    }
+
+    /// Gives the table the layout that others have, too.
+    pub(super) fn share(&mut self, layouts: &mut Layouts) {
+        self.layout = layouts.share(&self.layout);
     }
 
     /// Finds a column; `hint` is where it would stand in rows of the table's own form.
     pub(super) fn place(&self, hint: usize, name: &str) -> Option<usize> {
-        match self.columns.get(hint) {
-            Some((known, _)) if known == name => Some(hint),
-            _ => self.places.get(name).copied(),
-        }
+        self.layout.place(hint, name)
     }
 
     pub(super) fn can_widen(&self, name: &str) -> bool {
@@ -84,17 +85,10 @@ impl Table {
 
     /// Applies a change to what is known of the table, not to the table.
     pub(super) fn note(&mut self, change: &Change) {
+        let layout = Arc::make_mut(&mut self.layout);
         match change {
-            Change::Add(name, kind) => {
-                self.places.insert(name.clone(), self.columns.len());
-                self.columns.push((name.clone(), kind.clone()));
-            }
-            Change::Widen(name) => {
-                let place = self.places.get(name);
-                if let Some((_, kind)) = place.and_then(|&place| self.columns.get_mut(place)) {
-                    *kind = ColumnType::Float;
-                }
-            }
+            Change::Add(name, kind) => layout.add(name, kind),
+            Change::Widen(name) => layout.set(name, ColumnType::Float),
         }
     }
 }
@@ -140,8 +134,8 @@ pub(super) fn look_again(
     let mut found = load(connection, line)?;
     found.fixed = std::mem::take(&mut table.fixed);
     let is_int = |name: &String| {
-        let place = found.places.get(name).copied();
-        let column = place.and_then(|place| found.columns.get(place));
+        let place = found.place(usize::MAX, name);
+        let column = place.and_then(|place| found.columns().get(place));
         column.is_some_and(|(_, kind)| *kind == ColumnType::Int)
     };
     let fixed = found.fixed.iter().filter(|name| is_int(name)).cloned();

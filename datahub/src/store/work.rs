@@ -91,14 +91,23 @@ impl<'w> Work<'w> {
         Self { tolerant, ..self }
     }
 
-    /// Tells whether all rows fit.
-    pub(super) fn fits(&self) -> bool {
-        let mut fitted = self.batches.iter().map(|(.., fitted)| fitted);
-        fitted.all(|fitted| fitted.rejected.is_empty())
+    /// Tells whether the table takes all rows as it is, and there is nothing to do besides.
+    pub(super) fn is_plain(&self, rules: &Rules) -> bool {
+        let agree = |batch: &Batch, fitted: &Fitted<'_>| {
+            let rows = &batch.decoded.columns;
+            matches!(fitted.columns, Cow::Borrowed(_))
+                || fitted.rejected.is_empty()
+                    && !fit::wants_change(rows, self.table, rules.columns)
+                    && !fit::may_reject(rows, self.table)
+        };
+        self.batches.iter().all(|(_, batch, fitted)| {
+            let is_all = batch.replayed.is_empty() && batch.decoded.rejected.is_empty();
+            is_all && agree(batch, fitted)
+        })
     }
 
     /// Counts the rows that fit.
-    fn rows(&self) -> usize {
+    pub(super) fn rows(&self) -> usize {
         let rows = self
             .batches
             .iter()
@@ -108,6 +117,14 @@ impl<'w> Work<'w> {
 
     pub(super) fn pieces(&self) -> Vec<Piece<'_>> {
         self.batches.iter().map(Piece::of).collect()
+    }
+
+    /// Numbers the rows of all pieces behind `line`.
+    pub(super) fn number<'p, 'a>(&'p self, line: &Line, pieces: &'p [Piece<'a>]) -> Part<'p, 'a> {
+        let spans: Vec<Span<'_, '_>> = pieces.iter().map(Span::whole).collect();
+        let (line, rows) = number(line, &spans, self.horizon_s);
+        let table = self.table;
+        Part { line, table, rows }
     }
 
     /// Writes the rows that fit and keeps the others in `hub.rejected_rows`.
@@ -185,13 +202,10 @@ pub(super) fn write_joined(
         work.write(connection, line, outcomes)?;
     }
     let pieces: Vec<Vec<Piece<'_>>> = few.iter().map(|(_, work)| work.pieces()).collect();
-    let parts = few.iter().zip(&pieces).map(|((line, work), pieces)| {
-        let spans: Vec<Span<'_, '_>> = pieces.iter().map(Span::whole).collect();
-        let (line, rows) = number(line, &spans, work.horizon_s);
-        let table = work.table;
-        Part { line, table, rows }
-    });
-    let parts: Vec<Part<'_, '_>> = parts.collect();
+    let parts = few.iter().zip(&pieces);
+    let parts: Vec<Part<'_, '_>> = parts
+        .map(|((line, work), pieces)| work.number(line, pieces))
+        .collect();
     joined::insert(connection, &parts, together)?;
     let numbered: Vec<(Line, Vec<Run>)> = parts.into_iter().map(Part::settle).collect();
     drop(pieces);

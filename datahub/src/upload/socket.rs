@@ -8,6 +8,7 @@ use std::{
     mem,
     pin::pin,
     rc::Rc,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,7 +17,7 @@ use futures_util::FutureExt;
 use prometheus::IntCounter;
 use rovi_common::{
     auth::{Access, Flow, Role},
-    rows::Columns,
+    rows::{Columns, SharedNames},
 };
 use tokio::{
     sync::watch,
@@ -60,6 +61,7 @@ pub(super) struct Socket {
     heard: Instant,
     /// The form of the last row that came by itself.
     form: Columns,
+    names: Arc<SharedNames>,
     /// What the client had heard of its rows when it seemed to read nothing, and when that was.
     unread: Option<(i64, Instant)>,
     frames_refused: IntCounter,
@@ -121,6 +123,7 @@ impl Socket {
             stop: hub.stop.clone(),
             heard: Instant::now(),
             form: Columns::default(),
+            names: Arc::clone(&hub.names),
             unread: None,
             frames_refused: hub.metrics.frames_refused.clone(),
             access: Access::everyone(),
@@ -239,11 +242,11 @@ impl Socket {
     /// Keeps in mind what rows look like that come one by one.
     fn note_form(&mut self, rows: &Decoded) {
         let comes_alone = rows.sent == 1 && rows.rejected.is_empty();
-        self.form = if comes_alone {
-            rows.columns.form()
-        } else {
-            Columns::default()
-        };
+        self.form = Columns::default();
+        if comes_alone {
+            self.form = rows.columns.form();
+            self.names.share(&mut self.form);
+        }
     }
 
     /// Appends the row of a frame to rows of the same form; tells whether it did.

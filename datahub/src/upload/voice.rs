@@ -66,8 +66,10 @@ pub(super) struct Wire {
     ended: RefCell<Option<End>>,
     /// Nothing more is said: the close frame is, or the connection is gone.
     is_silent: Cell<bool>,
-    /// Wakes the half that listens.
+    /// Wakes the half that listens, at the end.
     ear: Notify,
+    /// Wakes it where it waits for the client to hear of rows: else acknowledgements leave it asleep.
+    hearing: Notify,
 }
 
 /// What is to be said besides what becomes of rows.
@@ -94,6 +96,7 @@ impl Wire {
             ended: RefCell::new(None),
             is_silent: Cell::new(false),
             ear: Notify::new(),
+            hearing: Notify::new(),
         })
     }
 
@@ -162,7 +165,7 @@ impl Wire {
             if self.told.get() > position {
                 return Ok(());
             }
-            self.ear.notified().await;
+            self.hearing.notified().await;
         }
     }
 
@@ -380,7 +383,7 @@ impl Voice {
             fault::passed("hub.after_acknowledgement");
             self.wire.told.set(stored);
             self.wire.told_at.set(now);
-            self.wire.ear.notify_waiters();
+            self.wire.hearing.notify_waiters();
         }
         if let Some(ending) = ending {
             self.wire.ended.borrow_mut().get_or_insert(ending.into());
@@ -394,6 +397,7 @@ impl Wire {
     fn fall_silent(&self) {
         self.is_silent.set(true);
         self.ear.notify_waiters();
+        self.hearing.notify_waiters();
     }
 }
 

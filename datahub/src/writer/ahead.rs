@@ -342,7 +342,7 @@ impl Writer {
         }
         let Flushed { link, lost, later } = flusher.end()?;
         if link.is_none() || rest.is_some() {
-            self.tables.unsettle();
+            self.tables.unsettle_only();
         }
         if let Some(second) = link {
             self.second = Second::Ready(second);
