@@ -123,3 +123,6 @@ fn expected<'t>(
     });
     works.collect()
 }
+
+#[cfg(test)]
+mod tests;

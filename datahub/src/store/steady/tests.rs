@@ -1,0 +1,223 @@
+//! Groups of many batteries, straight into PostgreSQL.
+
+use std::sync::Arc;
+
+use diesel::{QueryableByName, RunQueryDsl, connection::SimpleConnection, sql_query, sql_types};
+use diesel_migrations::MigrationHarness;
+use futures_util::FutureExt;
+use rovi_common::testing::{self, TestPostgres};
+use uuid::Uuid;
+
+use super::*;
+use crate::{
+    batch::Uploader,
+    relayed::Place,
+    store::{group, neighbours::Neighbours, sessions::Claim},
+    upload::{Decoded, room::Rooms},
+};
+
+const BATTERIES: i64 = 20;
+
+/// A writer and what it knows.
+struct Writer {
+    _postgres: TestPostgres,
+    connection: PgConnection,
+    tables: Tables,
+    rules: Rules,
+    /// Rows that each battery has.
+    rows: i64,
+}
+
+impl Writer {
+    /// Writes groups of all batteries until their lines are where they are expected.
+    fn steady() -> Self {
+        let postgres = testing::postgres();
+        let mut connection = PgConnection::establish(&postgres.server.url()).unwrap();
+        let prepared = connection.run_pending_migrations(crate::prepare::MIGRATIONS);
+        prepared.unwrap();
+        let begin = format!(
+            "INSERT INTO hub.batteries (name) SELECT 'b' || n FROM generate_series(1, {BATTERIES}) n; \
+             INSERT INTO hub.sessions (id, battery_id, attempt) \
+             SELECT lpad(id::text, 32, '0')::uuid, id, 1 FROM hub.batteries"
+        );
+        connection.batch_execute(&begin).unwrap();
+        let rules = Rules {
+            horizon_s: 3600.0,
+            columns: 10,
+            alone_lock_ms: 1000,
+            neighbours: Neighbours::of_writers(1),
+            hints: None,
+        };
+        let mut writer = Self {
+            _postgres: postgres,
+            connection,
+            tables: Tables::default(),
+            rules,
+            rows: 0,
+        };
+        for _ in 0..5 {
+            writer.write_all();
+        }
+        writer
+    }
+
+    fn batches(&self) -> Vec<Batch> {
+        let numbers = 1..=BATTERIES;
+        numbers.map(|number| batch(number, self.rows)).collect()
+    }
+
+    /// Writes a row of each battery, as writers do.
+    fn write_all(&mut self) {
+        let batches = self.batches();
+        let (connection, tables, rules) = (&mut self.connection, &mut self.tables, &self.rules);
+        let outcomes = group::write(connection, tables, &batches, rules, true).unwrap();
+        for (batch, outcome) in batches.iter().zip(outcomes) {
+            match outcome {
+                Outcome::Stored(_) => {}
+                Outcome::Later { .. } => {
+                    let alone = std::slice::from_ref(batch);
+                    group::write_alone(connection, tables, alone, rules, false).unwrap();
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        self.rows += 1;
+    }
+
+    /// Tries to write a row of each battery without asking; tells whether that was done.
+    fn tries(&mut self) -> bool {
+        let batches = self.batches();
+        let by_battery: ByBattery = (0..batches.len())
+            .map(|place| (batches[place].battery_id(), vec![place]))
+            .collect();
+        let (connection, tables) = (&mut self.connection, &mut self.tables);
+        let group = (batches.as_slice(), &by_battery);
+        let outcomes = write(connection, tables, group, &self.rules).unwrap();
+        let is_written = outcomes.is_some();
+        for outcome in outcomes.into_iter().flatten() {
+            assert!(matches!(outcome, Outcome::Stored(_)), "{outcome:?}");
+        }
+        self.rows += i64::from(is_written);
+        is_written
+    }
+
+    fn execute(&mut self, sql: &str) {
+        self.connection.batch_execute(sql).unwrap();
+    }
+
+    /// Makes sure that every table, line and session has the rows that were written.
+    fn assert_rows(&mut self) {
+        for number in 1..=BATTERIES {
+            let sql = format!(
+                "SELECT ARRAY[(SELECT count(*) FROM battery.b{number}), \
+                 (SELECT max(seq) FROM battery.b{number}), line.last_seq, session.position] AS all \
+                 FROM hub.batteries line JOIN hub.sessions session ON session.battery_id = line.id \
+                 WHERE line.name = 'b{number}'"
+            );
+            let found: Counts = sql_query(sql).get_result(&mut self.connection).unwrap();
+            assert_eq!(found.all, [self.rows; 4], "b{number}");
+        }
+    }
+}
+
+#[derive(QueryableByName)]
+struct Counts {
+    #[diesel(sql_type = sql_types::Array<sql_types::BigInt>)]
+    all: Vec<i64>,
+}
+
+/// Makes a batch of one row of a battery.
+fn batch(battery_id: i64, position: i64) -> Batch {
+    let room = Rooms::new(1000, 100).of(battery_id);
+    let seat = room.take(1).now_or_never().flatten().unwrap();
+    let claim = Claim {
+        battery_id,
+        newest: Place::default(),
+        relayed: Place::default(),
+        session: format!("{battery_id:032}").parse::<Uuid>().unwrap(),
+        attempt: 1,
+        position: 0,
+    };
+    let name = format!("b{battery_id}").parse().unwrap();
+    let columns = serde_json::json!({"test_time": [position], "voltage": [3.7]});
+    Batch {
+        uploader: Arc::new(Uploader::new(claim, name, room, None)),
+        position,
+        received: 0,
+        begins_segment: false,
+        decoded: Decoded {
+            sent: 1,
+            columns: serde_json::from_value(columns).unwrap(),
+            ..Decoded::default()
+        },
+        weight: 1,
+        seat,
+        replayed: Vec::new(),
+    }
+}
+
+#[test]
+fn lines_that_stand_where_they_were_left_are_moved_without_asking() {
+    let mut writer = Writer::steady();
+    assert!(writer.tries() && writer.tries());
+    writer.assert_rows();
+    // Alone, in the way of one battery, and together again.
+    writer.write_all();
+    assert!(writer.tries());
+    writer.assert_rows();
+}
+
+#[test]
+fn a_line_that_stands_elsewhere_is_found_and_nothing_is_written_before() {
+    let elsewhere = [
+        "latest_test_time = 1e9",
+        "latest_test_time = NULL",
+        "segment = 7",
+        "epoch = epoch + 1",
+        "form = form + 1",
+    ];
+    for change in elsewhere {
+        let mut writer = Writer::steady();
+        writer.execute(&format!(
+            "UPDATE hub.batteries SET {change} WHERE name = 'b7'"
+        ));
+        assert!(!writer.tries(), "{change}");
+        writer.assert_rows();
+        for _ in 0..4 {
+            writer.write_all();
+        }
+        assert!(writer.tries(), "{change}: expected where it is now");
+        writer.assert_rows();
+    }
+}
+
+#[test]
+fn rows_of_another_hub_are_found_and_keep_their_places() {
+    let mut writer = Writer::steady();
+    let sent = writer.rows;
+    writer.execute(&format!(
+        "INSERT INTO battery.b7 (seq, received, segment) VALUES ({sent} + 1, now(), 1); \
+         UPDATE hub.batteries SET last_seq = last_seq + 1 WHERE name = 'b7'"
+    ));
+    assert!(!writer.tries());
+    writer.write_all();
+    let sql = "SELECT ARRAY[count(*), max(seq)] AS all FROM battery.b7";
+    let found: Counts = sql_query(sql).get_result(&mut writer.connection).unwrap();
+    assert_eq!(found.all, [sent + 2; 2]);
+}
+
+#[test]
+fn an_older_connection_of_a_session_writes_nothing_and_costs_the_others_nothing() {
+    let mut writer = Writer::steady();
+    writer.execute("UPDATE hub.sessions SET attempt = 2 WHERE battery_id = 7");
+    assert!(!writer.tries());
+    writer.assert_rows();
+    let batches = writer.batches();
+    let (connection, tables) = (&mut writer.connection, &mut writer.tables);
+    let outcomes = group::write(connection, tables, &batches, &writer.rules, true).unwrap();
+    for (batch, outcome) in batches.iter().zip(outcomes) {
+        let is_old = batch.battery_id() == 7;
+        assert_eq!(matches!(outcome, Outcome::Superseded), is_old);
+        assert_eq!(matches!(outcome, Outcome::Stored(_)), !is_old);
+    }
+}
