@@ -140,14 +140,18 @@ impl Service {
             start_bus(&bus, &services, &pool, &readiness, &lifecycle);
         }
         let uploads = Arc::new(OpenUploads::default());
-        let metered = (&registry, &metrics);
-        start_keepers(&bus, (&pool, &uploads), &settings, metered, &lifecycle);
+        start_keepers(
+            &bus,
+            (&pool, &uploads),
+            &settings,
+            (&registry, &metrics),
+            &lifecycle,
+        );
         let keeper = start_access(&gate, &bus, &pool, &lifecycle);
         let deletions = start_deletions(&bus, &pool, &uploads, &registry, &lifecycle);
         let corrections = start_corrections(&bus, &pool, &lifecycle);
-        let relay = folder
-            .is_none()
-            .then(|| relay_parts(bus, &pool, &settings, &readiness));
+        let publishes = folder.is_none();
+        let relay = publishes.then(|| relay_parts(bus, &pool, &settings, &readiness));
         let (board, relay) = start_relay(relay, &registry, &lifecycle);
         let writers =
             Writers::start(&settings, &lifecycle, relay, &metrics).map_err(ServiceError::Start)?;
