@@ -140,21 +140,15 @@ impl Service {
             start_bus(&bus, &services, &pool, &readiness, &lifecycle);
         }
         let uploads = Arc::new(OpenUploads::default());
-        start_keepers(
-            &bus,
-            (&pool, &uploads),
-            &settings,
-            (&registry, &metrics),
-            &lifecycle,
-        );
+        let metered = (&registry, &metrics);
+        start_keepers(&bus, (&pool, &uploads), &settings, metered, &lifecycle);
         let keeper = start_access(&gate, &bus, &pool, &lifecycle);
         let deletions = start_deletions(&bus, &pool, &uploads, &registry, &lifecycle);
         let corrections = start_corrections(&bus, &pool, &lifecycle);
         let publishes = folder.is_none();
         let relay = publishes.then(|| relay_parts(bus, &pool, &settings, &readiness));
         let (board, relay) = start_relay(relay, &registry, &lifecycle);
-        let writers =
-            Writers::start(&settings, &lifecycle, relay, &metrics).map_err(ServiceError::Start)?;
+        let writers = Writers::start(&settings, &lifecycle, relay, &metrics);
         let hub = web::Data::new(Hub {
             bodies: Bodies::new(&settings, metrics.body_bytes.clone()),
             rooms: Rooms::new(settings.queue_bytes, settings.battery_queue_bytes),
@@ -165,7 +159,7 @@ impl Service {
             names: Arc::default(),
             settings,
             pool,
-            writers,
+            writers: writers.map_err(ServiceError::Start)?,
             uploads,
             deletions,
             corrections,
