@@ -51,6 +51,35 @@ impl Batch {
     }
 }
 
+#[cfg(test)]
+impl Batch {
+    /// Makes a batch of a battery's first connection, in the session that has the battery's number.
+    pub(crate) fn sample(battery_id: i64, position: i64, decoded: Decoded) -> Self {
+        use futures_util::FutureExt;
+
+        let room = crate::upload::room::Rooms::new(1000, 100).of(battery_id);
+        let claim = Claim {
+            battery_id,
+            newest: Place::default(),
+            relayed: Place::default(),
+            session: uuid::Uuid::from_u128(u128::from(battery_id.unsigned_abs())),
+            attempt: 1,
+            position: 0,
+        };
+        let name = format!("b{battery_id}").parse().unwrap();
+        Self {
+            seat: room.take(1).now_or_never().flatten().unwrap(),
+            uploader: Arc::new(Uploader::new(claim, name, room, None)),
+            position,
+            received: 0,
+            begins_segment: false,
+            weight: decoded.sent,
+            decoded,
+            replayed: Vec::new(),
+        }
+    }
+}
+
 /// Why no further row of a connection is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {

@@ -183,18 +183,8 @@ fn of_turn(queues: &HashMap<i64, Queue>, (battery, turn): (i64, u64)) -> Option<
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use futures_util::FutureExt;
-    use uuid::Uuid;
-
     use super::*;
-    use crate::{
-        batch::Uploader,
-        relayed::Place,
-        store::sessions::Claim,
-        upload::{Decoded, room::Rooms},
-    };
+    use crate::upload::Decoded;
 
     const ALL: Bounds = Bounds {
         rows: 1000,
@@ -204,30 +194,11 @@ mod tests {
 
     /// Makes a batch of `rows` rows and as many bytes.
     fn batch(battery_id: i64, position: i64, rows: usize) -> Batch {
-        let room = Rooms::new(1000, 100).of(battery_id);
-        let seat = room.take(1).now_or_never().flatten().unwrap();
-        let claim = Claim {
-            battery_id,
-            newest: Place::default(),
-            relayed: Place::default(),
-            session: Uuid::nil(),
-            attempt: 1,
-            position: 0,
+        let decoded = Decoded {
+            sent: rows,
+            ..Decoded::default()
         };
-        let name = format!("b{battery_id}").parse().unwrap();
-        Batch {
-            uploader: Arc::new(Uploader::new(claim, name, room, None)),
-            position,
-            received: 0,
-            begins_segment: false,
-            decoded: Decoded {
-                sent: rows,
-                ..Decoded::default()
-            },
-            weight: rows,
-            seat,
-            replayed: Vec::new(),
-        }
+        Batch::sample(battery_id, position, decoded)
     }
 
     fn waiting(batches: &[(i64, i64, usize)]) -> Waiting {

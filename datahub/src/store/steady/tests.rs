@@ -1,19 +1,13 @@
 //! Groups of many batteries, straight into PostgreSQL.
 
-use std::sync::Arc;
-
 use diesel::{QueryableByName, RunQueryDsl, connection::SimpleConnection, sql_query, sql_types};
 use diesel_migrations::MigrationHarness;
-use futures_util::FutureExt;
 use rovi_common::testing::{self, TestPostgres};
-use uuid::Uuid;
 
 use super::*;
 use crate::{
-    batch::Uploader,
-    relayed::Place,
-    store::{group, neighbours::Neighbours, sessions::Claim},
-    upload::{Decoded, room::Rooms},
+    store::{group, neighbours::Neighbours},
+    upload::Decoded,
 };
 
 const BATTERIES: i64 = 20;
@@ -38,7 +32,7 @@ impl Writer {
         let begin = format!(
             "INSERT INTO hub.batteries (name) SELECT 'b' || n FROM generate_series(1, {BATTERIES}) n; \
              INSERT INTO hub.sessions (id, battery_id, attempt) \
-             SELECT lpad(id::text, 32, '0')::uuid, id, 1 FROM hub.batteries"
+             SELECT lpad(to_hex(id), 32, '0')::uuid, id, 1 FROM hub.batteries"
         );
         connection.batch_execute(&begin).unwrap();
         let rules = Rules {
@@ -128,32 +122,13 @@ struct Counts {
 
 /// Makes a batch of one row of a battery.
 fn batch(battery_id: i64, position: i64) -> Batch {
-    let room = Rooms::new(1000, 100).of(battery_id);
-    let seat = room.take(1).now_or_never().flatten().unwrap();
-    let claim = Claim {
-        battery_id,
-        newest: Place::default(),
-        relayed: Place::default(),
-        session: format!("{battery_id:032}").parse::<Uuid>().unwrap(),
-        attempt: 1,
-        position: 0,
-    };
-    let name = format!("b{battery_id}").parse().unwrap();
     let columns = serde_json::json!({"test_time": [position], "voltage": [3.7]});
-    Batch {
-        uploader: Arc::new(Uploader::new(claim, name, room, None)),
-        position,
-        received: 0,
-        begins_segment: false,
-        decoded: Decoded {
-            sent: 1,
-            columns: serde_json::from_value(columns).unwrap(),
-            ..Decoded::default()
-        },
-        weight: 1,
-        seat,
-        replayed: Vec::new(),
-    }
+    let decoded = Decoded {
+        sent: 1,
+        columns: serde_json::from_value(columns).unwrap(),
+        ..Decoded::default()
+    };
+    Batch::sample(battery_id, position, decoded)
 }
 
 #[test]
