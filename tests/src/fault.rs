@@ -328,6 +328,10 @@ async fn nats_without_room(trial: &mut Trial) -> Result<()> {
 const DISK_FULL: &str =
     "RAISE 'could not extend file \"base/1/2\": No space left on device' USING ERRCODE = '53100';";
 const TOO_SLOW: &str = "PERFORM pg_sleep(0.3);";
+/// Has the hub's writers connect again, and so come under a role's new settings. It runs after what
+/// set them was committed: a writer may be back at once.
+const WRITERS_ANEW: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                            WHERE application_name = 'datahub writer'";
 
 /// Lets PostgreSQL refuse all rows of one battery for a while, for a reason that is none of theirs.
 async fn refused_for_a_while(trial: &mut Trial, how: &str) {
@@ -337,18 +341,16 @@ async fn refused_for_a_while(trial: &mut Trial, how: &str) {
         "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS \
          $$ BEGIN {how} RETURN NULL; END $$; \
          ALTER ROLE rovi SET statement_timeout = '100ms'; \
-         SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = \
-         'datahub writer'; \
          CREATE TRIGGER refuse BEFORE INSERT ON battery.\"{battery}\" \
          FOR EACH STATEMENT EXECUTE FUNCTION public.refuse()"
     ));
+    database.run(WRITERS_ANEW);
     trial.open_gate();
     trial.one_is_parked().await;
     database.run(&format!(
-        "ALTER ROLE rovi RESET statement_timeout; DROP TRIGGER refuse ON battery.\"{battery}\"; \
-         SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = \
-         'datahub writer'"
+        "ALTER ROLE rovi RESET statement_timeout; DROP TRIGGER refuse ON battery.\"{battery}\""
     ));
+    database.run(WRITERS_ANEW);
 }
 
 /// Uploads through a proxy that cuts all connections a few times.
