@@ -75,6 +75,21 @@ impl Hints {
         });
     }
 
+    /// Knows of one battery how far a bus is.
+    #[cfg(test)]
+    pub(crate) fn of_one(bus_epoch: Uuid, (battery_id, epoch, seq): (i64, i64, i64)) -> Self {
+        let hints = Self::default();
+        hints.note(
+            bus_epoch,
+            Relayed {
+                battery_id,
+                epoch,
+                seq,
+            },
+        );
+        hints
+    }
+
     /// Gives what waits for these lines, each once, to a writer that moves them.
     pub(crate) fn hand_over<'l>(&self, lines: impl IntoIterator<Item = &'l Line>) -> Marks {
         let (mut waiting, now) = (lock(&self.waiting), Instant::now());

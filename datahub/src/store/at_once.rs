@@ -72,10 +72,8 @@ pub(super) fn write(
 
 /// Returns line and table of the group's only battery, where both are expected to be as they were.
 fn expected<'t>(tables: &'t Tables, batches: &[Batch]) -> Option<(&'t Line, &'t Table)> {
-    let battery = batches.first()?.battery_id();
-    let (line, table) = tables.steady(battery)?;
-    let is_only = batches.iter().all(|batch| batch.battery_id() == battery);
-    (is_only && table.is_current(line)).then_some((line, table))
+    let (line, table) = tables.steady(batches.first()?.battery_id())?;
+    table.is_current(line).then_some((line, table))
 }
 
 /// A battery's turn: where line and sessions are expected, and where they move.

@@ -6,6 +6,8 @@ use diesel::{
     upsert::on_constraint,
 };
 
+use uuid::Uuid;
+
 use super::{
     schema::batteries,
     statement::{ArrayBind, Statement},
@@ -114,8 +116,8 @@ pub(super) fn lock(connection: &mut PgConnection, ids: &[i64]) -> QueryResult<Ve
         .load(connection)
 }
 
-/// Writes how far the batteries are now, and how far a bus is, if it is still the one that the
-/// database knows: whoever takes over another one waits for these lines.
+/// Writes how far the batteries are now, whose lines are held, and how far a bus is, if it is still
+/// the one that the database knows: whoever takes over another one waits for these lines.
 pub(super) fn advance(
     connection: &mut PgConnection,
     lines: &[Line],
@@ -126,7 +128,8 @@ pub(super) fn advance(
 }
 
 /// As [`advance`], for lines that nobody holds: moves those that stand where they were `found`, in
-/// the order of their ids, and counts them.
+/// the order of their ids, and counts them. Where it had to wait for a line, the bus that it knows is
+/// the one from before: whoever marked something asks [`knows_bus`] then.
 pub(super) fn advance_from<'l>(
     connection: &mut PgConnection,
     found: &[&Line],
@@ -151,6 +154,21 @@ pub(super) fn advance_from<'l>(
              AND b.latest_test_time IS NOT DISTINCT FROM p.old_latest",
         )
         .execute(connection)
+}
+
+/// Tells whether a bus is the one that the database knows; while lines are held, that changes
+/// nothing in them.
+pub(super) fn knows_bus(connection: &mut PgConnection, epoch: Uuid) -> QueryResult<bool> {
+    #[derive(QueryableByName)]
+    struct Answer {
+        #[diesel(sql_type = sql_types::Bool)]
+        is_known: bool,
+    }
+    let answer: Answer =
+        sql_query("SELECT EXISTS (SELECT FROM hub.bus WHERE epoch = $1) AS is_known")
+            .bind::<sql_types::Uuid, _>(epoch)
+            .get_result(connection)?;
+    Ok(answer.is_known)
 }
 
 /// Begins a statement that moves lines, up to what more is told of each.
@@ -180,7 +198,6 @@ mod tests {
     use diesel::{Connection, connection::SimpleConnection};
     use diesel_migrations::MigrationHarness;
     use rovi_common::testing;
-    use uuid::Uuid;
 
     use super::*;
 

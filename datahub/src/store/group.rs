@@ -1,8 +1,9 @@
 //! Hop 3 of 7, the transaction: batches of many batteries → rows with `(epoch, seq)`.
 //!
 //! One transaction takes the batteries' turns in the order of their ids, moves the sessions,
-//! writes the rows and moves the batteries' lines. It changes no table: batches that want a
-//! change, and those at which a group failed, are written by [`write_alone`].
+//! writes the rows and moves the batteries' lines; where these are expected to stand, moving them
+//! is taking the turns (`store/steady.rs`, `store/at_once.rs`). It changes no table: batches that
+//! want a change, and those at which a group failed, are written by [`write_alone`].
 //!
 //! **A commit whose answer was lost** is tried again with the same batches. A batch whose session
 //! already stands at or beyond its end, under the same attempt, was in that commit
@@ -54,7 +55,7 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    /// Returns what is to be marked as relayed in lines that are held.
+    /// Returns what is to be marked as relayed in lines that are about to be moved.
     pub(super) fn relayed<'l>(&self, lines: impl IntoIterator<Item = &'l Line>) -> Marks {
         let hints = self.hints.as_ref();
         hints.map_or_else(Marks::default, |hints| hints.hand_over(lines))

@@ -9,7 +9,8 @@ use super::{batteries::Line, layout::Layouts, neighbours::Seen, tables::Table};
 /// to find it so, too.
 const STEADY_AFTER: u32 = 2;
 
-/// What is known of tables; each writer has its own, checked against `form` under the line's lock.
+/// What is known of tables; each writer has its own. `form` tells whether it still holds: of the line
+/// that is held, or of the one that is expected and that the database compares.
 #[derive(Debug, Default)]
 pub(crate) struct Tables {
     known: HashMap<i64, Known>,

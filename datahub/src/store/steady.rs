@@ -1,7 +1,10 @@
 //! A group of many batteries whose lines are expected where the last groups left them.
 //!
 //! Nothing is asked before the rows are numbered: moving the lines takes the batteries' turns. Where
-//! a line or a session stands elsewhere, all is rolled back and the group goes step by step.
+//! a line or a session stands elsewhere, all is rolled back and the group goes step by step. So does
+//! a group with one battery that another hub writes, too, or whose rows are many or not all fit.
+//!
+//! Hints of the bus that a group took along that is rolled back are written later, by themselves.
 
 use diesel::{Connection, PgConnection, result::Error as DieselError};
 use rovi_common::fault::{self, InjectedFault};
@@ -19,7 +22,7 @@ use crate::batch::Batch;
 
 /// Why nothing was written.
 enum Stop {
-    /// A line or a session is not where it was expected.
+    /// A line or a session is not where it was expected, or the bus is another one.
     Elsewhere,
     Failed(Failure),
 }
@@ -80,8 +83,14 @@ fn move_on(
     let written = connection.transaction(|connection| {
         let lines = parts.iter().map(|part| &part.line);
         let relayed = rules.relayed(found.iter().copied());
+        let bus = relayed.bus_epoch;
         let moved = batteries::advance_from(connection, &found, lines, relayed)?;
         if moved != found.len() || sessions::advance_all(connection, &steps)? != steps.len() {
+            return Err(Stop::Elsewhere);
+        }
+        if let Some(bus) = bus
+            && !batteries::knows_bus(connection, bus)?
+        {
             return Err(Stop::Elsewhere);
         }
         fault::point("hub.in_write")?;

@@ -59,7 +59,7 @@ impl Table {
         }
     }
 
-    /// Tells whether this is still what the table looks like; asked while the line is held.
+    /// Tells whether this is what the table looks like where its line stands so.
     pub(super) fn is_current(&self, line: &Line) -> bool {
         (self.epoch, self.form) == (line.epoch, line.form)
     }

@@ -30,7 +30,7 @@ use crate::{
 
 /// First and longest pause before connecting again.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-/// Tables whose columns are kept in mind, about 2 kB each.
+/// Tables that are kept in mind, some hundred bytes each: thousands of a fleet share their layouts.
 const MOST_TABLES: usize = 20_000;
 
 /// Why a battery is set aside that nothing failed for, as its clients are told.

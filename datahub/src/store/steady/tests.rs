@@ -1,11 +1,14 @@
 //! Groups of many batteries, straight into PostgreSQL.
 
+use std::{sync::Arc, thread, time::Duration};
+
 use diesel::{QueryableByName, RunQueryDsl, connection::SimpleConnection, sql_query, sql_types};
 use diesel_migrations::MigrationHarness;
 use rovi_common::testing::{self, TestPostgres};
 
 use super::*;
 use crate::{
+    relay::hints::Hints,
     store::{group, neighbours::Neighbours},
     upload::Decoded,
 };
@@ -14,7 +17,7 @@ const BATTERIES: i64 = 20;
 
 /// A writer and what it knows.
 struct Writer {
-    _postgres: TestPostgres,
+    postgres: TestPostgres,
     connection: PgConnection,
     tables: Tables,
     rules: Rules,
@@ -43,7 +46,7 @@ impl Writer {
             hints: None,
         };
         let mut writer = Self {
-            _postgres: postgres,
+            postgres,
             connection,
             tables: Tables::default(),
             rules,
@@ -195,4 +198,36 @@ fn an_older_connection_of_a_session_writes_nothing_and_costs_the_others_nothing(
         assert_eq!(matches!(outcome, Outcome::Superseded), is_old);
         assert_eq!(matches!(outcome, Outcome::Stored(_)), !is_old);
     }
+}
+
+#[test]
+fn rows_are_not_marked_as_relayed_on_a_bus_that_was_taken_over_while_a_group_waited() {
+    let mut writer = Writer::steady();
+    let (old, new) = (uuid::Uuid::from_u128(1), uuid::Uuid::from_u128(2));
+    writer.execute(&format!("INSERT INTO hub.bus (epoch) VALUES ('{old}')"));
+    let hints = Hints::of_one(old, (7, 1, writer.rows));
+    writer.rules.hints = Some(Arc::new(hints));
+    let mut other = PgConnection::establish(&writer.postgres.server.url()).unwrap();
+    let take_over = format!(
+        "BEGIN; UPDATE hub.bus SET epoch = '{new}'; UPDATE hub.batteries SET relayed_seq = 0"
+    );
+    other.batch_execute(&take_over).unwrap();
+    let is_written = thread::scope(|scope| {
+        let trying = scope.spawn(|| writer.tries());
+        let waiting = "SELECT ARRAY[count(*)] AS all FROM pg_locks WHERE NOT granted";
+        while sql_query(waiting)
+            .get_result::<Counts>(&mut other)
+            .is_ok_and(|found| found.all == [0])
+        {
+            thread::sleep(Duration::from_millis(5));
+        }
+        other.batch_execute("COMMIT").unwrap();
+        trying.join().unwrap()
+    });
+    assert!(!is_written);
+    writer.assert_rows();
+    writer.write_all();
+    let marked = "SELECT ARRAY[sum(relayed_seq)::bigint] AS all FROM hub.batteries";
+    let marked: Counts = sql_query(marked).get_result(&mut other).unwrap();
+    assert_eq!(marked.all, [0]);
 }
