@@ -56,7 +56,7 @@ pub(crate) async fn one_row_each(
     let (mut speeds, mut begun_at) = (Vec::new(), None);
     for round in 0..=ROUNDS + 1 {
         match round {
-            1 => peer::checkpoint(stack)?,
+            1 => peer::settle(stack)?,
             2 => begun_at = Some((Machine::now()?, Parts::now(stack)?)),
             _ => {}
         }
@@ -78,7 +78,7 @@ pub(crate) async fn one_row_each(
     // which the pipeline prepares.
     let speed = median(speeds.split_off(2));
     let names: Vec<String> = (0..batteries).map(name).collect();
-    peer::checkpoint(stack)?;
+    peer::settle(stack)?;
     let pipeline = peer::pipeline(stack, &names, ROUNDS)?;
     let peer = format!("libpq pipeline, prepared: {pipeline:.0} rows/s");
     summary.add("fleet_rows_per_s", speed, "rows/s", &peer);

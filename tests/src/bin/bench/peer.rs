@@ -41,6 +41,27 @@ pub(crate) fn checkpoint(stack: &Stack) -> anyhow::Result<()> {
     psql(stack, "CHECKPOINT").map(drop)
 }
 
+/// As [`checkpoint`], after the making of thousands of tables: vacuums the catalogs and the hub's own
+/// tables, which autovacuum would do in the midst of one of the measurements.
+pub(crate) fn settle(stack: &Stack) -> anyhow::Result<()> {
+    let list = "SELECT format('VACUUM (ANALYZE) %s', oid::regclass) FROM pg_class \
+                WHERE relkind = 'r' AND relnamespace IN ('pg_catalog'::regnamespace, 'hub'::regnamespace)";
+    let commands = psql(stack, list)?;
+    let commands = commands
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty());
+    let args: Vec<&str> = commands
+        .flat_map(|command| ["--command", command])
+        .collect();
+    run(
+        stack,
+        "psql",
+        &[&["--no-psqlrc", "--quiet"], args.as_slice()].concat(),
+    )?;
+    checkpoint(stack)
+}
+
 /// Writes the rows of a battery's table into a file.
 pub(crate) fn save(stack: &Stack, battery: &str, file: &Path) -> anyhow::Result<()> {
     let file = file.display();
