@@ -105,6 +105,13 @@ pub struct Progress {
     rejects: VecDeque<(i64, String)>,
 }
 
+impl Progress {
+    /// Tells whether [`Uploader::take_rejects`] has something to give.
+    pub fn has_rejects(&self) -> bool {
+        !self.rejects.is_empty()
+    }
+}
+
 /// One upload connection as the writers see it.
 #[derive(Debug)]
 pub struct Uploader {
@@ -203,6 +210,11 @@ impl Uploader {
         self.progress.send_modify(|progress| {
             progress.ending.get_or_insert(ending);
         });
+    }
+
+    /// Returns why nothing more will be stored, once the connection was told that.
+    pub fn ending(&self) -> Option<Ending> {
+        self.progress.borrow().ending.clone()
     }
 
     /// Tells whether the connection was already told that nothing more will be stored.

@@ -74,7 +74,7 @@ pub struct Settings {
     /// memory. 0 takes one a core.
     pub http_workers: usize,
     /// Threads with a connection each that write rows. Too few leave PostgreSQL waiting, too many
-    /// only contend for the disk.
+    /// only contend for the disk and the processors.
     pub writers: usize,
     /// Connections for queries and sessions. Too few make requests wait for each other, too many
     /// exhaust `max_connections` of PostgreSQL.
@@ -188,7 +188,7 @@ impl Default for Settings {
             log_format: LogFormat::default(),
             log_filter: "info".to_owned(),
             http_workers: 0,
-            writers: 3,
+            writers: 4,
             pool_size: 8,
             frame_bytes: 4 << 20,
             body_bytes: 64 << 20,

@@ -65,7 +65,8 @@ impl HubMetrics {
             ),
             rows_left_to_sweep: metrics.counter(
                 "datahub_rows_left_to_sweep_total",
-                "Committed rows that the relay's queue did not take; its sweep sends them.",
+                "Committed rows that came while the bus was away, or for which the relay's queue had no \
+                 room; its sweep sends them.",
             ),
         }
     }

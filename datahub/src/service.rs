@@ -52,7 +52,7 @@ use crate::{
     sessions::SessionKeeper,
     sink::Pictures,
     store::Pool,
-    stored::ToRelay,
+    stored::{StoredSender, ToRelay},
     upload::{bodies::Bodies, open::OpenUploads, room::Rooms},
     writer::Writers,
 };
@@ -380,11 +380,12 @@ fn start_relay(
         return (Arc::default(), None);
     };
     let pool = parts.pool.clone();
+    let (queue, inbox) = mpsc::channel(STORED_QUEUE);
+    let stored = StoredSender::new(queue, &parts.bus);
     let relay = Relay::new(parts, metrics);
     let board = relay.board();
     let asking = Arc::clone(&board).keep_asking(pool, lifecycle.stop_token());
     lifecycle.supervise("relayed", asking);
-    let (stored, inbox) = mpsc::channel(STORED_QUEUE);
     let hints = relay.hints();
     relay.start(lifecycle, inbox);
     (board, Some(ToRelay { stored, hints }))

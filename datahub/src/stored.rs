@@ -3,8 +3,12 @@
 use std::sync::Arc;
 
 use rovi_common::{name::BatteryName, rows::Columns};
+use tokio::sync::{mpsc, watch};
 
-use crate::relay::hints::Hints;
+use crate::{
+    bus::{Bus, BusState},
+    relay::hints::Hints,
+};
 
 /// Rows of one battery, one epoch and one segment that are committed; only `store` makes them.
 #[derive(Debug, Clone)]
@@ -26,8 +30,29 @@ pub struct StoredRows {
 }
 
 /// Where the writers hand over what they committed, a group at a time. They never wait: what does
-/// not fit is left to the relay's sweep.
-pub type StoredSender = tokio::sync::mpsc::Sender<Vec<StoredRows>>;
+/// not fit, or comes while the bus is away, is left to the relay's sweep.
+#[derive(Debug, Clone)]
+pub(crate) struct StoredSender {
+    queue: mpsc::Sender<Vec<StoredRows>>,
+    bus: watch::Receiver<BusState>,
+}
+
+impl StoredSender {
+    pub(crate) fn new(queue: mpsc::Sender<Vec<StoredRows>>, bus: &Bus) -> Self {
+        let bus = bus.watch();
+        Self { queue, bus }
+    }
+
+    /// Tells whether there is a bus for the rows.
+    pub(crate) fn has_bus(&self) -> bool {
+        matches!(*self.bus.borrow(), BusState::Ready(_))
+    }
+
+    /// Hands rows over; tells whether there was room.
+    pub(crate) fn send(&self, rows: Vec<StoredRows>) -> bool {
+        self.queue.try_send(rows).is_ok()
+    }
+}
 
 /// What writers and relay have of each other.
 #[derive(Debug, Clone)]

@@ -145,7 +145,7 @@ impl Intake {
         }
         let weight = decoded.weight();
         let room = self.uploader.room().take(weight).await;
-        if let Some(ending) = self.uploader.progress().borrow().ending.clone() {
+        if let Some(ending) = self.uploader.ending() {
             return Err(ending);
         }
         let stops = || Ending::Unavailable("the service stops".to_owned());

@@ -114,6 +114,21 @@ impl Room {
             .acquire_many_owned(most)
             .await
             .ok()?;
+        let most = bytes.min(self.pools.half_bytes);
+        let (permit, is_aside) = match self.take_live(most) {
+            Some(permit) => (permit, false),
+            None => self.wait_for_pool(most).await?,
+        };
+        Some(Seat {
+            _battery: battery,
+            pool: permit,
+            is_aside,
+            pools: Arc::clone(&self.pools),
+        })
+    }
+
+    /// Waits for room for `bytes` in the pool that is the battery's now; tells which that is.
+    async fn wait_for_pool(&self, bytes: u32) -> Option<(OwnedSemaphorePermit, bool)> {
         let mut notice = self.notice();
         loop {
             let is_aside = notice.borrow_and_update().is_some();
@@ -122,19 +137,24 @@ impl Room {
             } else {
                 &self.pools.live
             };
-            let most = bytes.min(self.pools.half_bytes);
             tokio::select! {
                 biased;
-                permit = Arc::clone(pool).acquire_many_owned(most) => return Some(Seat {
-                    _battery: battery,
-                    pool: permit.ok()?,
-                    is_aside,
-                    pools: Arc::clone(&self.pools),
-                }),
+                permit = Arc::clone(pool).acquire_many_owned(bytes) => {
+                    return Some((permit.ok()?, is_aside));
+                }
                 // Set aside or written again meanwhile: the room is elsewhere. The sender is ours.
                 _ = notice.changed() => {}
             }
         }
+    }
+
+    /// Takes room among the batteries that are written, if this is one and there is some.
+    fn take_live(&self, bytes: u32) -> Option<OwnedSemaphorePermit> {
+        if self.battery.notice.borrow().is_some() {
+            return None;
+        }
+        let live = Arc::clone(&self.pools.live);
+        live.try_acquire_many_owned(bytes).ok()
     }
 
     /// Returns why the battery is set aside, while it is, as a view that can be waited for.
@@ -218,6 +238,24 @@ mod tests {
         assert!(!third.move_aside(), "200 of 200 bytes are taken");
         drop(seats);
         assert!(third.move_aside());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_among_those_set_aside_takes_nothing_from_the_others() {
+        let rooms = Rooms::new(400, 200);
+        let (stuck, next) = (rooms.of(1), rooms.of(2));
+        set_aside(&stuck);
+        set_aside(&next);
+        let _all = stuck.take(200).await;
+        let waiting = next.take(200);
+        tokio::pin!(waiting);
+        assert!(timeout(Duration::from_secs(1), &mut waiting).await.is_err());
+        let free = rooms.of(3);
+        assert!(
+            timeout(Duration::from_secs(1), free.take(200))
+                .await
+                .is_ok()
+        );
     }
 
     #[tokio::test(start_paused = true)]

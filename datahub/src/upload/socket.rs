@@ -6,14 +6,13 @@
 
 use std::{
     mem,
-    pin::pin,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use actix_ws::{AggregatedMessage, AggregatedMessageStream, ProtocolError};
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
 use prometheus::IntCounter;
 use rovi_common::{
     auth::{Access, Flow, Role},
@@ -48,6 +47,10 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 /// What comes from a client; none at its end.
 type Frame = Option<Result<AggregatedMessage, ProtocolError>>;
 
+/// What ends a socket from without. It is looked at only when it happens: thousands of sockets that
+/// ask at every frame whether the hub stops are in each other's way.
+type Ends = FuturesUnordered<LocalBoxFuture<'static, End>>;
+
 /// The half of an upload socket that listens.
 pub(super) struct Socket {
     frames: AggregatedMessageStream,
@@ -58,6 +61,7 @@ pub(super) struct Socket {
     progress: watch::Receiver<Progress>,
     settings: SocketSettings,
     stop: CancellationToken,
+    ends: Ends,
     heard: Instant,
     /// The form of the last row that came by itself.
     form: Columns,
@@ -121,6 +125,7 @@ impl Socket {
             intake,
             settings,
             stop: hub.stop.clone(),
+            ends: Ends::new(),
             heard: Instant::now(),
             form: Columns::default(),
             names: Arc::clone(&hub.names),
@@ -138,12 +143,8 @@ impl Socket {
     /// Serves the socket to its end.
     pub(super) async fn serve(mut self) {
         let _silenced = HangUp(Rc::clone(&self.wire));
-        let (access, battery) = (self.access.clone(), self.intake.uploader.battery.clone());
-        let end = tokio::select! {
-            biased;
-            ended = access.lost(Role::Uploader, &battery) => End::Unauthorised(ended),
-            end = self.receive() => end,
-        };
+        self.ends = self.ends();
+        let end = self.receive().await;
         let end = self.flush(end).await;
         tracing::info!(
             battery.id = %self.intake.uploader.battery,
@@ -157,15 +158,29 @@ impl Socket {
         self.intake.close().await;
     }
 
+    fn ends(&self) -> Ends {
+        let (access, battery) = (self.access.clone(), self.intake.uploader.battery.clone());
+        let (stop, wire) = (self.stop.clone(), Rc::clone(&self.wire));
+        let lost = async move { End::Unauthorised(access.lost(Role::Uploader, &battery).await) };
+        let stopped = async move {
+            stop.cancelled_owned().await;
+            End::Stopping
+        };
+        let ended = async move { wire.ended().await };
+        [
+            lost.boxed_local(),
+            stopped.boxed_local(),
+            ended.boxed_local(),
+        ]
+        .into_iter()
+        .collect()
+    }
+
     /// Takes frames until something ends that.
     async fn receive(&mut self) -> End {
         let mut pings = tokio::time::interval(self.settings.ping_interval);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // Waited for once: thousands of sockets stand in one list of those that wait.
-        let token = self.stop.clone();
-        let mut stopped = pin!(token.cancelled());
         let wire = Rc::clone(&self.wire);
-        let mut ended = pin!(wire.ended());
         loop {
             // Who does not hear of rows gets no more of them in.
             let told = self.wire.told();
@@ -173,8 +188,7 @@ impl Socket {
             let may_read = window > 0;
             let step = tokio::select! {
                 biased;
-                () = stopped.as_mut() => Err(End::Stopping),
-                end = ended.as_mut() => Err(end),
+                Some(end) = self.ends.next() => Err(end),
                 frame = self.frames.recv(), if may_read => self.take(frame, window).await,
                 told = wire.told_more(told), if !may_read => told,
                 _ = pings.tick() => self.ping(may_read),
@@ -314,17 +328,21 @@ impl Socket {
 
     /// Hands rows to the writers; while there is no room for them, the client is not read.
     async fn hand_over(&mut self, decoded: Decoded) -> Result<(), End> {
-        let purse = self.access.purse();
+        let Self {
+            access,
+            intake,
+            ends,
+            ..
+        } = self;
         let handing = async {
             // Whoever sends more than their budget is read more slowly.
-            purse.pace(Flow::Rows, decoded.sent).await;
-            self.intake.take(decoded).await
+            access.purse().pace(Flow::Rows, decoded.sent).await;
+            intake.take(decoded).await
         };
         tokio::select! {
             biased;
             handed = handing => handed?,
-            () = self.stop.cancelled() => return Err(End::Stopping),
-            end = self.wire.ended() => return Err(end),
+            Some(end) = ends.next() => return Err(end),
         }
         self.wire.received(self.intake.received());
         // Rows that were dropped as known cause no commit that would tell of them.

@@ -19,7 +19,11 @@ use actix_http::ws::{self, Codec};
 use actix_web::body::{BodyStream, BoxBody, MessageBody};
 use actix_ws::CloseReason;
 use bytes::{Bytes, BytesMut};
-use futures_util::stream;
+use futures_util::{
+    FutureExt, StreamExt,
+    future::LocalBoxFuture,
+    stream::{self, FuturesUnordered},
+};
 use rovi_common::fault;
 use tokio::{
     sync::{Notify, watch},
@@ -185,8 +189,11 @@ struct Voice {
     greeting: Option<protocol::Limits>,
     progress: watch::Receiver<Progress>,
     uploader: Arc<Uploader>,
-    relayed: Option<watch::Receiver<Place>>,
+    /// Changes more rarely than rows are stored, and is looked at only when it did.
+    seldom: FuturesUnordered<LocalBoxFuture<'static, Seldom>>,
     notice: watch::Receiver<Option<Notice>>,
+    /// How far the battery is on the bus, while nobody waits for a change of that.
+    relayed: Option<watch::Receiver<Place>>,
     /// `received`, `stored` and `relayed` as last told.
     acknowledged: (i64, i64, i64),
     /// When the client last heard of stored rows, and how long after the time before that was.
@@ -207,8 +214,10 @@ pub(super) fn body(
     greeting: Option<protocol::Limits>,
     body: BoxBody,
 ) -> BoxBody {
-    let notice = intake.notice();
-    let waiting_at = waiting_at(notice.borrow().as_ref());
+    let mut notice = intake.notice();
+    let waiting_at = waiting_at(notice.borrow_and_update().as_ref());
+    let seldom = FuturesUnordered::new();
+    seldom.push(noticed(notice.clone()).boxed_local());
     let voice = Voice {
         wire,
         speaks: greeting.is_some(),
@@ -216,9 +225,10 @@ pub(super) fn body(
         greeting,
         progress: intake.progress(),
         uploader: Arc::clone(&intake.uploader),
+        seldom,
+        notice,
         relayed: intake.uploader.watch_relayed(),
         waiting_at,
-        notice,
         acknowledged: (-1, -1, -1),
         stored_at: None,
         stored_every: Duration::ZERO,
@@ -230,6 +240,12 @@ pub(super) fn body(
         io::Result::Ok(bytes.map(|bytes| (bytes, voice)))
     });
     BodyStream::new(Box::pin(said)).boxed()
+}
+
+/// What changed, with the view of it.
+enum Seldom {
+    Relayed(watch::Receiver<Place>),
+    Notice(watch::Receiver<Option<Notice>>),
 }
 
 /// What the server may have to say of itself.
@@ -262,7 +278,7 @@ impl Voice {
                     self.report(&mut out)?;
                 }
                 News::Notice => {
-                    self.waiting_at = waiting_at(self.notice.borrow_and_update().as_ref());
+                    self.waiting_at = waiting_at(self.notice.borrow().as_ref());
                 }
                 News::Waiting => self.tell_waiting(&mut out)?,
                 News::Wanted => self.say_wanted(&mut out)?,
@@ -300,16 +316,27 @@ impl Voice {
     /// Waits until there is something to tell; nothing is missed where this is given up.
     async fn news(&mut self) -> News {
         loop {
+            if self.relayed_at.is_none()
+                && let Some(view) = self.relayed.take()
+            {
+                self.seldom.push(got_on(view).boxed_local());
+            }
             tokio::select! {
                 biased;
                 () = self.wire.voice.notified() => return News::Wanted,
                 _ = self.progress.changed() => return News::Stored,
-                _ = self.notice.changed() => return News::Notice,
-                () = changed(&mut self.relayed), if self.relayed_at.is_none() => {
-                    let patience = self.stored_every * 3 / 2;
-                    let patience = patience.clamp(RELAYED_EVERY, RELAYED_WITHIN);
-                    self.relayed_at = Some(self.wire.told_at.get() + patience);
-                }
+                Some(seldom) = self.seldom.next() => match seldom {
+                    Seldom::Notice(view) => {
+                        self.seldom.push(noticed(view).boxed_local());
+                        return News::Notice;
+                    }
+                    Seldom::Relayed(view) => {
+                        self.relayed = Some(view);
+                        let patience = self.stored_every * 3 / 2;
+                        let patience = patience.clamp(RELAYED_EVERY, RELAYED_WITHIN);
+                        self.relayed_at = Some(self.wire.told_at.get() + patience);
+                    }
+                },
                 () = at(self.relayed_at) => return News::Relayed,
                 () = at(self.waiting_at) => return News::Waiting,
             }
@@ -348,19 +375,25 @@ impl Voice {
         Ok(())
     }
 
-    /// Tells of rejected rows, and acknowledges, if there is something new; tells whether that is
-    /// all for now. If not, it is wanted to go on.
-    fn report(&mut self, out: &mut BytesMut) -> io::Result<bool> {
-        let (stored, ending) = {
-            let progress = self.progress.borrow_and_update();
-            (progress.stored, progress.ending.clone())
-        };
+    /// Tells of some rejected rows; tells whether these are all.
+    fn reject(&mut self, out: &mut BytesMut) -> io::Result<bool> {
         let (rejects, are_all) = self.uploader.take_rejects(REJECTS_AT_ONCE);
         for (position, reason) in rejects {
             let reason = reason.as_str();
             self.say(&Message::Reject { position, reason }, out)?;
         }
-        if !are_all {
+        Ok(are_all)
+    }
+
+    /// Tells of rejected rows, and acknowledges, if there is something new; tells whether that is
+    /// all for now. If not, it is wanted to go on.
+    fn report(&mut self, out: &mut BytesMut) -> io::Result<bool> {
+        let (stored, ending, has_rejects) = {
+            let progress = self.progress.borrow_and_update();
+            let has_rejects = progress.has_rejects();
+            (progress.stored, progress.ending.clone(), has_rejects)
+        };
+        if has_rejects && !self.reject(out)? {
             self.wire.report();
             return Ok(false);
         }
@@ -433,10 +466,18 @@ async fn at(moment: Option<Instant>) {
     }
 }
 
-/// Waits for a change, if there is something to look at; its sender lives as long as the uploader.
-async fn changed(view: &mut Option<watch::Receiver<Place>>) {
-    match view {
-        Some(view) => _ = view.changed().await,
-        None => pending().await,
+/// Waits until the battery is set aside, or not any more. Senders of both views are the uploader's.
+async fn noticed(mut view: watch::Receiver<Option<Notice>>) -> Seldom {
+    match view.changed().await {
+        Ok(()) => Seldom::Notice(view),
+        Err(_) => pending().await,
+    }
+}
+
+/// Waits until more of the battery's rows are on the bus.
+async fn got_on(mut view: watch::Receiver<Place>) -> Seldom {
+    match view.changed().await {
+        Ok(()) => Seldom::Relayed(view),
+        Err(_) => pending().await,
     }
 }

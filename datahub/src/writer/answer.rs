@@ -23,32 +23,28 @@ pub(super) fn answer(
     stored: Option<&StoredSender>,
     metrics: &HubMetrics,
 ) -> Vec<(Batch, bool)> {
+    count(metrics, &batches, &outcomes);
     let mut later = Vec::new();
     let mut relay = Relay {
         stored,
+        has_bus: stored.is_some_and(StoredSender::has_bus),
         metrics,
+        left: 0,
         done: Vec::new(),
         open: BTreeMap::new(),
     };
     let mut receipt = Receipt::default();
     for (batch, outcome) in batches.into_iter().zip(outcomes) {
         match outcome {
-            Outcome::Later { is_slow } => {
-                later.push((batch, is_slow));
-                continue;
-            }
+            Outcome::Later { is_slow } => later.push((batch, is_slow)),
             Outcome::Stored(stored) => {
-                count(metrics, &stored);
                 receipt.add(&batch, newest(&stored), rejects(&batch, &stored));
-                finish(&batch, metrics);
                 relay.take(batch, stored);
-                continue;
             }
             Outcome::Before(newest) => receipt.add(&batch, Some(newest), Vec::new()),
             Outcome::Superseded => end(&batch, "a newer connection of the session took over"),
             Outcome::Removed => end(&batch, "the battery was removed"),
         }
-        finish(&batch, metrics);
     }
     receipt.send();
     relay.flush();
@@ -57,9 +53,9 @@ pub(super) fn answer(
 
 /// Tells the connections of batches that will not be stored.
 pub(super) fn refuse(batches: Vec<Batch>, ending: &Ending, metrics: &HubMetrics) {
+    metrics.rows_waiting.sub(sent(&batches));
     for batch in batches {
         batch.uploader.end(ending.clone());
-        finish(&batch, metrics);
     }
 }
 
@@ -67,17 +63,33 @@ fn end(batch: &Batch, reason: &str) {
     batch.uploader.end(Ending::Refused(reason.to_owned()));
 }
 
-fn finish(batch: &Batch, metrics: &HubMetrics) {
-    let rows = i64::try_from(batch.decoded.sent).unwrap_or_default();
-    metrics.rows_waiting.sub(rows);
+fn sent<'b>(batches: impl IntoIterator<Item = &'b Batch>) -> i64 {
+    let rows: usize = batches.into_iter().map(|batch| batch.decoded.sent).sum();
+    i64::try_from(rows).unwrap_or(i64::MAX)
 }
 
-fn count(metrics: &HubMetrics, stored: &Stored) {
-    let rows: usize = stored.runs.iter().map(|run| run.to - run.from).sum();
-    metrics.rows_stored.inc_by(rows as u64);
-    for row in &stored.rejected {
-        metrics.row_rejected(row.refused_by);
+/// Counts a group at once: all threads count rows, and each time one takes the counter from another.
+fn count(metrics: &HubMetrics, batches: &[Batch], outcomes: &[Outcome]) {
+    let answered = batches.iter().zip(outcomes);
+    let answered = answered.filter(|(_, outcome)| !matches!(outcome, Outcome::Later { .. }));
+    metrics
+        .rows_waiting
+        .sub(sent(answered.map(|(batch, _)| batch)));
+    let mut rows = 0;
+    for outcome in outcomes {
+        let Outcome::Stored(stored) = outcome else {
+            continue;
+        };
+        rows += stored
+            .runs
+            .iter()
+            .map(|run| run.to - run.from)
+            .sum::<usize>();
+        for row in &stored.rejected {
+            metrics.row_rejected(row.refused_by);
+        }
     }
+    metrics.rows_stored.inc_by(rows as u64);
 }
 
 fn rejects(batch: &Batch, stored: &Stored) -> Vec<(i64, String)> {
@@ -130,7 +142,10 @@ impl Receipt {
 /// Joins what continues each other, so that the relay makes few frames.
 struct Relay<'a> {
     stored: Option<&'a StoredSender>,
+    has_bus: bool,
     metrics: &'a HubMetrics,
+    /// Rows that the sweep is to find.
+    left: usize,
     /// What nothing more is joined to.
     done: Vec<StoredRows>,
     open: BTreeMap<i64, StoredRows>,
@@ -138,7 +153,9 @@ struct Relay<'a> {
 
 impl Relay<'_> {
     fn take(&mut self, batch: Batch, stored: Stored) {
-        if self.stored.is_none() {
+        if !self.has_bus {
+            let rows: usize = stored.runs.iter().map(|run| run.to - run.from).sum();
+            self.left += rows;
             return;
         }
         let mut columns = stored.fitted.unwrap_or(batch.decoded.columns);
@@ -177,16 +194,17 @@ impl Relay<'_> {
     }
 
     /// Hands all over at once: one by one, hundreds of batteries would not fit.
-    fn flush(self) {
+    fn flush(mut self) {
+        let Some(stored) = self.stored else {
+            return;
+        };
         let mut all = self.done;
         all.extend(self.open.into_values());
-        let count: usize = all.iter().map(|rows| rows.received.len()).sum();
-        if let Some(stored) = self.stored
-            && count > 0
-            && stored.try_send(all).is_err()
-        {
-            self.metrics.rows_left_to_sweep.inc_by(count as u64);
+        let rows: usize = all.iter().map(|rows| rows.received.len()).sum();
+        if rows > 0 && !stored.send(all) {
+            self.left += rows;
         }
+        self.metrics.rows_left_to_sweep.inc_by(self.left as u64);
     }
 }
 
