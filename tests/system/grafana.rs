@@ -144,6 +144,12 @@ async fn every_question_of_the_dashboards_is_answered_with_rows_to_the_role_that
         );
         assert_eq!(database.number(&may), 0, "{secret}");
     }
+    let may = "SELECT has_column_privilege('grafana', 'hub.batteries', 'holder', 'SELECT')";
+    assert_eq!(
+        database.number(&format!("{may}::int::bigint AS value")),
+        0,
+        "sessions by their names"
+    );
     let may = format!(
         "SELECT has_table_privilege('grafana', 'battery.\"{BATTERY}\"', 'INSERT')::int::bigint AS value"
     );

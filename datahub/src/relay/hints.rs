@@ -299,6 +299,9 @@ mod tests {
             latest_test_time: None,
             form: 1,
             first_seq: 1,
+            holder: None,
+            holder_attempt: 0,
+            holder_offset: 0,
         }
     }
 

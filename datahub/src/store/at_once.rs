@@ -46,13 +46,20 @@ pub(super) fn write(
     if count == 0 || count >= COPY_ROWS {
         return Ok(None);
     }
-    fault::point("hub.in_write")?;
-    fault::point("hub.before_commit")?;
+    let steps = steps::joined(batches, &ByBattery::from([(line.id, places)]));
+    let steps = match (line.holder, steps.as_slice()) {
+        (None, steps) => steps,
+        // It moves with the line.
+        (Some(_), [step]) if line.carries(step, count) => &[],
+        _ => return Ok(None),
+    };
     let turn = Turn {
         line,
         moved: &moved,
-        steps: &steps::joined(batches, &ByBattery::from([(line.id, places)])),
+        steps,
     };
+    fault::point("hub.in_write")?;
+    fault::point("hub.before_commit")?;
     let written = is_written(connection, turn.storing(table, &rows));
     let written = written.map_err(Failure::of_rows(line.id));
     let runs = rows.into_iter().map(|rows| rows.run).collect();
@@ -81,6 +88,7 @@ struct Turn<'g> {
     line: &'g Line,
     /// The line after it.
     moved: &'g Line,
+    /// Of sessions that do not move with the line.
     steps: &'g [Step],
 }
 
@@ -126,6 +134,12 @@ impl Turn<'_> {
             .long(i64::from(line.segment))
             .sql(" AND coalesce(latest_test_time, 'NaN') = ")
             .real(line.latest_test_time.unwrap_or(f64::NAN))
+            .sql(" AND holder IS NOT DISTINCT FROM (")
+            .array(ArrayBind::uuids([line.holder]))
+            .sql(")[1] AND holder_attempt = ")
+            .long(line.holder_attempt)
+            .sql(" AND holder_offset = ")
+            .long(line.holder_offset)
             .sql(" FOR NO KEY UPDATE), steps AS (SELECT * FROM unnest(")
             .array(ArrayBind::uuids(steps.clone().map(|step| Some(step.session))))
             .sql(", ")
@@ -136,7 +150,7 @@ impl Turn<'_> {
             .array(ArrayBind::longs(steps.map(|step| step.to)))
             .sql(
                 ") AS p(id, attempt, old, new)), held AS (SELECT FROM hub.sessions s \
-                 JOIN steps p ON s.id = p.id AND s.attempt = p.attempt AND s.position = p.old \
+                 JOIN steps p ON s.id = p.id AND s.attempt = p.attempt AND s.noted_position = p.old \
                  WHERE (SELECT count(*) FROM turn) = 1 FOR NO KEY UPDATE OF s), may AS MATERIALIZED \
                  (SELECT (SELECT count(*) FROM turn) = 1 AND (SELECT count(*) FROM held) = ",
             )
@@ -157,7 +171,7 @@ impl Turn<'_> {
             .long(moved.id)
             .sql(
                 " AND (SELECT written FROM may)), moved AS (UPDATE hub.sessions s \
-                 SET position = p.new, used = now() FROM steps p \
+                 SET noted_position = p.new, used = now() FROM steps p \
                  WHERE s.id = p.id AND (SELECT written FROM may))",
             )
     }

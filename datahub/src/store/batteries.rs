@@ -1,5 +1,7 @@
 //! The lines of `hub.batteries`: whose turn it is to write, and how far each battery is.
 
+use std::borrow::Cow;
+
 use diesel::{
     ExpressionMethods, OptionalExtension, PgConnection, QueryDsl, QueryResult, Queryable,
     QueryableByName, RunQueryDsl, Selectable, SelectableHelper, sql_query, sql_types,
@@ -10,6 +12,7 @@ use uuid::Uuid;
 
 use super::{
     schema::batteries,
+    sessions::Step,
     statement::{ArrayBind, Statement},
 };
 use crate::relay::hints::Marks;
@@ -34,6 +37,52 @@ pub struct Line {
     pub form: i64,
     /// Rows below this are gone.
     pub first_seq: i64,
+    /// The session that wrote last and alone. While it holds the line, moving the line moves it, too:
+    /// it stands at `last_seq + holder_offset`, whatever its own line says.
+    pub holder: Option<Uuid>,
+    /// Which connection of that session.
+    pub holder_attempt: i64,
+    /// What `last_seq` lacks of the session's position.
+    pub holder_offset: i64,
+}
+
+impl Line {
+    /// Tells whether a step is the holder's over so many rows: then moving the line is moving the
+    /// session.
+    pub(super) fn carries(&self, step: &Step, rows: usize) -> bool {
+        (self.holder, self.holder_attempt) == (Some(step.session), step.attempt)
+            && self.last_seq + self.holder_offset == step.from
+            && i64::try_from(rows) == Ok(step.to - step.from)
+    }
+
+    /// Returns the line as these steps find it: whoever opened a newer connection of its holder has
+    /// taken it back.
+    pub(super) fn found_by(&self, steps: &[Step]) -> Cow<'_, Self> {
+        let is_newer =
+            |step: &Step| self.holder == Some(step.session) && step.attempt > self.holder_attempt;
+        if !steps.iter().any(is_newer) {
+            return Cow::Borrowed(self);
+        }
+        let holder = None;
+        Cow::Owned(Self {
+            holder,
+            ..self.clone()
+        })
+    }
+
+    /// Gives the line to the session that moved it alone, if that had stored rows before: many store
+    /// but once. Another's line is nobody's first, so that sessions that take turns give it up at
+    /// every second one instead of at each.
+    pub(super) fn give_to(&mut self, steps: &[Step]) {
+        let alone = match steps {
+            [step] if step.from > 0 => Some(step),
+            _ => None,
+        };
+        let step = alone.filter(|step| self.holder.is_none_or(|holder| holder == step.session));
+        self.holder = step.map(|step| step.session);
+        self.holder_attempt = step.map_or(0, |step| step.attempt);
+        self.holder_offset = step.map_or(0, |step| step.to - self.last_seq);
+    }
 }
 
 /// Looks a battery up.
@@ -123,8 +172,9 @@ pub(super) fn advance(
     lines: &[Line],
     relayed: Marks,
 ) -> QueryResult<usize> {
-    let statement = moving(lines.iter(), relayed).sql(") AS p WHERE b.id = p.id");
-    statement.execute(connection)
+    moving(lines.iter(), relayed, true)
+        .sql(") AS p WHERE b.id = p.id")
+        .execute(connection)
 }
 
 /// As [`advance`], for lines that nobody holds: moves those that stand where they were `found`, in
@@ -132,26 +182,39 @@ pub(super) fn advance(
 /// the one from before: whoever marked something asks [`knows_bus`] then.
 pub(super) fn advance_from<'l>(
     connection: &mut PgConnection,
-    found: &[&Line],
+    found: impl Iterator<Item = &'l Line> + Clone,
     lines: impl Iterator<Item = &'l Line> + Clone,
     relayed: Marks,
 ) -> QueryResult<usize> {
-    let latest = found.iter().map(|line| line.latest_test_time);
-    moving(lines, relayed)
+    let of = |line: &Line| (line.holder, line.holder_attempt, line.holder_offset);
+    let gives = found.clone().map(of).ne(lines.clone().map(of));
+    moving(lines, relayed, gives)
         .sql(", unnest(")
-        .array(ArrayBind::longs(found.iter().map(|line| line.epoch)))
+        .array(ArrayBind::uuids(found.clone().map(|line| line.holder)))
+        .sql(") AS old_holder, unnest(")
+        .array(ArrayBind::longs(
+            found.clone().map(|line| line.holder_attempt),
+        ))
+        .sql(") AS old_attempt, unnest(")
+        .array(ArrayBind::longs(
+            found.clone().map(|line| line.holder_offset),
+        ))
+        .sql(") AS old_offset, unnest(")
+        .array(ArrayBind::longs(found.clone().map(|line| line.epoch)))
         .sql(") AS epoch, unnest(")
-        .array(ArrayBind::longs(found.iter().map(|line| line.form)))
+        .array(ArrayBind::longs(found.clone().map(|line| line.form)))
         .sql(") AS form, unnest(")
-        .array(ArrayBind::longs(found.iter().map(|line| line.last_seq)))
+        .array(ArrayBind::longs(found.clone().map(|line| line.last_seq)))
         .sql(") AS old_seq, unnest(")
-        .array(ArrayBind::ints(found.iter().map(|line| line.segment)))
+        .array(ArrayBind::ints(found.clone().map(|line| line.segment)))
         .sql(") AS old_segment, unnest(")
-        .array(ArrayBind::doubles(latest))
+        .array(ArrayBind::doubles(found.map(|line| line.latest_test_time)))
         .sql(
             ") AS old_latest) AS p WHERE b.id = p.id AND b.epoch = p.epoch AND b.form = p.form \
              AND b.last_seq = p.old_seq AND b.segment = p.old_segment \
-             AND b.latest_test_time IS NOT DISTINCT FROM p.old_latest",
+             AND b.latest_test_time IS NOT DISTINCT FROM p.old_latest \
+             AND b.holder IS NOT DISTINCT FROM p.old_holder \
+             AND b.holder_attempt = p.old_attempt AND b.holder_offset = p.old_offset",
         )
         .execute(connection)
 }
@@ -171,26 +234,50 @@ pub(super) fn knows_bus(connection: &mut PgConnection, epoch: Uuid) -> QueryResu
     Ok(answer.is_known)
 }
 
-/// Begins a statement that moves lines, up to what more is told of each.
-fn moving<'l>(lines: impl Iterator<Item = &'l Line> + Clone, relayed: Marks) -> Statement {
-    Statement::cached()
+/// Begins a statement that moves lines, and with `gives` says who holds them, up to what more is told
+/// of each.
+fn moving<'l>(
+    lines: impl Iterator<Item = &'l Line> + Clone,
+    relayed: Marks,
+    gives: bool,
+) -> Statement {
+    let statement = Statement::cached()
         .sql(
             "UPDATE hub.batteries b SET last_seq = p.last_seq, segment = p.segment, \
              latest_test_time = p.latest, relayed_seq = CASE \
                WHEN p.relayed > b.relayed_seq AND (SELECT epoch FROM hub.bus WHERE \"only\") = ANY(",
         )
         .array(ArrayBind::uuids([relayed.bus_epoch]))
-        .sql(") THEN p.relayed ELSE b.relayed_seq END FROM (SELECT unnest(")
+        .sql(") THEN p.relayed ELSE b.relayed_seq END")
+        .sql(if gives {
+            ", holder = p.holder, holder_attempt = p.attempt, holder_offset = p.ahead"
+        } else {
+            ""
+        })
+        .sql(" FROM (SELECT unnest(")
         .array(ArrayBind::longs(lines.clone().map(|line| line.id)))
         .sql(") AS id, unnest(")
         .array(ArrayBind::longs(lines.clone().map(|line| line.last_seq)))
         .sql(") AS last_seq, unnest(")
         .array(ArrayBind::ints(lines.clone().map(|line| line.segment)))
         .sql(") AS segment, unnest(")
-        .array(ArrayBind::doubles(lines.map(|line| line.latest_test_time)))
+        .array(ArrayBind::doubles(lines.clone().map(|line| line.latest_test_time)))
         .sql(") AS latest, unnest(")
         .array(ArrayBind::longs(relayed.seqs))
-        .sql(") AS relayed")
+        .sql(") AS relayed");
+    if !gives {
+        return statement;
+    }
+    statement
+        .sql(", unnest(")
+        .array(ArrayBind::uuids(lines.clone().map(|line| line.holder)))
+        .sql(") AS holder, unnest(")
+        .array(ArrayBind::longs(
+            lines.clone().map(|line| line.holder_attempt),
+        ))
+        .sql(") AS attempt, unnest(")
+        .array(ArrayBind::longs(lines.map(|line| line.holder_offset)))
+        .sql(") AS ahead")
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ use super::{
     fit, insert,
     neighbours::Neighbours,
     number::Run,
-    steady, steps,
+    sessions, steady, steps,
     tables::{self, Change, Table},
     work::{self, Work},
 };
@@ -215,6 +215,7 @@ fn step_by_step(
     let mut outcomes = Outcomes::new(batches.len());
     let mut lines = lock(connection, &mut by_battery, &mut outcomes)?;
     let found = lines.clone();
+    sessions::write_down(connection, &lines)?;
     load_tables(connection, tables, &lines)?;
     for line in &lines {
         let columns = |&place: &usize| batches.get(place).map(|batch| &batch.decoded.columns);
@@ -256,6 +257,11 @@ fn step_by_step(
         tables.keep_seen(seen);
     }
     if !lines.is_empty() {
+        let steps = steps::joined(batches, &by_battery);
+        let mut steps = steps.chunk_by(|a, b| a.battery == b.battery);
+        for line in &mut lines {
+            line.give_to(steps.next().unwrap_or_default());
+        }
         batteries::advance(connection, &lines, rules.relayed(&lines))?;
     }
     fault::point("hub.before_commit")?;
@@ -286,6 +292,10 @@ pub(crate) fn write_alone(
         let mut by_battery = ByBattery::from([(battery, (0..batches.len()).collect())]);
         let mut outcomes = Outcomes::new(batches.len());
         let mut lines = lock(connection, &mut by_battery, &mut outcomes)?;
+        sessions::write_down(connection, &lines)?;
+        for line in &mut lines {
+            line.give_to(&[]);
+        }
         steps::take(connection, batches, &lines, &mut by_battery, &mut outcomes)?;
         let (Some(line), Some(places)) = (lines.first_mut(), by_battery.remove(&battery)) else {
             return Ok((outcomes.into_vec(), None));

@@ -12,6 +12,9 @@ diesel::table! {
         latest_test_time -> Nullable<Double>,
         form -> BigInt,
         first_seq -> BigInt,
+        holder -> Nullable<Uuid>,
+        holder_attempt -> BigInt,
+        holder_offset -> BigInt,
     }
 }
 
@@ -20,7 +23,7 @@ diesel::table! {
         id -> Uuid,
         battery_id -> BigInt,
         attempt -> BigInt,
-        position -> BigInt,
+        noted_position -> BigInt,
         body -> Nullable<Binary>,
     }
 }

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use diesel::{
     ExpressionMethods, PgConnection, QueryDsl, QueryResult, QueryableByName, RunQueryDsl,
+    SelectableHelper,
     result::{DatabaseErrorKind, Error},
     sql_types,
 };
@@ -16,12 +17,17 @@ use uuid::{Uuid, Version};
 
 use super::{
     StoreError,
+    batteries::Line,
+    insert,
     schema::{batteries, sessions},
     statement::{ArrayBind, Statement},
 };
 use crate::{relayed::Place, sessions::SessionSettings};
 
 const S_PER_DAY: i64 = 86_400;
+/// How long opening a session waits for a lock, in milliseconds: connections for queries are few, and
+/// whoever opens one can come again.
+const OPEN_LOCK_MS: u128 = 1000;
 
 /// A connection's right to store rows of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +52,9 @@ pub enum SessionError {
     /// The session is unusable as asked for.
     #[error("{0}")]
     Refused(String),
+    /// A transaction holds the session or its battery's line for long.
+    #[error("rows of this session are being written, which takes long; try again soon")]
+    Busy,
     /// PostgreSQL did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -53,7 +62,12 @@ pub enum SessionError {
 
 impl From<Error> for SessionError {
     fn from(error: Error) -> Self {
-        Self::Store(error.into())
+        match &error {
+            Error::DatabaseError(_, what) if what.message().contains("due to lock timeout") => {
+                Self::Busy
+            }
+            _ => Self::Store(error.into()),
+        }
     }
 }
 
@@ -77,6 +91,7 @@ struct Opened {
 /// # Errors
 /// - `Refused`: the session belongs to another battery, has ended, was forgotten, was for another
 ///   body, or `from` would leave a hole.
+/// - `Busy`: a table is being changed, or locked by somebody; nothing was changed.
 /// - `Store`: PostgreSQL did not answer; nothing was changed.
 pub fn open(
     connection: &mut PgConnection,
@@ -85,9 +100,27 @@ pub fn open(
     body: Option<&[u8; 32]>,
     settings: &SessionSettings,
 ) -> Result<Claim, SessionError> {
+    loop {
+        if let Some(claim) = try_to_open(connection, battery, (session, from), body, settings)? {
+            return Ok(claim);
+        }
+    }
+}
+
+/// As [`open`]; `None` where an older connection of the session took the line meanwhile.
+fn try_to_open(
+    connection: &mut PgConnection,
+    battery: &str,
+    (session, from): (Uuid, i64),
+    body: Option<&[u8; 32]>,
+    settings: &SessionSettings,
+) -> Result<Option<Claim>, SessionError> {
     use diesel::Connection;
     connection.transaction(|connection| {
+        insert::set_lock_timeout(connection, OPEN_LOCK_MS)?;
         let battery_id = super::batteries::find_or_add(connection, battery)?;
+        // Lines are locked before sessions, as everywhere.
+        release(connection, battery_id, session)?;
         let opened = match raise_attempt(connection, (battery_id, session), settings.days) {
             Err(Error::DatabaseError(DatabaseErrorKind::ForeignKeyViolation, _)) => {
                 let problem = format!("{battery} was deleted just now; connect again");
@@ -108,23 +141,27 @@ pub fn open(
             let problem = "the key was used for another body; nothing of this one is stored";
             return Err(SessionError::Refused(problem.to_owned()));
         }
-        let (epoch, last_seq, relayed_seq) = batteries::table
+        let (line, relayed_seq): (Line, i64) = batteries::table
             .find(battery_id)
-            .select((
-                batteries::epoch,
-                batteries::last_seq,
-                batteries::relayed_seq,
-            ))
+            .select((Line::as_select(), batteries::relayed_seq))
             .first(connection)?;
-        let place = |seq| Place { epoch, seq };
-        Ok(Claim {
+        // From here on nobody else moves the session: only before it was ours may it have been given
+        // the line.
+        if line.holder == Some(session) {
+            return Ok(None);
+        }
+        let place = |seq| Place {
+            epoch: line.epoch,
+            seq,
+        };
+        Ok(Some(Claim {
             battery_id,
-            newest: place(last_seq),
+            newest: place(line.last_seq),
             relayed: place(relayed_seq),
             session,
             attempt: opened.attempt,
             position: opened.position,
-        })
+        }))
     })
 }
 
@@ -170,6 +207,44 @@ fn days_s(days: u32) -> i64 {
     i64::from(days) * S_PER_DAY
 }
 
+/// Writes down where a session stands that holds its battery's line, which is nobody's then.
+fn release(connection: &mut PgConnection, battery_id: i64, session: Uuid) -> QueryResult<usize> {
+    diesel::sql_query(
+        "WITH held AS (SELECT id, holder, last_seq + holder_offset AS position \
+           FROM hub.batteries WHERE id = $1 AND holder = $2 FOR NO KEY UPDATE), \
+         noted AS (UPDATE hub.sessions s SET noted_position = held.position, used = now() \
+           FROM held WHERE s.id = held.holder) \
+         UPDATE hub.batteries b SET holder = NULL FROM held WHERE b.id = held.id",
+    )
+    .bind::<sql_types::BigInt, _>(battery_id)
+    .bind::<sql_types::Uuid, _>(session)
+    .execute(connection)
+}
+
+/// Writes down where the sessions stand that hold lines, whose turns were taken; whoever moves the
+/// lines gives them away.
+pub(super) fn write_down<'l>(
+    connection: &mut PgConnection,
+    lines: impl IntoIterator<Item = &'l Line, IntoIter: Clone>,
+) -> QueryResult<usize> {
+    let held = lines.into_iter().filter(|line| line.holder.is_some());
+    if held.clone().next().is_none() {
+        return Ok(0);
+    }
+    Statement::cached()
+        .sql(
+            "UPDATE hub.sessions s SET noted_position = p.position, used = now() \
+             FROM (SELECT unnest(",
+        )
+        .array(ArrayBind::uuids(held.clone().map(|line| line.holder)))
+        .sql(") AS id, unnest(")
+        .array(ArrayBind::longs(
+            held.map(|line| line.last_seq + line.holder_offset),
+        ))
+        .sql(") AS position) AS p WHERE s.id = p.id")
+        .execute(connection)
+}
+
 /// Ended sessions keep their line: one used again is refused, not begun anew.
 fn raise_attempt(
     connection: &mut PgConnection,
@@ -187,7 +262,8 @@ fn raise_attempt(
         )
         .long(days.into())
         .sql(
-            " THEN s.used ELSE now() END RETURNING battery_id, attempt, position, \
+            " THEN s.used ELSE now() END \
+             RETURNING battery_id, attempt, noted_position AS position, \
              used < now() - interval '1 day' * ",
         )
         .long(days.into())
@@ -283,8 +359,10 @@ pub(crate) fn forget_useless(
     diesel::sql_query(
         "DELETE FROM hub.sessions WHERE id IN (SELECT id FROM hub.sessions \
          WHERE ctid >= $1::tid AND ctid < $2::tid AND used < now() - interval '1 day' * $3 \
-           AND (position = 0 OR substr(id::text, 15, 1) = '7' \
-             OR used < now() - interval '1 day' * $4) FOR UPDATE SKIP LOCKED)",
+           AND (noted_position = 0 OR substr(id::text, 15, 1) = '7' \
+             OR used < now() - interval '1 day' * $4) \
+           AND NOT EXISTS (SELECT FROM hub.batteries b WHERE b.holder = sessions.id \
+             AND b.id = sessions.battery_id) FOR UPDATE SKIP LOCKED)",
     )
     .bind::<sql_types::Text, _>(place(blocks.start))
     .bind::<sql_types::Text, _>(place(blocks.end))
@@ -296,6 +374,7 @@ pub(crate) fn forget_useless(
 /// A session's step from one position to another.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Step {
+    pub(super) battery: i64,
     pub(super) session: Uuid,
     pub(super) attempt: i64,
     pub(super) from: i64,
@@ -323,21 +402,14 @@ pub(super) fn advance(
     connection: &mut PgConnection,
     steps: &[Step],
 ) -> QueryResult<Vec<(Uuid, i64)>> {
-    let moved: Vec<Moved> = moving(steps)
-        .sql(" RETURNING s.id, s.attempt")
-        .load(connection)?;
+    let moved: Vec<Moved> = moving(steps).load(connection)?;
     let moved = moved.into_iter();
     Ok(moved.map(|session| (session.id, session.attempt)).collect())
 }
 
-/// As [`advance`]; counts the sessions that moved.
-pub(super) fn advance_all(connection: &mut PgConnection, steps: &[Step]) -> QueryResult<usize> {
-    moving(steps).execute(connection)
-}
-
 fn moving(steps: &[Step]) -> Statement {
     Statement::cached()
-        .sql("UPDATE hub.sessions s SET position = p.new, used = now() FROM (SELECT unnest(")
+        .sql("UPDATE hub.sessions s SET noted_position = p.new, used = now() FROM (SELECT unnest(")
         .array(ArrayBind::uuids(
             steps.iter().map(|step| Some(step.session)),
         ))
@@ -349,7 +421,8 @@ fn moving(steps: &[Step]) -> Statement {
         .array(ArrayBind::longs(steps.iter().map(|step| step.to)))
         .sql(
             ") AS new) AS p \
-             WHERE s.id = p.id AND s.attempt = p.attempt AND s.position = p.old",
+             WHERE s.id = p.id AND s.attempt = p.attempt AND s.noted_position = p.old \
+             RETURNING s.id, s.attempt",
         )
 }
 
@@ -361,7 +434,7 @@ pub(super) fn hold(
     sessions::table
         .filter(sessions::id.eq_any(ids))
         .order(sessions::id)
-        .select((sessions::id, sessions::attempt, sessions::position))
+        .select((sessions::id, sessions::attempt, sessions::noted_position))
         .for_update()
         .load(connection)
 }

@@ -6,7 +6,9 @@
 //!
 //! Hints of the bus that a group took along that is rolled back are written later, by themselves.
 
-use diesel::{Connection, PgConnection, result::Error as DieselError};
+use std::borrow::Cow;
+
+use diesel::{Connection, PgConnection, QueryResult, result::Error as DieselError};
 use rovi_common::fault::{self, InjectedFault};
 
 use super::{
@@ -15,7 +17,9 @@ use super::{
     joined::{self, Part},
     known::Tables,
     neighbours::Seen,
-    sessions, steps,
+    number::Piece,
+    sessions::{self, Step},
+    steps,
     work::Work,
 };
 use crate::batch::Batch;
@@ -70,22 +74,20 @@ fn move_on(
     (batches, by_battery): (&[Batch], &ByBattery),
     rules: &Rules,
 ) -> Result<Option<Committed>, Failure> {
-    let Some(works) = expected(tables, batches, by_battery, rules) else {
+    let steps = steps::joined(batches, by_battery);
+    let Some(turns) = expected(tables, (batches, &steps), by_battery, rules) else {
         return Ok(None);
     };
-    let pieces: Vec<_> = works.iter().map(|(_, work)| work.pieces()).collect();
-    let parts = works.iter().zip(&pieces);
-    let parts: Vec<Part<'_, '_>> = parts
-        .map(|((line, work), pieces)| work.number(line, pieces))
-        .collect();
-    let steps = steps::joined(batches, by_battery);
-    let found: Vec<&Line> = works.iter().map(|(line, _)| *line).collect();
+    let pieces: Vec<_> = turns.iter().map(|turn| turn.work.pieces()).collect();
+    let parts = turns.iter().zip(&pieces);
+    let parts: Vec<Part<'_, '_>> = parts.map(|(turn, pieces)| turn.number(pieces)).collect();
     let written = connection.transaction(|connection| {
+        let found = turns.iter().map(|turn| &*turn.found);
         let lines = parts.iter().map(|part| &part.line);
-        let relayed = rules.relayed(found.iter().copied());
+        let relayed = rules.relayed(found.clone());
         let bus = relayed.bus_epoch;
-        let moved = batteries::advance_from(connection, &found, lines, relayed)?;
-        if moved != found.len() || sessions::advance_all(connection, &steps)? != steps.len() {
+        let moved = batteries::advance_from(connection, found, lines, relayed)?;
+        if moved != turns.len() || !have_moved(connection, &turns)? {
             return Err(Stop::Elsewhere);
         }
         if let Some(bus) = bus
@@ -107,30 +109,69 @@ fn move_on(
     drop(pieces);
     let mut outcomes = Outcomes::new(batches.len());
     let mut lines = Vec::with_capacity(numbered.len());
-    for ((_, work), (line, runs)) in works.into_iter().zip(numbered) {
-        work.all_stored(&line, runs, &mut outcomes);
+    for (turn, (line, runs)) in turns.into_iter().zip(numbered) {
+        turn.work.all_stored(&line, runs, &mut outcomes);
         lines.push(line);
     }
     let outcomes = outcomes.into_vec();
     Ok(Some(Committed { outcomes, lines }))
 }
 
-/// Returns the expected line of each battery and its rows, where the tables take all of them as they
-/// are and the rows are few.
+/// One battery's part of a group.
+struct Turn<'t> {
+    /// Where its line is expected.
+    found: Cow<'t, Line>,
+    /// What its sessions do.
+    steps: &'t [Step],
+    work: Work<'t>,
+}
+
+impl Turn<'_> {
+    /// Tells whether moving the line is all that is to be done.
+    fn is_carried(&self) -> bool {
+        let rows = self.work.rows();
+        matches!(self.steps, [step] if self.found.carries(step, rows))
+    }
+
+    /// Numbers the rows, and says whose the line is then.
+    fn number<'p, 'a>(&'p self, pieces: &'p [Piece<'a>]) -> Part<'p, 'a> {
+        let mut part = self.work.number(&self.found, pieces);
+        if !self.is_carried() {
+            part.line.give_to(self.steps);
+        }
+        part
+    }
+}
+
+/// Moves the sessions that do not move with their lines; tells whether all stood where they should.
+fn have_moved(connection: &mut PgConnection, turns: &[Turn<'_>]) -> QueryResult<bool> {
+    let apart: Vec<&Turn<'_>> = turns.iter().filter(|turn| !turn.is_carried()).collect();
+    if apart.is_empty() {
+        return Ok(true);
+    }
+    sessions::write_down(connection, apart.iter().map(|turn| &*turn.found))?;
+    let steps: Vec<Step> = apart.iter().flat_map(|turn| turn.steps).copied().collect();
+    Ok(sessions::advance(connection, &steps)?.len() == steps.len())
+}
+
+/// Returns the turn of each battery, where the tables take all rows as they are and these are few.
 fn expected<'t>(
     tables: &'t Tables,
-    batches: &'t [Batch],
+    (batches, steps): (&'t [Batch], &'t [Step]),
     by_battery: &ByBattery,
     rules: &Rules,
-) -> Option<Vec<(&'t Line, Work<'t>)>> {
+) -> Option<Vec<Turn<'t>>> {
     let most = joined::most_rows(by_battery.len());
-    let works = by_battery.iter().map(|(&battery, places)| {
+    let mut steps = steps.chunk_by(|a, b| a.battery == b.battery);
+    let turns = by_battery.iter().map(|(&battery, places)| {
         let (line, table) = tables.steady(battery)?;
+        let steps = steps.next()?;
         let work = Work::new(batches, places, table, rules);
         let is_easy = table.is_current(line) && work.is_plain(rules) && work.rows() <= most;
-        is_easy.then_some((line, work))
+        let found = line.found_by(steps);
+        is_easy.then_some(Turn { found, steps, work })
     });
-    works.collect()
+    turns.collect()
 }
 
 #[cfg(test)]

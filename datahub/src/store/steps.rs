@@ -102,6 +102,7 @@ pub(super) fn joined(batches: &[Batch], by_battery: &ByBattery) -> Vec<Step> {
         }
         known.insert(key, steps.len());
         steps.push(Step {
+            battery: claim.battery_id,
             session: claim.session,
             attempt: claim.attempt,
             from: batch.position,

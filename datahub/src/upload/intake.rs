@@ -50,6 +50,16 @@ pub struct Intake {
     next: i64,
 }
 
+impl From<SessionError> for Problem {
+    fn from(error: SessionError) -> Self {
+        match error {
+            SessionError::Refused(why) => Self::conflict(why).at("session"),
+            SessionError::Busy => Self::unavailable(error),
+            SessionError::Store(error) => error.into(),
+        }
+    }
+}
+
 impl Intake {
     /// Opens the session for somebody with a budget of batteries.
     ///
@@ -69,7 +79,8 @@ impl Intake {
     /// Opens the session.
     ///
     /// # Errors
-    /// 400 or 409 for a session that cannot be used, 503 while PostgreSQL is away.
+    /// 400 or 409 for a session that cannot be used, 503 while PostgreSQL is away or the battery's
+    /// table is being changed.
     pub async fn open(hub: Arc<Hub>, request: Request) -> Result<Self, Problem> {
         let is_nameless = request.session.is_none() && !request.speaks;
         let session = request.session.unwrap_or_else(Uuid::now_v7);
@@ -78,14 +89,11 @@ impl Intake {
         let settings = hub.settings.sessions;
         let opened = hub.pool.run(move |connection| {
             match sessions::open(connection, &name, place, body.as_ref(), &settings) {
-                Ok(claim) => Ok(Ok(claim)),
-                Err(SessionError::Refused(why)) => Ok(Err(why)),
                 Err(SessionError::Store(error)) => Err(error),
+                opened => Ok(opened),
             }
         });
-        let claim = opened
-            .await?
-            .map_err(|why| Problem::conflict(why).at("session"))?;
+        let claim = opened.await?.map_err(Problem::from)?;
         let room = hub.rooms.of(claim.battery_id);
         let marks = request.speaks.then(|| {
             let follower = hub.board.follow(claim.battery_id, claim.relayed);

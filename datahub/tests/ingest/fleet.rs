@@ -31,9 +31,9 @@ async fn rows_that_waited_are_written_battery_by_battery_each_with_all_of_its() 
     .await;
     let mut clients = sockets(&hub).await;
     let before = hub.metric("datahub_groups_total").await;
-    // Nothing can be written while the sessions are locked.
+    // Nothing can be written while the batteries' lines are locked.
     let mut holder = connect(&postgres);
-    run(&mut holder, "BEGIN; LOCK TABLE hub.sessions");
+    run(&mut holder, "BEGIN; LOCK TABLE hub.batteries");
     for n in 1..=ROWS {
         for client in &mut clients {
             client.send(&json!({"n": n})).await;

@@ -171,7 +171,7 @@ async fn refusal(hub: &TestHub, path: &str) -> (u16, String) {
 /// Waits until these sessions are known, after doing something before each look.
 async fn until_sessions_are(postgres: &TestPostgres, expected: &Value, before: impl Fn()) {
     let known = "SELECT id, used > now() - interval '1 hour' AS is_fresh FROM hub.sessions \
-                 ORDER BY position, used";
+                 ORDER BY noted_position, used";
     eventually(PATIENCE, async || {
         before();
         let found = query(postgres, known);
@@ -198,7 +198,7 @@ async fn sessions_of_no_use_are_forgotten_and_whoever_comes_back_stores_nothing_
         &postgres,
         &format!(
             "WITH b AS (INSERT INTO hub.batteries (name) VALUES ('b7') RETURNING id) \
-             INSERT INTO hub.sessions (id, battery_id, attempt, position, used) \
+             INSERT INTO hub.sessions (id, battery_id, attempt, noted_position, used) \
              SELECT s.id::uuid, b.id, 1, s.position, now() - s.unused FROM b, (VALUES \
                ('{timed}', 5, interval '1 day'), ('{SESSION}', 5, '8 days'), \
                ('{ancient}', 5, '366 days'), (gen_random_uuid()::text, 0, '8 days') \

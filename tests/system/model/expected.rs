@@ -178,8 +178,12 @@ impl Battery {
         )?;
         for (session, position) in &self.positions {
             if !session.starts_with(POST) {
-                let sql =
-                    format!("SELECT position AS value FROM hub.sessions WHERE id = '{session}'");
+                let sql = format!(
+                    "SELECT CASE WHEN line.holder = session.id \
+                       THEN line.last_seq + line.holder_offset ELSE noted_position END AS value \
+                     FROM hub.sessions session JOIN hub.batteries line ON line.id = battery_id \
+                     WHERE session.id = '{session}'"
+                );
                 same("positions", position, &database.number(&sql))?;
             }
         }

@@ -1,15 +1,23 @@
 //! Groups of many batteries, straight into PostgreSQL.
 
+mod holding;
+
 use std::{sync::Arc, thread, time::Duration};
 
 use diesel::{QueryableByName, RunQueryDsl, connection::SimpleConnection, sql_query, sql_types};
 use diesel_migrations::MigrationHarness;
 use rovi_common::testing::{self, TestPostgres};
+use uuid::Uuid;
 
 use super::*;
 use crate::{
     relay::hints::Hints,
-    store::{group, neighbours::Neighbours},
+    sessions::SessionSettings,
+    store::{
+        group,
+        neighbours::Neighbours,
+        sessions::{self, Claim},
+    },
     upload::Decoded,
 };
 
@@ -84,11 +92,16 @@ impl Writer {
     /// Tries to write a row of each battery without asking; tells whether that was done.
     fn tries(&mut self) -> bool {
         let batches = self.batches();
+        self.tries_to_write(&batches)
+    }
+
+    /// As [`Writer::tries`], with batches of one row of each battery.
+    fn tries_to_write(&mut self, batches: &[Batch]) -> bool {
         let by_battery: ByBattery = (0..batches.len())
             .map(|place| (batches[place].battery_id(), vec![place]))
             .collect();
         let (connection, tables) = (&mut self.connection, &mut self.tables);
-        let group = (batches.as_slice(), &by_battery);
+        let group = (batches, &by_battery);
         let outcomes = write(connection, tables, group, &self.rules).unwrap();
         let is_written = outcomes.is_some();
         for outcome in outcomes.into_iter().flatten() {
@@ -98,8 +111,23 @@ impl Writer {
         is_written
     }
 
+    /// Opens a battery's session for a new connection.
+    fn open(&mut self, number: u8) -> Claim {
+        let name = format!("b{number}");
+        let session = (Uuid::from_u128(number.into()), 0);
+        let settings = SessionSettings::default();
+        sessions::open(&mut self.connection, &name, session, None, &settings).unwrap()
+    }
+
     fn execute(&mut self, sql: &str) {
         self.connection.batch_execute(sql).unwrap();
+    }
+
+    /// Asks for numbers.
+    fn numbers(&mut self, sql: &str) -> Vec<i64> {
+        let sql = format!("SELECT ARRAY[{sql}]::bigint[] AS all");
+        let found: Counts = sql_query(sql).get_result(&mut self.connection).unwrap();
+        found.all
     }
 
     /// Makes sure that every table, line and session has the rows that were written.
@@ -107,7 +135,9 @@ impl Writer {
         for number in 1..=BATTERIES {
             let sql = format!(
                 "SELECT ARRAY[(SELECT count(*) FROM battery.b{number}), \
-                 (SELECT max(seq) FROM battery.b{number}), line.last_seq, session.position] AS all \
+                 (SELECT max(seq) FROM battery.b{number}), line.last_seq, \
+                 CASE WHEN line.holder = session.id THEN line.last_seq + line.holder_offset \
+                      ELSE session.noted_position END] AS all \
                  FROM hub.batteries line JOIN hub.sessions session ON session.battery_id = line.id \
                  WHERE line.name = 'b{number}'"
             );
@@ -121,6 +151,17 @@ impl Writer {
 struct Counts {
     #[diesel(sql_type = sql_types::Array<sql_types::BigInt>)]
     all: Vec<i64>,
+}
+
+/// Waits until somebody waits for a lock.
+fn until_somebody_waits(connection: &mut PgConnection) {
+    let waiting = "SELECT ARRAY[count(*)] AS all FROM pg_locks WHERE NOT granted";
+    while sql_query(waiting)
+        .get_result::<Counts>(connection)
+        .is_ok_and(|found| found.all == [0])
+    {
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Makes a batch of one row of a battery.
@@ -153,6 +194,7 @@ fn a_line_that_stands_elsewhere_is_found_and_nothing_is_written_before() {
         "segment = 7",
         "epoch = epoch + 1",
         "form = form + 1",
+        "holder_attempt = holder_attempt + 1",
     ];
     for change in elsewhere {
         let mut writer = Writer::steady();
@@ -175,19 +217,20 @@ fn rows_of_another_hub_are_found_and_keep_their_places() {
     let sent = writer.rows;
     writer.execute(&format!(
         "INSERT INTO battery.b7 (seq, received, segment) VALUES ({sent} + 1, now(), 1); \
-         UPDATE hub.batteries SET last_seq = last_seq + 1 WHERE name = 'b7'"
+         UPDATE hub.sessions SET noted_position = {sent} WHERE battery_id = 7; \
+         UPDATE hub.batteries SET last_seq = last_seq + 1, holder = NULL WHERE name = 'b7'"
     ));
     assert!(!writer.tries());
     writer.write_all();
-    let sql = "SELECT ARRAY[count(*), max(seq)] AS all FROM battery.b7";
-    let found: Counts = sql_query(sql).get_result(&mut writer.connection).unwrap();
-    assert_eq!(found.all, [sent + 2; 2]);
+    let sql = "(SELECT count(*) FROM battery.b7), (SELECT max(seq) FROM battery.b7)";
+    assert_eq!(writer.numbers(sql), [sent + 2; 2]);
 }
 
 #[test]
 fn an_older_connection_of_a_session_writes_nothing_and_costs_the_others_nothing() {
     let mut writer = Writer::steady();
-    writer.execute("UPDATE hub.sessions SET attempt = 2 WHERE battery_id = 7");
+    let claim = writer.open(7);
+    assert_eq!((claim.attempt, claim.position), (2, writer.rows));
     assert!(!writer.tries());
     writer.assert_rows();
     let batches = writer.batches();
@@ -203,7 +246,7 @@ fn an_older_connection_of_a_session_writes_nothing_and_costs_the_others_nothing(
 #[test]
 fn rows_are_not_marked_as_relayed_on_a_bus_that_was_taken_over_while_a_group_waited() {
     let mut writer = Writer::steady();
-    let (old, new) = (uuid::Uuid::from_u128(1), uuid::Uuid::from_u128(2));
+    let (old, new) = (Uuid::from_u128(1), Uuid::from_u128(2));
     writer.execute(&format!("INSERT INTO hub.bus (epoch) VALUES ('{old}')"));
     let hints = Hints::of_one(old, (7, 1, writer.rows));
     writer.rules.hints = Some(Arc::new(hints));
@@ -214,20 +257,13 @@ fn rows_are_not_marked_as_relayed_on_a_bus_that_was_taken_over_while_a_group_wai
     other.batch_execute(&take_over).unwrap();
     let is_written = thread::scope(|scope| {
         let trying = scope.spawn(|| writer.tries());
-        let waiting = "SELECT ARRAY[count(*)] AS all FROM pg_locks WHERE NOT granted";
-        while sql_query(waiting)
-            .get_result::<Counts>(&mut other)
-            .is_ok_and(|found| found.all == [0])
-        {
-            thread::sleep(Duration::from_millis(5));
-        }
+        until_somebody_waits(&mut other);
         other.batch_execute("COMMIT").unwrap();
         trying.join().unwrap()
     });
     assert!(!is_written);
     writer.assert_rows();
     writer.write_all();
-    let marked = "SELECT ARRAY[sum(relayed_seq)::bigint] AS all FROM hub.batteries";
-    let marked: Counts = sql_query(marked).get_result(&mut other).unwrap();
-    assert_eq!(marked.all, [0]);
+    let marked = "(SELECT sum(relayed_seq) FROM hub.batteries)";
+    assert_eq!(writer.numbers(marked), [0]);
 }
