@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn neighbours_are_of_one_writer_and_each_others() {
-        for writers in [1, 2, 3] {
+        for writers in 1..=4 {
             let neighbours = Neighbours::of_writers(writers);
             let modulus = i64::try_from(writers).unwrap();
             for battery in 1..200 {

@@ -259,6 +259,35 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn few_rows_do_not_overtake_many_that_wait_for_room() {
+        let rooms = Rooms::new(400, 200);
+        let (first, second) = (rooms.of(1).take(100).await, rooms.of(2).take(100).await);
+        let (large, small) = (rooms.of(3), rooms.of(4));
+        let (large, small) = (large.take(200), small.take(50));
+        tokio::pin!(large, small);
+        assert!(timeout(Duration::from_secs(1), &mut large).await.is_err());
+        assert!(timeout(Duration::from_secs(1), &mut small).await.is_err());
+        drop(second);
+        assert!(timeout(Duration::from_secs(1), &mut small).await.is_err());
+        drop(first);
+        let large = timeout(Duration::from_secs(1), large).await.unwrap();
+        drop(large);
+        assert!(timeout(Duration::from_secs(1), small).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn room_is_there_again_when_whoever_waited_for_it_went_away() {
+        let rooms = Rooms::new(400, 200);
+        let _first = rooms.of(1).take(100).await;
+        let (large, small) = (rooms.of(2), rooms.of(3));
+        let mut waiting = Box::pin(large.take(200));
+        assert!(timeout(Duration::from_secs(1), &mut waiting).await.is_err());
+        drop(waiting);
+        let taken = timeout(Duration::from_secs(1), small.take(100)).await;
+        assert!(taken.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_battery_that_is_written_again_waits_no_more_for_the_others() {
         let rooms = Rooms::new(400, 200);
         let (stuck, freed) = (rooms.of(1), rooms.of(2));

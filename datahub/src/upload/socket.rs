@@ -224,7 +224,11 @@ impl Socket {
                     self.note_form(&rows);
                     match &mut gathered {
                         Some(before) if before.goes_with(&rows) => before.append(rows),
-                        Some(before) => self.hand_over(mem::replace(before, rows)).await?,
+                        Some(before) => {
+                            self.hand_over(mem::replace(before, rows)).await?;
+                            // What ends or limits a connection is looked at before more is read.
+                            continue;
+                        }
                         None => gathered = Some(rows),
                     }
                     if gathered.as_ref().is_some_and(|rows| rows.sent < most) {

@@ -1,6 +1,7 @@
 //! What uploaders hear of the bus.
 
 use futures_util::{SinkExt, StreamExt};
+use rovi_common::testing::eventually;
 use serde_json::{Value, json};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{
@@ -109,11 +110,26 @@ async fn with_the_bus_away_rows_are_stored_and_told_as_relayed_when_it_is_back()
     client.send(&rows(10)).await;
     client.until(|_, relayed| relayed == 10).await;
     servers.nats.server.kill();
+    eventually(PATIENCE, async || {
+        let ready = reqwest::get(hub.url("/ready")).await.unwrap();
+        if ready.status().is_success() {
+            Err("ready")
+        } else {
+            Ok(())
+        }
+    })
+    .await;
     for _ in 0..10 {
         client.send(&rows(10)).await;
     }
     client.until(|stored, _| stored == 110).await;
     assert_eq!(client.relayed, 10);
+    let metrics = reqwest::get(hub.url("/metrics")).await.unwrap();
+    let metrics = metrics.text().await.unwrap();
+    assert!(
+        metrics.contains("\ndatahub_rows_left_to_sweep_total 100\n"),
+        "{metrics}"
+    );
     // Whoever resumes meanwhile is told no more than is true.
     drop(client);
     let mut client = Client::open(&hub).await;

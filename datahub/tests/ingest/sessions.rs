@@ -272,6 +272,40 @@ async fn a_client_is_read_no_further_than_its_window() {
 }
 
 #[tokio::test]
+async fn a_client_is_read_no_further_than_its_window_though_its_rows_differ() {
+    let postgres = postgres();
+    let hub = TestHub::start_with(&postgres, |settings| {
+        settings.rows_per_frame = 10;
+        settings.window_rows = 20;
+    })
+    .await;
+    let (mut client, _) = hub.speaking("b7").await;
+    let row = |n: i64| match n % 2 {
+        0 => json!({"n": n}),
+        _ => json!({"v": n}),
+    };
+    for n in 0..2 {
+        client.send(&row(n)).await;
+    }
+    client.until_stored(2).await;
+    let mut locked = TableLock::take(&postgres, "b7");
+    for n in 2..200 {
+        client.send(&row(n)).await;
+    }
+    eventually(PATIENCE, async || {
+        match hub.metric("datahub_rows_waiting").await {
+            20 => Ok(()),
+            rows if rows > 20 => panic!("{rows} rows wait"),
+            rows => Err(format!("{rows} rows wait")),
+        }
+    })
+    .await;
+    locked.unlock();
+    client.until_stored(200).await;
+    assert!(hub.stop().await);
+}
+
+#[tokio::test]
 async fn too_many_rows_in_a_frame_are_refused_with_1008() {
     let postgres = postgres();
     let hub = TestHub::start(&postgres).await;
