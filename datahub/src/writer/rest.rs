@@ -18,8 +18,8 @@ use std::{
 use super::thread::Writer;
 use crate::batch::Batch;
 
-/// How many times as long as it wrote a writer rests: it then writes for a quarter of the time.
-const TIMES: u32 = 3;
+/// How many times as long as it wrote a writer rests: all four then write for two thirds of a core.
+const TIMES: u32 = 5;
 /// Parked batteries and other waits notice nothing of shorter rests.
 const LONGEST: Duration = Duration::from_millis(200);
 /// How often it looks whether there is a reason to rest no longer.

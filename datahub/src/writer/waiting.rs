@@ -1,9 +1,10 @@
 //! Batches that wait for a writer, by battery.
 //!
 //! Batteries take turns in the order in which their oldest batches came, each with all that it
-//! has, and with its neighbours, which the same statement writes: so the longer a turn takes to come, the more rows each table gets by one statement, and the
-//! less a row costs. Taken in the order in which they came, rows of thousands of batteries would
-//! get a statement each, however many wait.
+//! has, and with its neighbours, which the same statement writes: so the longer a turn takes to
+//! come, the more rows each table gets by one statement, and the less a row costs. Taken in the
+//! order in which they came, rows of thousands of batteries would get a statement each, however
+//! many wait.
 
 use std::{
     collections::{HashMap, VecDeque},
