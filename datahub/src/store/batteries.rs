@@ -165,7 +165,7 @@ pub(super) fn lock(connection: &mut PgConnection, ids: &[i64]) -> QueryResult<Ve
         .load(connection)
 }
 
-/// Writes how far the batteries are now, whose lines are held, and how far a bus is, if it is still
+/// Writes how far the batteries are now, whose lines are locked, and how far a bus is, if it is still
 /// the one that the database knows: whoever takes over another one waits for these lines.
 pub(super) fn advance(
     connection: &mut PgConnection,
@@ -177,7 +177,7 @@ pub(super) fn advance(
         .execute(connection)
 }
 
-/// As [`advance`], for lines that nobody holds: moves those that stand where they were `found`, in
+/// As [`advance`], for lines that were not locked: moves those that stand where they were `found`, in
 /// the order of their ids, and counts them. Where it had to wait for a line, the bus that it knows is
 /// the one from before: whoever marked something asks [`knows_bus`] then.
 pub(super) fn advance_from<'l>(
